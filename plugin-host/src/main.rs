@@ -1,0 +1,3 @@
+//! Confines itself, then becomes a PhotonDB plugin.
+
+fn main() {}

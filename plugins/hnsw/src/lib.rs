@@ -1,0 +1,1 @@
+//! An HNSW vector index for PhotonDB over the rows that the server owns.

@@ -1,0 +1,3 @@
+//! An HNSW vector index for PhotonDB over the rows that the server owns.
+
+fn main() {}

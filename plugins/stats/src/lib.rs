@@ -1,0 +1,1 @@
+//! Statistics functions for PhotonDB: approx, zscore, quantile, histogram and more.

@@ -1,0 +1,3 @@
+//! Statistics functions for PhotonDB: approx, zscore, quantile, histogram and more.
+
+fn main() {}

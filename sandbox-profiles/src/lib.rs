@@ -1,0 +1,1 @@
+//! Sandbox profiles as data, compiled to a seccomp program, a Landlock ruleset and limits.

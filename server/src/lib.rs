@@ -1,0 +1,1 @@
+//! PhotonDB: a document and vector database server whose plugins are confined processes.

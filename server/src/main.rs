@@ -1,0 +1,3 @@
+//! PhotonDB: a document and vector database server whose plugins are confined processes.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! End-to-end tests of PhotonDB: real server, real plugin processes, official driver.
