@@ -1,1 +1,47 @@
-//! Sandbox profiles as data, compiled to a seccomp program, a Landlock ruleset and limits.
+//! Sandbox profiles as data, compiled to what the kernel takes: a seccomp program, a Landlock plan, limits.
+//!
+//! This crate confines nobody. It reads profiles (TOML, the shipped ones embedded), joins them with the permissions
+//! of one plugin, and produces a [`Confinement`]: plain data that the server sends to `photondb-plugin-host`, which
+//! applies it to itself and answers with a [`Report`]. It contains no `unsafe`.
+//!
+//! ```
+//! use photondb_sandbox_profiles::{KernelFeatures, Permissions, Profiles};
+//!
+//! let profiles = Profiles::builtin();
+//! let resolved = profiles.resolve("strict", &Permissions::default())?;
+//! assert!(resolved.allowed_calls().len() <= 45);
+//! let confinement = resolved.compile(&KernelFeatures { landlock_abi: 7, ..KernelFeatures::probe() })?;
+//! assert_eq!(confinement.profile, "strict");
+//! # Ok::<(), photondb_sandbox_profiles::ProfileError>(())
+//! ```
+//!
+//! # Map
+//! - [`profile`]: the TOML model. An allow-list is the only thing it can say: a `deny` entry chooses how a refusal
+//!   looks (an errno, a kill, a named stop), never that a call is let through.
+//! - [`resolve`]: `extends`, then the permissions of one plugin.
+//! - [`seccomp`]: policy to BPF. [`syscalls`]: names, numbers, constants.
+//! - [`landlock`]: which ABI to ask for, and when to refuse. [`limits`]: resource limits.
+//! - [`probe`]: what this kernel gives. [`layers`]: what was enforced, and the grade.
+//! - [`confinement`]: the messages between server and host, and the descriptor numbers they agree on.
+//!
+//! # Limits
+//! x86-64 and aarch64 only. The seccomp program of the strict profile is about 350 instructions (kernel limit: 4096).
+#![forbid(unsafe_code)]
+
+pub mod confinement;
+mod error;
+pub mod landlock;
+pub mod layers;
+pub mod limits;
+pub mod probe;
+pub mod profile;
+pub mod resolve;
+pub mod seccomp;
+pub mod syscalls;
+
+pub use confinement::{Confinement, HostReply, StartMessage};
+pub use error::ProfileError;
+pub use layers::{Grade, Layer, LayerReport, Letter, Report};
+pub use probe::KernelFeatures;
+pub use profile::{Profile, Profiles};
+pub use resolve::{Permissions, ResolvedProfile};

@@ -1,1 +1,12 @@
 //! PhotonDB: a document and vector database server whose plugins are confined processes.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod network;
+pub mod plugins;
+pub mod query;
+pub mod storage;
+pub mod vector;

@@ -1,0 +1,646 @@
+//! Calls through shared memory.
+//!
+//! A lane is a submission ring and a completion ring over the slots of [`layout`](crate::layout), each with one
+//! producer and one consumer. The server takes the next call number, writes the request into the slot's buffer and
+//! publishes it by storing the number into the slot's sequence word; the plugin's worker for this lane answers the
+//! calls in order, the same way, in its own region. So slot, number and window of an answer are the server's choice;
+//! the plugin only says how many bytes of the window it used, and repeats a nonce that it can't guess.
+//!
+//! Several threads of the server share a lane: each takes a slot, and waits for its own completion without a third
+//! thread in between. The plugin side has one thread a lane.
+//!
+//! What the server keeps about its calls is private memory. Whatever it reads from the plugin's region is read once,
+//! checked as a value, and used; anything impossible is a [`LaneError::Violation`], after which the lane is dead.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::layout::{DESCRIPTOR_WORDS, Layout};
+use crate::region::{OwnRegion, OwnWindow, PrivateCopy, TrustedRegion, UntrustedRegion};
+use crate::wake::Spin;
+
+/// The longest sleep without looking at the world again: bounds how late a sleeper learns that a lane died.
+const NAP: Duration = Duration::from_millis(50);
+
+/// What a call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Operation {
+    /// Nothing: measures the lane.
+    Nop = 0,
+    /// Function `target` over a batch of rows, one argument a column; the reply is a batch of one column.
+    InvokeFunction = 1,
+    /// Index `target`: insert the rows of a `U32` column.
+    IndexInsert = 2,
+    /// Index `target`: remove the rows of a `U32` column.
+    IndexRemove = 3,
+    /// Index `target`: the `argument` nearest rows. Request: queries (`F32`), settings (one `Datum`) and, where rows
+    /// are excluded, an allow-bitmap (`U8`). Reply: rows (`U32`), distances (`F32`), counts (`U32`).
+    IndexSearch = 4,
+    /// Index `target`: one chunk of its saved form, from byte `argument` on; value: all bytes of it. Offset 0 takes
+    /// a new picture of the index.
+    IndexSave = 5,
+    /// Index `target`: one chunk (`U8`) of what was saved, from byte `argument` on; an empty chunk ends it.
+    IndexLoad = 6,
+}
+
+impl Operation {
+    /// The operation of that number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Some(match number {
+            0 => Self::Nop,
+            1 => Self::InvokeFunction,
+            2 => Self::IndexInsert,
+            3 => Self::IndexRemove,
+            4 => Self::IndexSearch,
+            5 => Self::IndexSave,
+            6 => Self::IndexLoad,
+            _ => return None,
+        })
+    }
+}
+
+/// A request without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The number of an [`Operation`].
+    pub operation: u16,
+    /// Which function or index.
+    pub target: u32,
+    /// Bytes of payload in the slot's buffer.
+    pub payload: usize,
+    /// Meaning depends on the operation.
+    pub argument: u64,
+}
+
+/// A completion without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// 0: success; else 1 + the number of the cause, and the payload is a UTF-8 message.
+    pub status: u8,
+    /// Bytes of payload in the slot's buffer.
+    pub payload: usize,
+    /// Meaning depends on the operation.
+    pub value: u64,
+}
+
+/// Why a call ended without an answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaneError {
+    /// No free slot, or no answer, before the deadline.
+    #[error("no answer before the deadline")]
+    Deadline,
+    /// No free slot before the deadline: more calls than the plugin can answer.
+    #[error("all slots of the lane are taken")]
+    Full,
+    /// The process behind the lane ended.
+    #[error("the plugin process ended: {0}")]
+    Dead(Arc<str>),
+    /// The plugin wrote what no honest one would.
+    #[error("the plugin broke the protocol: {0}")]
+    Violation(&'static str),
+}
+
+/// The server's end of one lane. Shared by any number of threads.
+#[derive(Debug)]
+pub struct Lane {
+    layout: Layout,
+    lane: usize,
+    own: Arc<OwnRegion>,
+    peer: Arc<UntrustedRegion>,
+    state: Mutex<State>,
+    slot_freed: Condvar,
+    dead: AtomicBool,
+    spin: Spin,
+    nonces: RandomState,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The number of the next call.
+    next: u64,
+    slots: Vec<SlotState>,
+    died_of: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+enum SlotState {
+    Free(OwnWindow),
+    /// Somebody fills the request or waits for the completion, and holds the window.
+    Busy,
+    /// The caller gave up waiting for this call; the slot is free once the completion arrived.
+    Abandoned(OwnWindow, u64),
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // No code panics while it holds the lock, and the state is whole between any two statements.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lane {
+    /// The server's ends of all lanes over a pair of regions.
+    #[must_use]
+    pub fn all(layout: Layout, mut own: OwnRegion, peer: UntrustedRegion, spin: Spin) -> Vec<Arc<Self>> {
+        layout.write_header(&own);
+        let windows: Vec<Vec<_>> = (0..layout.lanes())
+            .map(|lane| (0..layout.depth()).map(|slot| SlotState::Free(own.carve(layout.buffer(lane, slot)))).collect())
+            .collect();
+        let (own, peer) = (Arc::new(own), Arc::new(peer));
+        windows
+            .into_iter()
+            .enumerate()
+            .map(|(lane, slots)| {
+                Arc::new(Self {
+                    layout,
+                    lane,
+                    own: Arc::clone(&own),
+                    peer: Arc::clone(&peer),
+                    state: Mutex::new(State { next: 1, slots, died_of: None }),
+                    slot_freed: Condvar::new(),
+                    dead: AtomicBool::new(false),
+                    spin,
+                    nonces: RandomState::new(),
+                })
+            })
+            .collect()
+    }
+
+    /// The most bytes of a request or reply.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> usize {
+        self.layout.buffer_bytes()
+    }
+
+    /// How many calls may be in flight.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.layout.depth()
+    }
+
+    /// How many slots are taken now: the load of this lane.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        lock(&self.state).slots.iter().filter(|slot| !matches!(slot, SlotState::Free(_))).count()
+    }
+
+    /// Takes the next slot, waiting for one until `deadline`.
+    ///
+    /// # Errors
+    /// [`LaneError::Full`] or [`LaneError::Dead`].
+    pub fn begin(self: &Arc<Self>, deadline: Instant) -> Result<Draft, LaneError> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(reason) = &state.died_of {
+                return Err(LaneError::Dead(Arc::clone(reason)));
+            }
+            if let Some(draft) = self.take_slot(&mut state) {
+                return Ok(draft);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(LaneError::Full);
+            }
+            let nap = (deadline - now).min(NAP);
+            (state, _) = self.slot_freed.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// As [`begin`](Self::begin), without waiting: `None` where the next slot is taken.
+    ///
+    /// # Errors
+    /// [`LaneError::Dead`].
+    pub fn try_begin(self: &Arc<Self>) -> Result<Option<Draft>, LaneError> {
+        let mut state = lock(&self.state);
+        match &state.died_of {
+            Some(reason) => Err(LaneError::Dead(Arc::clone(reason))),
+            None => Ok(self.take_slot(&mut state)),
+        }
+    }
+
+    fn take_slot(self: &Arc<Self>, state: &mut State) -> Option<Draft> {
+        let number = state.next;
+        let slot = self.slot_of(number);
+        let window = match std::mem::replace(&mut state.slots[slot], SlotState::Busy) {
+            SlotState::Free(window) => window,
+            SlotState::Abandoned(window, call) if self.peer.load_u64(self.sequence(slot)) == call => window,
+            taken => {
+                state.slots[slot] = taken;
+                return None;
+            }
+        };
+        state.next += 1;
+        Some(Draft { lane: Arc::clone(self), number, window: Some(window) })
+    }
+
+    /// Ends the lane: every caller, present and future, gets [`LaneError::Dead`] with this reason. The first reason
+    /// stays.
+    pub fn kill(&self, reason: &str) {
+        {
+            let mut state = lock(&self.state);
+            state.died_of.get_or_insert_with(|| reason.into());
+            self.dead.store(true, Ordering::Release);
+        }
+        self.slot_freed.notify_all();
+        for slot in 0..self.layout.depth() {
+            self.peer.wake_waiters(self.sequence(slot));
+        }
+    }
+
+    fn death(&self) -> LaneError {
+        let reason = lock(&self.state).died_of.clone();
+        LaneError::Dead(reason.unwrap_or_else(|| "stopped".into()))
+    }
+
+    fn slot_of(&self, number: u64) -> usize {
+        (number % self.layout.depth() as u64) as usize
+    }
+
+    fn sequence(&self, slot: usize) -> usize {
+        self.layout.sequence(self.lane, slot)
+    }
+
+    /// Unguessable for the plugin (keyed hash), and never the same for two calls.
+    fn nonce(&self, number: u64) -> u64 {
+        self.nonces.hash_one((self.lane, number))
+    }
+
+    fn publish(&self, number: u64, request: &Request) {
+        let slot = self.slot_of(number);
+        let at = self.sequence(slot);
+        let payload = request.payload as u64 | (self.layout.buffer_bytes() as u64) << 32;
+        let words = [
+            u64::from(request.operation) | u64::from(request.target) << 32,
+            self.nonce(number),
+            payload,
+            request.argument,
+        ];
+        for (index, word) in words.into_iter().enumerate() {
+            self.own.store_u64(at + 8 + index * 8, word);
+        }
+        self.own.store_u32(self.layout.caller_sleeps(self.lane, slot), 0);
+        // Release inside: publishes the request and its payload to the Acquire load in `Worker::next`.
+        self.own.store_u64(at, number);
+        // Orders the store above before the load below, as the fence in `Worker::next` orders its two: one of both
+        // sides sees the other's store, so either the worker sees the request or we see that it sleeps.
+        fence(Ordering::SeqCst);
+        if self.peer.load_u32(self.layout.worker_sleeps(self.lane)) != 0 {
+            self.own.wake(at);
+        }
+    }
+
+    /// The completion of call `number`, if it is there.
+    fn poll(&self, number: u64) -> Option<Result<Completion, LaneError>> {
+        let at = self.sequence(self.slot_of(number));
+        let found = self.peer.load_u64(at);
+        if found != number {
+            let previous = number.saturating_sub(self.layout.depth() as u64);
+            let expected = found == previous || (found == 0 && number <= self.layout.depth() as u64);
+            return (!expected).then_some(Err(LaneError::Violation("a completion with a wrong sequence number")));
+        }
+        // Read once, into private memory; only these copies are checked and used.
+        let words: [u64; DESCRIPTOR_WORDS] = std::array::from_fn(|index| self.peer.load_u64(at + 8 + index * 8));
+        let payload = words[2] as usize;
+        Some(if words[1] != self.nonce(number) {
+            Err(LaneError::Violation("a completion with a wrong nonce"))
+        } else if payload > self.layout.buffer_bytes() {
+            Err(LaneError::Violation("a completion longer than its buffer"))
+        } else if words[0] > u64::from(u8::MAX) {
+            Err(LaneError::Violation("a completion with an unknown status"))
+        } else {
+            Ok(Completion { status: words[0] as u8, payload, value: words[3] })
+        })
+    }
+
+    fn wait(&self, number: u64, deadline: Instant) -> Result<Completion, LaneError> {
+        if let Some(found) = self.spin.until(|| self.poll(number)) {
+            return found;
+        }
+        let slot = self.slot_of(number);
+        let (at, flag) = (self.sequence(slot), self.layout.caller_sleeps(self.lane, slot));
+        loop {
+            self.own.store_u32(flag, 1);
+            // Pairs with the fence in `Worker::complete`: either we see the completion or it sees that we sleep.
+            fence(Ordering::SeqCst);
+            let seen = self.peer.load_u64(at);
+            if let Some(found) = self.poll(number) {
+                self.own.store_u32(flag, 0);
+                return found;
+            }
+            if self.dead.load(Ordering::Acquire) {
+                return Err(self.death());
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(LaneError::Deadline);
+            }
+            self.peer.wait(at, seen as u32, (deadline - now).min(NAP));
+        }
+    }
+
+    fn free(&self, number: u64, window: OwnWindow, answered: bool) {
+        let slot = self.slot_of(number);
+        let mut state = lock(&self.state);
+        state.slots[slot] = if answered { SlotState::Free(window) } else { SlotState::Abandoned(window, number) };
+        drop(state);
+        self.slot_freed.notify_one();
+    }
+}
+
+/// A slot whose request is being written. Dropped unsent, it becomes a [`Operation::Nop`], since the worker takes the
+/// calls in order and would wait for it.
+#[derive(Debug)]
+pub struct Draft {
+    lane: Arc<Lane>,
+    number: u64,
+    window: Option<OwnWindow>,
+}
+
+impl Draft {
+    /// The request's payload buffer, 4096-byte aligned.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        self.window.as_mut().map_or(&mut [], OwnWindow::bytes)
+    }
+
+    /// Sends the request.
+    #[must_use]
+    pub fn send(mut self, operation: Operation, target: u32, payload: usize, argument: u64) -> Pending {
+        let request = Request { operation: operation as u16, target, payload, argument };
+        self.lane.publish(self.number, &request);
+        Pending { lane: Arc::clone(&self.lane), number: self.number, window: self.window.take(), answered: false }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(window) = self.window.take() {
+            let nop = Request { operation: Operation::Nop as u16, target: 0, payload: 0, argument: 0 };
+            self.lane.publish(self.number, &nop);
+            self.lane.free(self.number, window, false);
+        }
+    }
+}
+
+/// A request on its way. Dropped before the answer, it is forgotten; the plugin still answers it.
+#[derive(Debug)]
+pub struct Pending {
+    lane: Arc<Lane>,
+    number: u64,
+    window: Option<OwnWindow>,
+    answered: bool,
+}
+
+impl Pending {
+    /// Waits for the completion until `deadline`, and copies its payload to `reply`.
+    ///
+    /// # Errors
+    /// [`LaneError`], after which nothing of this call can be had any more.
+    pub fn wait(mut self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, LaneError> {
+        let completion = self.lane.wait(self.number, deadline)?;
+        let window = self.lane.layout.buffer(self.lane.lane, self.lane.slot_of(self.number));
+        self.lane.peer.copy(window.start, completion.payload, reply);
+        self.answered = true;
+        Ok(completion)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(window) = self.window.take() {
+            self.lane.free(self.number, window, self.answered);
+        }
+    }
+}
+
+/// The plugin's end of one lane: one thread that answers calls in order.
+#[derive(Debug)]
+pub struct Worker {
+    layout: Layout,
+    lane: usize,
+    peer: Arc<TrustedRegion>,
+    own: Arc<OwnRegion>,
+    buffers: Vec<OwnWindow>,
+    next: u64,
+    spin: Spin,
+}
+
+impl Worker {
+    /// The plugin's ends of all lanes over a pair of regions; `None` if the header is of another version.
+    #[must_use]
+    pub fn all(peer: TrustedRegion, mut own: OwnRegion, spin: Spin) -> Option<Vec<Self>> {
+        let layout = Layout::read_header(&peer)?;
+        let buffers: Vec<Vec<_>> = (0..layout.lanes())
+            .map(|lane| (0..layout.depth()).map(|slot| own.carve(layout.buffer(lane, slot))).collect())
+            .collect();
+        let (peer, own) = (Arc::new(peer), Arc::new(own));
+        Some(
+            buffers
+                .into_iter()
+                .enumerate()
+                .map(|(lane, buffers)| {
+                    let (peer, own) = (Arc::clone(&peer), Arc::clone(&own));
+                    Self { layout, lane, peer, own, buffers, next: 1, spin }
+                })
+                .collect(),
+        )
+    }
+
+    /// Answers the next call with `serve`, which gets the request, its payload and the buffer for the reply. Waits for
+    /// a call until there is one.
+    pub fn serve_next(&mut self, serve: impl FnOnce(&Request, &[u8], &mut [u8]) -> Completion) {
+        let number = self.next;
+        let slot = (number % self.layout.depth() as u64) as usize;
+        let at = self.layout.sequence(self.lane, slot);
+        self.wait_for(number, at);
+        let words: [u64; DESCRIPTOR_WORDS] = std::array::from_fn(|index| self.peer.load_u64(at + 8 + index * 8));
+        let payload = (words[2] & u64::from(u32::MAX)) as usize;
+        let request =
+            Request { operation: words[0] as u16, target: (words[0] >> 32) as u32, payload, argument: words[3] };
+        let start = self.layout.buffer(self.lane, slot).start;
+        let bytes = self.peer.slice(start..start + payload.min(self.layout.buffer_bytes()));
+        let completion = serve(&request, bytes, self.buffers[slot].bytes());
+        let answer = [u64::from(completion.status), words[1], completion.payload as u64, completion.value];
+        for (index, word) in answer.into_iter().enumerate() {
+            self.own.store_u64(at + 8 + index * 8, word);
+        }
+        // Release inside: publishes the reply to the Acquire load in `Lane::poll`.
+        self.own.store_u64(at, number);
+        // Pairs with the fence in `Lane::wait`.
+        fence(Ordering::SeqCst);
+        if self.peer.load_u32(self.layout.caller_sleeps(self.lane, slot)) != 0 {
+            self.own.wake(at);
+        }
+        self.next += 1;
+    }
+
+    fn wait_for(&self, number: u64, at: usize) {
+        let ready = || (self.peer.load_u64(at) == number).then_some(());
+        if self.spin.until(ready).is_some() {
+            return;
+        }
+        let flag = self.layout.worker_sleeps(self.lane);
+        self.own.store_u32(flag, 1);
+        loop {
+            // Pairs with the fence in `Lane::publish`.
+            fence(Ordering::SeqCst);
+            let seen = self.peer.load_u64(at);
+            if seen == number {
+                break;
+            }
+            self.peer.wait(at, seen as u32, Duration::from_secs(60));
+        }
+        self.own.store_u32(flag, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::thread;
+
+    use super::*;
+    use crate::region;
+
+    fn pair(depth: usize) -> (Arc<Lane>, Worker, OwnRegion) {
+        let layout = Layout::new(1, depth, 4096).expect("valid");
+        let len = layout.region_bytes();
+        let (own, own_fd) = region::server_written("server", len).expect("memfd");
+        let (peer, peer_fd) = region::plugin_written("plugin", len).expect("memfd");
+        let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
+        let worker = Worker::all(
+            TrustedRegion::map(own_fd.as_fd(), len).expect("map"),
+            OwnRegion::map(peer_fd.as_fd(), len).expect("map"),
+            Spin::for_this_machine(),
+        );
+        let forger = OwnRegion::map(peer_fd.as_fd(), len).expect("map");
+        (lane, worker.expect("header").remove(0), forger)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn echo(request: &Request, payload: &[u8], reply: &mut [u8]) -> Completion {
+        reply[..payload.len()].copy_from_slice(payload);
+        Completion { status: 0, payload: payload.len(), value: request.argument }
+    }
+
+    fn send(lane: &Arc<Lane>, argument: u64) -> Pending {
+        let mut draft = lane.begin(soon()).expect("slot");
+        draft.buffer()[..8].copy_from_slice(&argument.to_le_bytes());
+        draft.send(Operation::Nop, 0, 8, argument)
+    }
+
+    #[test]
+    fn every_caller_gets_its_own_answer() {
+        let (lane, mut worker, _) = pair(4);
+        const CALLERS: u64 = 4;
+        const CALLS: u64 = 2000;
+        thread::scope(|scope| {
+            scope.spawn(|| (0..CALLERS * CALLS).for_each(|_| worker.serve_next(echo)));
+            for caller in 0..CALLERS {
+                let lane = &lane;
+                scope.spawn(move || {
+                    let mut reply = PrivateCopy::default();
+                    for call in 0..CALLS {
+                        let argument = caller << 32 | call;
+                        let completion = send(lane, argument).wait(soon(), &mut reply).expect("answer");
+                        assert_eq!(completion.value, argument);
+                        assert_eq!(reply.bytes(), argument.to_le_bytes());
+                    }
+                });
+            }
+        });
+        assert_eq!(lane.in_flight(), 0);
+    }
+
+    #[test]
+    fn sleepers_are_woken() {
+        let layout = Layout::new(1, 2, 4096).expect("valid");
+        let (own, own_fd) = region::server_written("server", layout.region_bytes()).expect("memfd");
+        let (peer, peer_fd) = region::plugin_written("plugin", layout.region_bytes()).expect("memfd");
+        let lane = Lane::all(layout, own, peer, Spin::NEVER).remove(0);
+        let mut worker = Worker::all(
+            TrustedRegion::map(own_fd.as_fd(), layout.region_bytes()).expect("map"),
+            OwnRegion::map(peer_fd.as_fd(), layout.region_bytes()).expect("map"),
+            Spin::NEVER,
+        )
+        .expect("header");
+        thread::scope(|scope| {
+            scope.spawn(|| (0..500).for_each(|_| worker[0].serve_next(echo)));
+            for call in 0..500 {
+                let completion = send(&lane, call).wait(soon(), &mut PrivateCopy::default()).expect("answer");
+                assert_eq!(completion.value, call);
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_lane_refuses_at_the_deadline() {
+        let (lane, _worker, _) = pair(2);
+        let _first = send(&lane, 1);
+        let _second = send(&lane, 2);
+        assert_eq!(lane.begin(Instant::now()).err(), Some(LaneError::Full));
+        assert!(lane.try_begin().expect("alive").is_none());
+    }
+
+    #[test]
+    fn an_abandoned_slot_comes_back_with_its_late_answer() {
+        let (lane, mut worker, _) = pair(1);
+        let late = send(&lane, 1).wait(Instant::now(), &mut PrivateCopy::default());
+        assert_eq!(late, Err(LaneError::Deadline));
+        assert!(lane.try_begin().expect("alive").is_none());
+        worker.serve_next(echo);
+        let pending = send(&lane, 2);
+        worker.serve_next(echo);
+        assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 2);
+    }
+
+    #[test]
+    fn a_draft_that_is_dropped_does_not_hold_up_the_others() {
+        let (lane, mut worker, _) = pair(2);
+        drop(lane.begin(soon()).expect("slot"));
+        let pending = send(&lane, 7);
+        worker.serve_next(echo);
+        worker.serve_next(echo);
+        assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 7);
+    }
+
+    #[test]
+    fn death_reaches_everybody() {
+        let (lane, _worker, _) = pair(1);
+        let pending = send(&lane, 1);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| pending.wait(soon(), &mut PrivateCopy::default()));
+            lane.kill("SIGSEGV");
+            assert_eq!(waiting.join().expect("thread"), Err(LaneError::Dead("SIGSEGV".into())));
+        });
+        assert!(matches!(lane.begin(soon()), Err(LaneError::Dead(_))));
+    }
+
+    #[test]
+    fn forged_completions_are_violations() {
+        let forge = |sequence: u64, words: [u64; 4]| {
+            let (lane, _worker, forger) = pair(2);
+            let pending = send(&lane, 1);
+            let at = lane.sequence(1);
+            let nonce = if words[1] == 1 { lane.nonce(1) } else { words[1] };
+            for (index, word) in [words[0], nonce, words[2], words[3]].into_iter().enumerate() {
+                forger.store_u64(at + 8 + index * 8, word);
+            }
+            forger.store_u64(at, sequence);
+            pending.wait(soon(), &mut PrivateCopy::default())
+        };
+        assert!(matches!(forge(3, [0, 1, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("sequence")));
+        assert!(matches!(forge(1, [0, 77, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("nonce")));
+        assert!(matches!(forge(1, [0, 1, 4097, 0]), Err(LaneError::Violation(reason)) if reason.contains("longer")));
+        assert!(matches!(forge(1, [0, 1, u64::MAX, 0]), Err(LaneError::Violation(_))));
+        assert!(matches!(forge(1, [256, 1, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("status")));
+        assert!(forge(1, [255, 1, 4096, 0]).is_ok());
+    }
+}

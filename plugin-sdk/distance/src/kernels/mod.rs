@@ -1,0 +1,170 @@
+//! The kernels, and the choice among them.
+//!
+//! Unsafe code does three things here: it loads vectors from array references of exactly their size, it prefetches,
+//! and it calls functions that are compiled for features which [`Level::detected`] found. Everything else, loops and
+//! bounds included, is safe code.
+
+#[cfg(target_arch = "x86_64")]
+#[macro_use]
+mod products;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::sync::OnceLock;
+
+use half::f16;
+
+/// How many queries a tile has.
+pub(crate) const TILE_QUERIES: usize = 4;
+/// How many rows a tile has.
+pub(crate) const TILE_ROWS: usize = 2;
+/// For each query of a tile its results with the rows.
+pub(crate) type Tile = [[f32; TILE_ROWS]; TILE_QUERIES];
+
+/// A cache line of 8-bit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [i8; Line::CODES]);
+
+impl Line {
+    /// How many codes a line holds.
+    pub(crate) const CODES: usize = 64;
+    /// A line of zeros.
+    pub(crate) const ZERO: Self = Self([0; Self::CODES]);
+}
+
+/// A set of kernels that this processor can run. The field is private so that no value exists without detection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(Set);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// The best set, found out once.
+    pub(crate) fn detected() -> Self {
+        static LEVEL: OnceLock<Level> = OnceLock::new();
+        *LEVEL.get_or_init(|| Self::available().pop().unwrap_or(Self(Set::Scalar)))
+    }
+
+    /// Every set that this processor can run, the best one last.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut sets = vec![Self(Set::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+                sets.push(Self(Set::Avx2));
+            }
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                sets.push(Self(Set::Avx512));
+            }
+        }
+        sets
+    }
+}
+
+macro_rules! dispatch {
+    ($level:expr, $kernel:ident($($argument:expr),*)) => {
+        match $level.0 {
+            // SAFETY: a `Set::Avx512` comes from `Level::available` alone, which found every feature that the
+            // functions of `avx512` are compiled for; they ask for nothing else.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => unsafe { avx512::$kernel($($argument),*) },
+            // SAFETY: likewise for `Set::Avx2` and the functions of `avx2`.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => unsafe { avx2::$kernel($($argument),*) },
+            Set::Scalar => scalar::$kernel($($argument),*),
+        }
+    };
+}
+
+mod sealed {
+    use super::{Level, TILE_QUERIES, TILE_ROWS, Tile};
+
+    /// The kernels of one element type.
+    pub trait Kernels: Copy + Into<f32> + Send + Sync + 'static {
+        fn dot(level: Level, query: &[f32], row: &[Self]) -> f32;
+        fn l2_squared(level: Level, query: &[f32], row: &[Self]) -> f32;
+        fn norm_squared(level: Level, row: &[Self]) -> f32;
+        /// The dot product and the squared length of the row, reading it once.
+        fn dot_and_norm(level: Level, query: &[f32], row: &[Self]) -> (f32, f32);
+        fn dot_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile;
+        fn l2_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile;
+    }
+}
+
+/// What rows are made of: `f32` or [`half::f16`].
+pub trait Element: sealed::Kernels {}
+
+impl Element for f32 {}
+impl Element for f16 {}
+
+macro_rules! element {
+    ($element:ty: $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident, $dot_tile:ident, $l2_tile:ident) => {
+        impl sealed::Kernels for $element {
+            fn dot(level: Level, query: &[f32], row: &[Self]) -> f32 {
+                dispatch!(level, $dot(query, row))
+            }
+            fn l2_squared(level: Level, query: &[f32], row: &[Self]) -> f32 {
+                dispatch!(level, $l2_squared(query, row))
+            }
+            fn norm_squared(level: Level, row: &[Self]) -> f32 {
+                dispatch!(level, $norm_squared(row))
+            }
+            fn dot_and_norm(level: Level, query: &[f32], row: &[Self]) -> (f32, f32) {
+                dispatch!(level, $dot_and_norm(query, row))
+            }
+            fn dot_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile {
+                dispatch!(level, $dot_tile(queries, rows))
+            }
+            fn l2_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile {
+                dispatch!(level, $l2_tile(queries, rows))
+            }
+        }
+    };
+}
+
+element!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32, dot_tile_f32, l2_tile_f32);
+element!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16);
+
+/// Writes the dot product of the query with each of the `rows` to `out`. A row is `query.len()` consecutive lines.
+///
+/// # Panics
+/// When a row is not within `lines`.
+pub(crate) fn dots_of_codes(level: Level, query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
+    dispatch!(level, dots_of_codes(query, lines, rows, out));
+}
+
+/// The lines of a row.
+fn code_row(lines: &[Line], per_row: usize, row: u32) -> &[Line] {
+    &lines[row as usize * per_row..][..per_row]
+}
+
+/// Asks the processor to load `values` into its caches; a hint without any other effect.
+#[inline]
+pub fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..size_of_val(values)).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let line = values.as_ptr().cast::<i8>().wrapping_add(offset);
+        // SAFETY: every x86-64 processor has SSE, and a prefetch neither faults nor changes memory, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
+#[cfg(test)]
+mod tests;

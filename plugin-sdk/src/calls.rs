@@ -1,0 +1,280 @@
+//! What each call looks like on a lane: the request that the server writes, and the answer that it believes.
+//!
+//! The plugin's half is [`runtime`](crate::runtime). Every function here takes a deadline, and turns whatever goes
+//! wrong on the lane into a [`PluginError`] whose [`Cause`] says what the supervisor has to do about the plugin.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use photondb_ipc_schema::batch::{Batch, BatchFull, BatchWriter, Column, Kind};
+use photondb_ipc_schema::lane::{Completion, Draft, Lane, LaneError, Operation, Pending};
+use photondb_ipc_schema::region::PrivateCopy;
+
+use crate::batch::{read_results, write_rows};
+use crate::kinds::vector::RowId;
+use crate::{Cause, Datum, PluginError};
+
+/// The longest message that is taken over from a plugin.
+pub const MAX_MESSAGE: usize = 4096;
+
+impl From<LaneError> for PluginError {
+    fn from(error: LaneError) -> Self {
+        let cause = match error {
+            LaneError::Full => Cause::Limit,
+            LaneError::Dead(_) => Cause::Crashed,
+            LaneError::Violation(_) => Cause::Protocol,
+            _ => Cause::Deadline,
+        };
+        Self::runtime(cause, error.to_string())
+    }
+}
+
+/// What a plugin says of its own failures: only what it can know.
+fn failure(status: u8, message: &[u8]) -> PluginError {
+    let cause = match Cause::from_number(status - 1) {
+        known @ (Cause::Argument | Cause::NonExistence | Cause::Limit) => known,
+        _ => Cause::Plugin,
+    };
+    let text = String::from_utf8_lossy(&message[..message.len().min(MAX_MESSAGE)]);
+    PluginError::runtime(cause, escape(&text))
+}
+
+/// The text with everything escaped that could act on a terminal: control characters, direction marks, line and
+/// paragraph separators.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let acts = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// The request does not fit into a lane buffer.
+fn too_large(error: BatchFull) -> PluginError {
+    let bytes = error.capacity;
+    PluginError::runtime(Cause::Limit, format!("the request does not fit into the lane's buffer of {bytes} bytes"))
+}
+
+fn answer(pending: Pending, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, PluginError> {
+    let completion = pending.wait(deadline, reply)?;
+    if completion.status == 0 { Ok(completion) } else { Err(failure(completion.status, reply.bytes())) }
+}
+
+fn protocol(message: impl Into<String>) -> PluginError {
+    PluginError::runtime(Cause::Protocol, message)
+}
+
+/// Does nothing, there and back.
+///
+/// # Errors
+/// When the lane fails.
+pub fn nop(lane: &Arc<Lane>, deadline: Instant) -> Result<(), PluginError> {
+    let pending = lane.begin(deadline)?.send(Operation::Nop, 0, 0, 0);
+    answer(pending, deadline, &mut PrivateCopy::default()).map(drop)
+}
+
+/// A function call on its way.
+#[derive(Debug)]
+pub struct Invocation {
+    pending: Pending,
+    rows: usize,
+    sent: usize,
+}
+
+impl Invocation {
+    /// Sends as many of the rows as fit, from the first on; `args[i][row]` is argument `i`. All arguments have `rows`
+    /// values.
+    ///
+    /// # Errors
+    /// [`Cause::Limit`] when not even one row fits.
+    pub fn send(mut draft: Draft, function: u32, args: &[&[Datum]], rows: usize) -> Result<Self, PluginError> {
+        let mut count = rows;
+        loop {
+            let part: Vec<&[Datum]> = args.iter().map(|column| &column[..count]).collect();
+            match write_rows(draft.buffer(), &part, count) {
+                Ok(sent) => {
+                    let pending = draft.send(Operation::InvokeFunction, function, sent, 0);
+                    return Ok(Self { pending, rows: count, sent });
+                }
+                Err(full) if count <= 1 => return Err(too_large(full)),
+                Err(_) => count /= 2,
+            }
+        }
+    }
+
+    /// How many rows were sent.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes written to the shared buffer.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.sent
+    }
+
+    /// Waits for the results, one a row, and counts the bytes copied out.
+    ///
+    /// # Errors
+    /// What the function said, or what happened to the plugin.
+    pub fn wait(self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Vec<Datum>, PluginError> {
+        answer(self.pending, deadline, reply)?;
+        read_results(reply.bytes(), self.rows)
+    }
+}
+
+/// Sends rows to be inserted into an index or removed from it. At most [`rows_per_call`] of them.
+///
+/// # Errors
+/// What the index said, or what happened to the plugin.
+pub fn maintain(
+    lane: &Arc<Lane>,
+    operation: Operation,
+    index: u32,
+    rows: &[RowId],
+    deadline: Instant,
+) -> Result<(), PluginError> {
+    let mut draft = lane.begin(deadline)?;
+    let mut writer = BatchWriter::new(draft.buffer(), 1, rows.len()).map_err(too_large)?;
+    writer.u32s(rows.len()).map_err(too_large)?.copy_from_slice(rows);
+    let payload = writer.finish();
+    answer(draft.send(operation, index, payload, 0), deadline, &mut PrivateCopy::default()).map(drop)
+}
+
+/// How many rows fit into one call of [`maintain`].
+#[must_use]
+pub fn rows_per_call(lane: &Lane) -> usize {
+    (lane.buffer_bytes() - 256) / size_of::<RowId>()
+}
+
+/// A batch of searches as the server sends it.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// `[queries, dims]`, row-major.
+    pub queries: &'a [f32],
+    /// The length of the vectors.
+    pub dims: usize,
+    /// Rows wanted for each query.
+    pub k: usize,
+    /// One bit a row, where not all are allowed.
+    pub allow: Option<&'a [u8]>,
+    /// Search settings: an object or null.
+    pub settings: &'a Datum,
+}
+
+impl Search<'_> {
+    /// How many queries fit into one call, requests and replies.
+    #[must_use]
+    pub fn queries_per_call(&self, lane: &Lane) -> usize {
+        let fixed = 1024 + self.settings.encoded().len() + self.allow.map_or(0, <[u8]>::len);
+        let request = lane.buffer_bytes().saturating_sub(fixed) / (self.dims * 4).max(1);
+        let reply = lane.buffer_bytes().saturating_sub(1024) / (self.k * 8 + 4);
+        request.min(reply)
+    }
+
+    /// Searches. For each query the rows and distances, at most `k`, in the order that the plugin gave: they are a
+    /// plugin's word, rows may not exist and distances may be anything.
+    ///
+    /// # Errors
+    /// What the index said, or what happened to the plugin; [`Cause::Protocol`] for an answer of the wrong shape.
+    pub fn run(&self, lane: &Arc<Lane>, index: u32, deadline: Instant) -> Result<Vec<Vec<RowId>>, PluginError> {
+        let count = self.queries.len() / self.dims.max(1);
+        let mut draft = lane.begin(deadline)?;
+        let columns = if self.allow.is_some() { 3 } else { 2 };
+        let mut writer = BatchWriter::new(draft.buffer(), columns, count).map_err(too_large)?;
+        writer.f32s(self.dims, count).map_err(too_large)?.copy_from_slice(self.queries);
+        writer.values(Kind::Datum, 1, |_, out| self.settings.encode(out)).map_err(too_large)?;
+        if let Some(allow) = self.allow {
+            writer.u8s(allow.len()).map_err(too_large)?.copy_from_slice(allow);
+        }
+        let payload = writer.finish();
+        let mut reply = PrivateCopy::default();
+        let pending = draft.send(Operation::IndexSearch, index, payload, self.k as u64);
+        answer(pending, deadline, &mut reply)?;
+        self.read(count, reply.bytes())
+    }
+
+    fn read(&self, count: usize, reply: &[u8]) -> Result<Vec<Vec<RowId>>, PluginError> {
+        let batch = Batch::parse(reply).map_err(|error| protocol(error.to_string()))?;
+        let (Some(Column::U32(rows)), Some(Column::U32(counts))) = (batch.column(0), batch.column(2)) else {
+            return Err(protocol("a search answer without rows and counts"));
+        };
+        if rows.len() != count * self.k || counts.len() != count {
+            return Err(protocol("a search answer of another size than was asked for"));
+        }
+        if counts.iter().any(|&found| found as usize > self.k) {
+            return Err(protocol("more rows found than were asked for"));
+        }
+        let found = |query: usize| &rows[query * self.k..query * self.k + counts[query] as usize];
+        Ok((0..count).map(|query| found(query).to_vec()).collect())
+    }
+}
+
+/// Reads the saved form of an index, at most `limit` bytes of it.
+///
+/// # Errors
+/// What the index said, or what happened to the plugin; [`Cause::Limit`] when it is longer than `limit`.
+pub fn save(lane: &Arc<Lane>, index: u32, limit: usize, deadline: Instant) -> Result<Vec<u8>, PluginError> {
+    let (mut saved, mut reply) = (Vec::new(), PrivateCopy::default());
+    loop {
+        let draft = lane.begin(deadline)?;
+        let completion = answer(draft.send(Operation::IndexSave, index, 0, saved.len() as u64), deadline, &mut reply)?;
+        let total = usize::try_from(completion.value).unwrap_or(usize::MAX);
+        if total > limit {
+            let message = format!("the saved index has {total} bytes; at most {limit} are kept");
+            return Err(PluginError::runtime(Cause::Limit, message));
+        }
+        saved.extend_from_slice(reply.bytes());
+        if saved.len() >= total {
+            saved.truncate(total);
+            return Ok(saved);
+        }
+        if reply.bytes().is_empty() {
+            return Err(protocol("an empty part of a saved index"));
+        }
+    }
+}
+
+/// Hands the index what it saved once.
+///
+/// # Errors
+/// What the index said, for instance that the bytes are damaged, or what happened to the plugin.
+pub fn load(lane: &Arc<Lane>, index: u32, saved: &[u8], deadline: Instant) -> Result<(), PluginError> {
+    let chunk_bytes = lane.buffer_bytes() - 256;
+    let mut offset = 0;
+    // The empty chunk ends the transfer.
+    for chunk in saved.chunks(chunk_bytes).chain([&[][..]]) {
+        let mut draft = lane.begin(deadline)?;
+        let mut writer = BatchWriter::new(draft.buffer(), 1, 0).map_err(too_large)?;
+        writer.u8s(chunk.len()).map_err(too_large)?.copy_from_slice(chunk);
+        let payload = writer.finish();
+        let pending = draft.send(Operation::IndexLoad, index, payload, offset);
+        answer(pending, deadline, &mut PrivateCopy::default())?;
+        offset += chunk.len() as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_can_only_blame_itself_or_the_arguments() {
+        assert_eq!(failure(1, b"x").cause(), Cause::Argument);
+        for status in [4, 5, 6, 8, 9, 200, 255] {
+            assert_eq!(failure(status, b"x").cause(), Cause::Plugin, "{status}");
+        }
+    }
+
+    #[test]
+    fn messages_cannot_drive_a_terminal() {
+        assert_eq!(escape("a\x1b[31mb\u{202e}c\n"), "a\\u{1b}[31mb\\u{202e}c\\n");
+        assert_eq!(escape("größer"), "größer");
+    }
+}

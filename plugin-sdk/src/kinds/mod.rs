@@ -1,0 +1,5 @@
+//! The kinds of plugin, one trait each. All are object-safe; none is async.
+
+pub mod function;
+pub mod storage;
+pub mod vector;

@@ -1,0 +1,171 @@
+//! Storage engines: ordered maps from bytes to bytes, changed in atomic batches.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::{Datum, PluginError};
+
+/// What an engine is opened with.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// The engine's own directory; nobody else writes there.
+    pub directory: PathBuf,
+    /// Memory for caches, in bytes.
+    pub cache_bytes: u64,
+    /// The engine's own settings, as the operator wrote them.
+    pub settings: Datum,
+}
+
+/// A kind of storage engine.
+pub trait StorageEnginePlugin: Send + Sync {
+    /// The name that `table_create(..., engine=NAME)` picks it by.
+    fn engine_type(&self) -> &str;
+
+    /// Opens the engine's directory, or makes a new one there.
+    ///
+    /// # Errors
+    /// When the directory can't be read or written, or holds something else.
+    fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError>;
+}
+
+/// When a commit counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On the disk.
+    Hard,
+    /// In memory; on the disk soon.
+    Soft,
+}
+
+/// Why an operation on an engine failed.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Nothing was changed.
+    #[error("storage: {0}")]
+    Failed(String),
+    /// The change may or may not have happened: the engine failed before it acknowledged.
+    #[error("storage: outcome unknown: {0}")]
+    Unknown(String),
+    /// What is stored is damaged.
+    #[error("storage: {keyspace}: damaged: {message}")]
+    Damaged {
+        /// Where.
+        keyspace: String,
+        /// What was found.
+        message: String,
+    },
+}
+
+/// An ordered map within an engine, by name. Keyspaces come into being with their first key.
+pub type Keyspace<'a> = &'a str;
+
+/// Changes that are applied together or not at all, in order.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch {
+    /// The changes, in order; the later one wins.
+    pub changes: Vec<Change>,
+}
+
+/// One change of a [`WriteBatch`].
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The keyspace.
+    pub keyspace: String,
+    /// The key: 1 to 65,535 bytes.
+    pub key: Vec<u8>,
+    /// The new value; `None` removes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+impl WriteBatch {
+    /// Sets a key.
+    pub fn put(&mut self, keyspace: Keyspace<'_>, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change { keyspace: keyspace.to_owned(), key: key.into(), value: Some(value.into()) });
+    }
+
+    /// Removes a key; it need not exist.
+    pub fn delete(&mut self, keyspace: Keyspace<'_>, key: impl Into<Vec<u8>>) {
+        self.changes.push(Change { keyspace: keyspace.to_owned(), key: key.into(), value: None });
+    }
+}
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the smallest key on.
+    Forward,
+    /// From the largest key on.
+    Backward,
+}
+
+/// Keys from `start` on, up to but not including `end`; `None` is unbounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The first key.
+    pub start: Vec<u8>,
+    /// The first key behind the range.
+    pub end: Option<Vec<u8>>,
+}
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+/// The entries of a scan. Owns what it needs, so that it can wait in a cursor between two requests of a client.
+pub type EntryIterator = Box<dyn Iterator<Item = Result<Entry, StorageError>> + Send>;
+
+/// An open engine. All methods may be called from any thread.
+pub trait StorageEngine: Send + Sync {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When the engine fails; an absent key is `None`.
+    fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Applies all changes atomically, across keyspaces. With [`Durability::Hard`] they are on the disk on return.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`]: nothing changed. [`StorageError::Unknown`]: it may have.
+    fn commit(&self, batch: &WriteBatch, durability: Durability) -> Result<(), StorageError>;
+
+    /// A view of the present state, which later commits don't change. Costs the engine space while it is held.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn snapshot(&self) -> Result<Box<dyn StorageSnapshot>, StorageError>;
+
+    /// Removes a keyspace and everything in it.
+    ///
+    /// # Errors
+    /// When the engine fails; an absent keyspace is no error.
+    fn drop_keyspace(&self, keyspace: Keyspace<'_>) -> Result<(), StorageError>;
+
+    /// Puts every commit so far on the disk.
+    ///
+    /// # Errors
+    /// When the engine fails: then soft commits since the last flush may be lost.
+    fn flush(&self) -> Result<(), StorageError>;
+
+    /// Sizes and counts, for people.
+    fn statistics(&self) -> Datum;
+}
+
+/// A consistent view of an engine.
+pub trait StorageSnapshot: Send + Sync {
+    /// The value of a key in this view.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// The entries of a range in key order, or against it.
+    ///
+    /// # Errors
+    /// When the engine fails to start the scan; later failures are items.
+    fn scan(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<EntryIterator, StorageError>;
+}

@@ -1,0 +1,124 @@
+//! Vector indexes over columns that the server owns.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use crate::column::VectorColumn;
+use crate::{Datum, PluginError};
+
+pub use photondb_distance::Metric;
+
+/// The number of a row in a vector column. Rows are numbered from 0 in the order of their arrival and never reused.
+pub type RowId = u32;
+
+/// What `index_create(..., vector={...})` said.
+#[derive(Clone, Debug)]
+pub struct IndexOptions {
+    /// The length of the vectors.
+    pub dims: u32,
+    /// How distance is measured.
+    pub metric: Metric,
+    /// The further keys: an object, the index type's own.
+    pub settings: Datum,
+}
+
+/// A kind of vector index.
+pub trait VectorIndexPlugin: Send + Sync {
+    /// The name that `vector={"type": NAME}` picks it by.
+    fn index_type(&self) -> &str;
+
+    /// Checks the options of an index that is about to be created.
+    ///
+    /// # Errors
+    /// [`PluginError::argument`], naming the key and what it accepts.
+    fn validate(&self, options: &IndexOptions) -> Result<(), PluginError>;
+
+    /// Makes an index without rows over `column`, whose rows it reads in place and never copies.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate), or when memory runs out.
+    fn create(&self, options: &IndexOptions, column: Arc<VectorColumn>) -> Result<Box<dyn VectorIndex>, PluginError>;
+}
+
+/// Which rows a search may return: bit `row % 8` of byte `row / 8`. Rows beyond the end are not allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct AllowBitmap<'a>(pub &'a [u8]);
+
+impl AllowBitmap<'_> {
+    /// Whether the row may be returned.
+    #[must_use]
+    pub fn allows(&self, row: RowId) -> bool {
+        self.0.get(row as usize / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1)
+    }
+}
+
+/// A batch of searches.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchRequest<'a> {
+    /// `[queries, dims]` f32, row-major. Not normalised, whatever the metric.
+    pub queries: &'a [f32],
+    /// How many rows to return for each query.
+    pub k: usize,
+    /// The rows that may be returned; `None` allows all.
+    pub allow: Option<AllowBitmap<'a>>,
+    /// Overrides of the index's search settings; an object or null.
+    pub settings: &'a Datum,
+}
+
+/// What a batch of searches found: for each query its rows, nearest first.
+#[derive(Debug)]
+pub struct SearchResults<'a> {
+    /// `[queries, k]`; entries behind the count of a query are unspecified.
+    pub rows: &'a mut [RowId],
+    /// `[queries, k]`, in the metric's unit, smaller is nearer. A hint: the server computes the distances again.
+    pub distances: &'a mut [f32],
+    /// How many rows each query found.
+    pub counts: &'a mut [u32],
+}
+
+/// Sizes of an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexStatistics {
+    /// Rows that can be found.
+    pub rows: u64,
+    /// Rows that were removed and still take space.
+    pub removed: u64,
+    /// Private memory, in bytes; the shared column does not count.
+    pub memory_bytes: u64,
+}
+
+/// A vector index. Methods are called from several threads at once: searches run beside one maintenance call.
+pub trait VectorIndex: Send + Sync {
+    /// Adds rows of the column. Adding a row twice is no error.
+    ///
+    /// # Errors
+    /// When a row is not in the column, or memory runs out.
+    fn insert(&self, rows: &[RowId]) -> Result<(), PluginError>;
+
+    /// Removes rows; those that are not in the index are skipped.
+    ///
+    /// # Errors
+    /// When the index is damaged.
+    fn remove(&self, rows: &[RowId]) -> Result<(), PluginError>;
+
+    /// Finds the `k` nearest rows of each query.
+    ///
+    /// # Errors
+    /// [`PluginError::argument`] for unknown settings.
+    fn search(&self, request: &SearchRequest<'_>, results: &mut SearchResults<'_>) -> Result<(), PluginError>;
+
+    /// Writes everything but the vectors.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    fn save(&self, out: &mut dyn Write) -> Result<(), PluginError>;
+
+    /// Reads what [`save`](Self::save) of this or an earlier version wrote, into an index without rows.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or of another kind: the server then builds the index again.
+    fn load(&self, input: &mut dyn Read) -> Result<(), PluginError>;
+
+    /// Sizes, for people.
+    fn statistics(&self) -> IndexStatistics;
+}

@@ -1,0 +1,179 @@
+//! `plugin.toml`: what a plugin is, what it provides and what it asks for.
+
+use bytesize::ByteSize;
+use semver::Version;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The contents of `plugin.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What it is.
+    pub plugin: Identity,
+    /// What it provides: registering anything else is a conflict.
+    #[serde(default)]
+    pub provides: Provides,
+    /// What it asks for.
+    #[serde(default)]
+    pub permissions: Permissions,
+}
+
+/// `[plugin]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// `[a-z][a-z0-9_]{0,31}`.
+    pub name: String,
+    /// Semantic version.
+    pub version: Version,
+    /// The protocol that it speaks.
+    pub protocol: u16,
+    /// The file name of the executable, beside the manifest.
+    pub executable: String,
+    /// One sentence.
+    #[serde(default)]
+    pub description: String,
+    /// An SPDX expression.
+    #[serde(default)]
+    pub license: String,
+}
+
+/// `[provides]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provides {
+    /// Query functions.
+    pub functions: Vec<String>,
+    /// Kinds of vector index.
+    pub vector_indexes: Vec<String>,
+}
+
+/// `[permissions]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Permissions {
+    /// The sandbox profile.
+    pub profile: String,
+    /// Private memory.
+    pub memory: ByteSize,
+    /// Worker threads, that is lanes.
+    pub threads: u16,
+}
+
+impl Default for Permissions {
+    fn default() -> Self {
+        Self { profile: "strict".into(), memory: ByteSize::mib(256), threads: 1 }
+    }
+}
+
+/// What is wrong with a manifest.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// Not TOML, a key is unknown or missing, or of another type.
+    #[error("{0}")]
+    Syntax(String),
+    /// A value is not allowed.
+    #[error("`{key}` is {found}; it must be {wanted}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        wanted: &'static str,
+    },
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// With the key and what it may be.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let manifest: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            ManifestError::Syntax(format!("line {line}: {}", error.message()))
+        })?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        let Self { plugin, provides, permissions } = self;
+        let reject = |key, found: String, wanted| Err(ManifestError::Value { key, found, wanted });
+        if !is_name(&plugin.name, 32) {
+            let wanted = "a lower-case letter and up to 31 lower-case letters, digits or _";
+            return reject("plugin.name", format!("`{}`", crate::calls::escape(&plugin.name)), wanted);
+        }
+        let executable = &plugin.executable;
+        if executable.is_empty() || executable.contains(['/', '\\', '\0']) || matches!(executable.as_str(), "." | "..")
+        {
+            let found = format!("`{}`", crate::calls::escape(executable));
+            return reject("plugin.executable", found, "the name of a file beside the manifest");
+        }
+        for (key, names) in
+            [("provides.functions", &provides.functions), ("provides.vector_indexes", &provides.vector_indexes)]
+        {
+            if let Some(name) = names.iter().find(|name| !is_name(name, 64)) {
+                let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
+                return reject(key, format!("a list with `{}`", crate::calls::escape(name)), wanted);
+            }
+        }
+        if !(1..=64).contains(&permissions.threads) {
+            return reject("permissions.threads", permissions.threads.to_string(), "a number from 1 to 64");
+        }
+        if permissions.memory < ByteSize::mib(8) {
+            return reject("permissions.memory", permissions.memory.to_string(), "at least 8MiB");
+        }
+        Ok(())
+    }
+}
+
+fn is_name(name: &str, longest: usize) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && name.len() <= longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [plugin]
+        name = "approx"
+        version = "1.2.0"
+        protocol = 1
+        executable = "approx"
+        [provides]
+        functions = ["approx"]
+        [permissions]
+        memory = "64MiB"
+    "#;
+
+    #[test]
+    fn a_manifest_is_read_with_defaults() {
+        let manifest = Manifest::parse(GOOD).expect("valid");
+        assert_eq!(manifest.permissions.memory, ByteSize::mib(64));
+        assert_eq!((manifest.permissions.profile.as_str(), manifest.permissions.threads), ("strict", 1));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (from, to, hint) in [
+            ("name = \"approx\"", "name = \"Approx\"", "plugin.name"),
+            ("executable = \"approx\"", "executable = \"../approx\"", "plugin.executable"),
+            ("functions = [\"approx\"]", "functions = [\"a-b\"]", "provides.functions"),
+            ("memory = \"64MiB\"", "memory = \"1\"", "permissions.memory"),
+            ("memory =", "momory =", "momory"),
+            ("version = \"1.2.0\"", "version = \"one\"", "line 4"),
+            ("protocol = 1", "", "protocol"),
+        ] {
+            let error = Manifest::parse(&GOOD.replace(from, to)).expect_err(to).to_string();
+            assert!(error.contains(hint), "{to}: {error}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The names that a plugin needs: `use photondb_plugin_sdk::prelude::*;`.
+
+pub use crate::batch::{Batch, RowsWriter};
+pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin};
+pub use crate::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin};
+pub use crate::registry::{Plugin, PluginRegistry};
+pub use crate::{Datum, PluginError};

@@ -1,0 +1,59 @@
+//! What a plugin provides.
+
+use std::sync::Arc;
+
+use crate::kinds::function::QueryFunctionPlugin;
+use crate::kinds::vector::VectorIndexPlugin;
+
+/// A plugin: the one type that `main!` takes.
+pub trait Plugin: Send + Sync {
+    /// The name, as in the manifest.
+    fn name(&self) -> &str;
+
+    /// The version, as in the manifest; `env!("CARGO_PKG_VERSION")` as a rule.
+    fn version(&self) -> &str;
+
+    /// Names everything that the plugin provides. Called once, at the start.
+    fn register(&self, registry: &mut PluginRegistry);
+}
+
+/// Collects what a plugin provides.
+#[derive(Default)]
+pub struct PluginRegistry {
+    functions: Vec<Arc<dyn QueryFunctionPlugin>>,
+    vector_indexes: Vec<Arc<dyn VectorIndexPlugin>>,
+}
+
+impl PluginRegistry {
+    /// Everything that `plugin` provides.
+    #[must_use]
+    pub fn of(plugin: &dyn Plugin) -> Self {
+        let mut registry = Self::default();
+        plugin.register(&mut registry);
+        registry
+    }
+
+    /// Provides a query function.
+    pub fn function(&mut self, function: impl QueryFunctionPlugin + 'static) -> &mut Self {
+        self.functions.push(Arc::new(function));
+        self
+    }
+
+    /// Provides a kind of vector index.
+    pub fn vector_index(&mut self, kind: impl VectorIndexPlugin + 'static) -> &mut Self {
+        self.vector_indexes.push(Arc::new(kind));
+        self
+    }
+
+    /// The query functions, in the order of registration: their position is their number on a lane.
+    #[must_use]
+    pub fn functions(&self) -> &[Arc<dyn QueryFunctionPlugin>] {
+        &self.functions
+    }
+
+    /// The kinds of vector index, in the order of registration.
+    #[must_use]
+    pub fn vector_indexes(&self) -> &[Arc<dyn VectorIndexPlugin>] {
+        &self.vector_indexes
+    }
+}

@@ -1,0 +1,165 @@
+//! Answers the control plane. Runs on the process's first thread until the server closes the socket.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use photondb_ipc_schema::plugin_capnp::{Element as WireElement, Metric as WireMetric};
+use photondb_ipc_schema::plugin_capnp::{failure, index_options, plugin};
+use photondb_ipc_schema::{PROTOCOL_VERSION, control, descriptors};
+use tokio::task::LocalSet;
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+
+use super::Instance;
+use crate::column::{ColumnShape, Element, VectorColumn};
+use crate::kinds::function::Purity;
+use crate::kinds::vector::{IndexOptions, Metric};
+use crate::{Cause, Datum, PluginError};
+
+pub(super) fn run(instance: Instance, socket: OwnedFd, descriptors: OwnedFd) -> io::Result<()> {
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let (reader, writer) = tokio::net::UnixStream::from_std(stream)?.into_split();
+        let server = Service { instance, descriptors };
+        // Whether the connection ends in peace or by an error: the server is gone.
+        let _ = control::plugin(reader.compat(), writer.compat_write(), server).await;
+        Ok(())
+    })
+}
+
+struct Service {
+    instance: Instance,
+    descriptors: OwnedFd,
+}
+
+/// An index type and its options, as they came over the wire.
+fn read_options(reader: index_options::Reader<'_>) -> capnp::Result<(String, IndexOptions)> {
+    let settings = match reader.get_settings()? {
+        [] => Datum::Null,
+        bytes => Datum::decode(bytes).map_err(|error| capnp::Error::failed(error.to_string()))?,
+    };
+    let metric = match reader.get_metric()? {
+        WireMetric::Cosine => Metric::Cosine,
+        WireMetric::L2 => Metric::L2,
+        WireMetric::Dot => Metric::Dot,
+    };
+    Ok((reader.get_kind()?.to_string()?, IndexOptions { dims: reader.get_dims(), metric, settings }))
+}
+
+fn report(result: Result<(), PluginError>, mut failure: failure::Builder<'_>) {
+    match result {
+        Ok(()) => failure.set_none(()),
+        Err(error) => {
+            let mut wire = failure.init_error();
+            wire.set_cause(error.cause() as u8);
+            wire.set_message(error.message());
+        }
+    }
+}
+
+impl plugin::Server for Service {
+    async fn handshake(
+        self: Rc<Self>,
+        _: plugin::HandshakeParams,
+        mut results: plugin::HandshakeResults,
+    ) -> capnp::Result<()> {
+        let mut info = results.get().init_info();
+        info.set_name(self.instance.name());
+        info.set_version(self.instance.version());
+        info.set_protocol(PROTOCOL_VERSION);
+        let registry = self.instance.registry();
+        let mut functions = info.reborrow().init_functions(registry.functions().len() as u32);
+        for (at, function) in registry.functions().iter().enumerate() {
+            let signature = function.signature();
+            let mut wire = functions.reborrow().get(at as u32);
+            wire.set_name(&signature.name);
+            wire.set_min_args(signature.min_args);
+            wire.set_max_args(signature.max_args);
+            wire.set_pure(signature.purity == Purity::Pure);
+        }
+        let mut kinds = info.init_vector_indexes(registry.vector_indexes().len() as u32);
+        for (at, kind) in registry.vector_indexes().iter().enumerate() {
+            kinds.set(at as u32, kind.index_type());
+        }
+        Ok(())
+    }
+
+    async fn ping(self: Rc<Self>, _: plugin::PingParams, _: plugin::PingResults) -> capnp::Result<()> {
+        Ok(())
+    }
+
+    async fn validate_index(
+        self: Rc<Self>,
+        params: plugin::ValidateIndexParams,
+        mut results: plugin::ValidateIndexResults,
+    ) -> capnp::Result<()> {
+        let (kind, options) = read_options(params.get()?.get_options()?)?;
+        report(self.instance.validate_index(&kind, &options), results.get().init_failure());
+        Ok(())
+    }
+
+    async fn open_index(
+        self: Rc<Self>,
+        params: plugin::OpenIndexParams,
+        mut results: plugin::OpenIndexResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (kind, options) = read_options(params.get_options()?)?;
+        let wire = params.get_column()?;
+        let element = match wire.get_element()? {
+            WireElement::F32 => Element::F32,
+            WireElement::F16 => Element::F16,
+        };
+        let shape = ColumnShape::with_segments(options.dims, element, wire.get_rows_per_segment());
+        let opened = shape
+            .ok_or_else(|| PluginError::runtime(Cause::Protocol, "an impossible column"))
+            .and_then(|shape| self.instance.open_index(params.get_index(), &kind, &options, VectorColumn::new(shape)));
+        report(opened, results.get().init_failure());
+        Ok(())
+    }
+
+    async fn attach_segment(
+        self: Rc<Self>,
+        params: plugin::AttachSegmentParams,
+        mut results: plugin::AttachSegmentResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        // Received in any case: the next message on the socket belongs to the next call.
+        let received = descriptors::receive(self.descriptors.as_fd());
+        let failed = |error: io::Error| PluginError::runtime(Cause::Plugin, format!("attaching a segment: {error}"));
+        let attached = self
+            .instance
+            .column(params.get_index())
+            .and_then(|column| received.and_then(|file| column.attach(params.get_segment(), &file)).map_err(failed));
+        report(attached, results.get().init_failure());
+        Ok(())
+    }
+
+    async fn close_index(
+        self: Rc<Self>,
+        params: plugin::CloseIndexParams,
+        _: plugin::CloseIndexResults,
+    ) -> capnp::Result<()> {
+        self.instance.close_index(params.get()?.get_index());
+        Ok(())
+    }
+
+    async fn index_statistics(
+        self: Rc<Self>,
+        params: plugin::IndexStatisticsParams,
+        mut results: plugin::IndexStatisticsResults,
+    ) -> capnp::Result<()> {
+        let statistics = self
+            .instance
+            .index_statistics(params.get()?.get_index())
+            .map_err(|error| capnp::Error::failed(error.message().to_owned()))?;
+        let mut wire = results.get();
+        wire.set_rows(statistics.rows);
+        wire.set_removed(statistics.removed);
+        wire.set_memory_bytes(statistics.memory_bytes);
+        Ok(())
+    }
+}

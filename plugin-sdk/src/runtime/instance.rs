@@ -1,0 +1,275 @@
+//! Answers calls: finds the function or index, runs it, and turns errors and panics into completions.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use photondb_ipc_schema::batch::{Batch as Columns, BatchWriter, Column};
+use photondb_ipc_schema::lane::{Completion, Operation, Request};
+
+use crate::batch::{Batch, RowsWriter};
+use crate::column::VectorColumn;
+use crate::kinds::vector::VectorIndexPlugin;
+use crate::kinds::vector::{
+    AllowBitmap, IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
+};
+use crate::registry::{Plugin, PluginRegistry};
+use crate::{Cause, Datum, PluginError};
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps the text of a panic for the error that is made of it, beside what the standard hook prints.
+pub(super) fn remember_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
+        let text = info.payload_as_str().unwrap_or("a panic without a text");
+        PANIC.set(Some(format!("{text}{place}")));
+        print(info);
+    }));
+}
+
+/// A running plugin: what it provides, and its open indexes. Cheap to clone.
+#[derive(Clone)]
+pub struct Instance {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    version: String,
+    registry: PluginRegistry,
+    indexes: RwLock<HashMap<u32, Arc<OpenIndex>>>,
+}
+
+struct OpenIndex {
+    index: Box<dyn VectorIndex>,
+    column: Arc<VectorColumn>,
+    /// The picture that is being read, or the bytes that arrived so far.
+    transfer: Mutex<Vec<u8>>,
+}
+
+impl Instance {
+    /// The plugin, with nothing open.
+    #[must_use]
+    pub fn new(plugin: impl Plugin) -> Self {
+        let registry = PluginRegistry::of(&plugin);
+        let (name, version) = (plugin.name().to_owned(), plugin.version().to_owned());
+        Self { inner: Arc::new(Inner { name, version, registry, indexes: RwLock::default() }) }
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The plugin's version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.inner.version
+    }
+
+    /// What the plugin provides.
+    #[must_use]
+    pub fn registry(&self) -> &PluginRegistry {
+        &self.inner.registry
+    }
+
+    fn kind(&self, name: &str) -> Result<&Arc<dyn VectorIndexPlugin>, PluginError> {
+        let kinds = self.inner.registry.vector_indexes();
+        kinds
+            .iter()
+            .find(|kind| kind.index_type() == name)
+            .ok_or_else(|| PluginError::runtime(Cause::Protocol, format!("no vector index of type `{name}` here")))
+    }
+
+    /// Checks the options of an index of the type `kind`.
+    ///
+    /// # Errors
+    /// What the plugin has against them.
+    pub fn validate_index(&self, kind: &str, options: &IndexOptions) -> Result<(), PluginError> {
+        let kind = self.kind(kind)?;
+        guard(|| kind.validate(options))
+    }
+
+    /// Makes the index number `index` over `column`.
+    ///
+    /// # Errors
+    /// What the plugin has against it.
+    pub fn open_index(
+        &self,
+        index: u32,
+        kind: &str,
+        options: &IndexOptions,
+        column: VectorColumn,
+    ) -> Result<(), PluginError> {
+        let (kind, column) = (self.kind(kind)?, Arc::new(column));
+        let open = OpenIndex {
+            index: guard(|| kind.create(options, Arc::clone(&column)))?,
+            column,
+            transfer: Mutex::default(),
+        };
+        self.inner.indexes.write().unwrap_or_else(PoisonError::into_inner).insert(index, Arc::new(open));
+        Ok(())
+    }
+
+    /// Frees the index; one that is not open is no error.
+    pub fn close_index(&self, index: u32) {
+        self.inner.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(&index);
+    }
+
+    /// The column of an index.
+    ///
+    /// # Errors
+    /// When there is no such index.
+    pub fn column(&self, index: u32) -> Result<Arc<VectorColumn>, PluginError> {
+        self.index(index).map(|open| Arc::clone(&open.column))
+    }
+
+    /// Sizes of an index.
+    ///
+    /// # Errors
+    /// When there is no such index, or it panicked.
+    pub fn index_statistics(&self, index: u32) -> Result<IndexStatistics, PluginError> {
+        let open = self.index(index)?;
+        guard(|| Ok(open.index.statistics()))
+    }
+
+    fn index(&self, index: u32) -> Result<Arc<OpenIndex>, PluginError> {
+        let indexes = self.inner.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        let found = indexes.get(&index).cloned();
+        found.ok_or_else(|| PluginError::runtime(Cause::Protocol, format!("index {index} is not open")))
+    }
+
+    /// Answers one call of a lane.
+    pub fn serve(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Completion {
+        match guard(|| self.answer(request, payload, reply)) {
+            Ok((payload, value)) => Completion { status: 0, payload, value },
+            Err(error) => {
+                let message = error.message().as_bytes();
+                let len = message.len().min(crate::calls::MAX_MESSAGE).min(reply.len());
+                reply[..len].copy_from_slice(&message[..len]);
+                Completion { status: 1 + error.cause() as u8, payload: len, value: 0 }
+            }
+        }
+    }
+
+    /// The bytes of the reply, and its value.
+    fn answer(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Result<(usize, u64), PluginError> {
+        let unknown = || PluginError::runtime(Cause::Protocol, format!("unknown operation {}", request.operation));
+        match Operation::from_number(request.operation).ok_or_else(unknown)? {
+            Operation::Nop => Ok((0, 0)),
+            Operation::InvokeFunction => self.invoke(request, payload, reply).map(|bytes| (bytes, 0)),
+            Operation::IndexInsert => {
+                self.index(request.target)?.index.insert(rows(payload)?)?;
+                Ok((0, 0))
+            }
+            Operation::IndexRemove => {
+                self.index(request.target)?.index.remove(rows(payload)?)?;
+                Ok((0, 0))
+            }
+            Operation::IndexSearch => self.search(request, payload, reply).map(|bytes| (bytes, 0)),
+            Operation::IndexSave => self.index(request.target)?.save_part(request.argument, reply),
+            Operation::IndexLoad => self.index(request.target)?.load_part(payload).map(|()| (0, 0)),
+        }
+    }
+
+    fn invoke(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Result<usize, PluginError> {
+        let function =
+            self.inner.registry.functions().get(request.target as usize).ok_or_else(|| {
+                PluginError::runtime(Cause::Protocol, format!("no function number {}", request.target))
+            })?;
+        let batch = Batch::parse(payload)?;
+        let mut results = RowsWriter::new(reply, batch.rows());
+        function.invoke_batch(&batch, &mut results)?;
+        results.finish()
+    }
+
+    fn search(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Result<usize, PluginError> {
+        let malformed = |what: &str| PluginError::runtime(Cause::Protocol, format!("a search without {what}"));
+        let open = self.index(request.target)?;
+        let batch = Columns::parse(payload).map_err(|error| malformed(&error.to_string()))?;
+        let Some(Column::F32 { width, values: queries }) = batch.column(0) else { return Err(malformed("queries")) };
+        let Some(Column::Datum(settings)) = batch.column(1) else { return Err(malformed("settings")) };
+        let settings = settings.get(0).and_then(|bytes| Datum::decode(bytes).ok());
+        let settings = settings.ok_or_else(|| malformed("settings"))?;
+        let allow = match batch.column(2) {
+            Some(Column::U8(bits)) => Some(AllowBitmap(bits)),
+            _ => None,
+        };
+        if width != open.column.dims() {
+            let message = format!("queries of {width} dims for an index of {}", open.column.dims());
+            return Err(PluginError::runtime(Cause::Argument, message));
+        }
+        let (count, k) = (queries.len() / width, request.argument as usize);
+        let fits = k.checked_mul(count).is_some_and(|rows| rows * 8 + count * 4 + 512 <= reply.len());
+        if !fits {
+            let message = format!("{count} queries for {k} rows each are too many for one call");
+            return Err(PluginError::runtime(Cause::Limit, message));
+        }
+        let (mut rows, mut distances, mut counts) = (vec![0; count * k], vec![0.0; count * k], vec![0; count]);
+        open.index.search(
+            &SearchRequest { queries, k, allow, settings: &settings },
+            &mut SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts },
+        )?;
+        let full = |_| PluginError::runtime(Cause::Limit, "the results do not fit into one reply");
+        let mut writer = BatchWriter::new(reply, 3, count).map_err(full)?;
+        writer.u32s(rows.len()).map_err(full)?.copy_from_slice(&rows);
+        writer.f32s(k, count).map_err(full)?.copy_from_slice(&distances);
+        writer.u32s(count).map_err(full)?.copy_from_slice(&counts);
+        Ok(writer.finish())
+    }
+}
+
+impl OpenIndex {
+    fn save_part(&self, offset: u64, reply: &mut [u8]) -> Result<(usize, u64), PluginError> {
+        let mut saved = self.transfer.lock().unwrap_or_else(PoisonError::into_inner);
+        if offset == 0 {
+            saved.clear();
+            self.index.save(&mut *saved)?;
+        }
+        let total = saved.len();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(total);
+        let part = (total - start).min(reply.len());
+        reply[..part].copy_from_slice(&saved[start..start + part]);
+        if start + part == total {
+            *saved = Vec::new();
+        }
+        Ok((part, total as u64))
+    }
+
+    fn load_part(&self, payload: &[u8]) -> Result<(), PluginError> {
+        let batch =
+            Columns::parse(payload).map_err(|error| PluginError::runtime(Cause::Protocol, error.to_string()))?;
+        let Some(Column::U8(chunk)) = batch.column(0) else {
+            return Err(PluginError::runtime(Cause::Protocol, "a part of a saved index without bytes"));
+        };
+        let mut saved = self.transfer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !chunk.is_empty() {
+            saved.extend_from_slice(chunk);
+            return Ok(());
+        }
+        let saved = std::mem::take(&mut *saved);
+        self.index.load(&mut saved.as_slice())
+    }
+}
+
+fn rows(payload: &[u8]) -> Result<&[RowId], PluginError> {
+    match Columns::parse(payload).map(|batch| batch.column(0)) {
+        Ok(Some(Column::U32(rows))) => Ok(rows),
+        _ => Err(PluginError::runtime(Cause::Protocol, "a request without rows")),
+    }
+}
+
+/// Runs a plugin's code; a panic becomes an error with its text.
+fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
+    // A plugin's own state may be half-changed after a panic: it is the plugin's, and nobody else's, problem.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let text = PANIC.take().unwrap_or_else(|| "a panic".into());
+        Err(PluginError::runtime(Cause::Plugin, format!("panicked: {text}")))
+    })
+}

@@ -1,0 +1,59 @@
+//! The process side of a plugin: handshake, lanes, and errors out of panics.
+//!
+//! A plugin process has one control thread, which answers RPC, and one worker thread for each lane, which answers
+//! calls in order. It ends when the server closes the control socket.
+
+mod control;
+mod instance;
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::thread;
+
+use photondb_ipc_schema::descriptors::{self, Inherited};
+use photondb_ipc_schema::lane::Worker;
+use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
+use photondb_ipc_schema::wake::Spin;
+
+use crate::registry::Plugin;
+pub use instance::Instance;
+
+/// Runs the plugin until its server goes. The whole `main`, by way of [`main!`](crate::main).
+pub fn run(plugin: impl Plugin + 'static) -> ExitCode {
+    let Some(inherited) = descriptors::inherited() else {
+        eprintln!(
+            "{} {}: a PhotonDB plugin, which the server starts: put its folder into a directory of [plugins] paths",
+            plugin.name(),
+            plugin.version()
+        );
+        return ExitCode::from(2);
+    };
+    match serve(plugin, inherited) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the plugin cannot serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(plugin: impl Plugin + 'static, inherited: Inherited) -> std::io::Result<()> {
+    let bytes = region::size(inherited.server_region.as_fd())?;
+    let workers = Worker::all(
+        TrustedRegion::map(inherited.server_region.as_fd(), bytes)?,
+        OwnRegion::map(inherited.plugin_region.as_fd(), bytes)?,
+        Spin::for_this_machine(),
+    )
+    .ok_or_else(|| std::io::Error::other("the shared memory has a layout of another version"))?;
+    instance::remember_panics();
+    let instance = Instance::new(plugin);
+    for mut worker in workers {
+        let instance = instance.clone();
+        thread::Builder::new().name("lane".into()).spawn(move || {
+            loop {
+                worker.serve_next(|request, payload, reply| instance.serve(request, payload, reply));
+            }
+        })?;
+    }
+    control::run(instance, inherited.control, inherited.descriptors)
+}

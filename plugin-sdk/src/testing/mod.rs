@@ -1,0 +1,218 @@
+//! Runs a plugin without a server: in this process, over the same lanes and the same messages.
+//!
+//! ```
+//! # use photondb_plugin_sdk::prelude::*;
+//! # struct Twice;
+//! # impl QueryFunctionPlugin for Twice {
+//! #     fn signature(&self) -> FunctionSignature { FunctionSignature::pure("twice", 1, 1) }
+//! #     fn invoke(&self, args: &[Datum]) -> Result<Datum, PluginError> {
+//! #         Ok((args[0].as_number().ok_or_else(|| PluginError::argument("a number, please"))? * 2.0).into())
+//! #     }
+//! # }
+//! # struct Maths;
+//! # impl Plugin for Maths {
+//! #     fn name(&self) -> &str { "maths" }
+//! #     fn version(&self) -> &str { "1.0.0" }
+//! #     fn register(&self, registry: &mut PluginRegistry) { registry.function(Twice); }
+//! # }
+//! let harness = photondb_plugin_sdk::testing::Harness::start(Maths);
+//! assert_eq!(harness.call("twice", &[21.into()]), Ok(42.into()));
+//! assert!(harness.call("twice", &["x".into()]).is_err());
+//! ```
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use photondb_ipc_schema::lane::{Lane, Operation, Worker};
+use photondb_ipc_schema::layout::Layout;
+use photondb_ipc_schema::region::{self, OwnRegion, PrivateCopy, TrustedRegion};
+use photondb_ipc_schema::wake::Spin;
+
+use crate::calls::{self, Invocation, Search};
+use crate::column::VectorColumn;
+use crate::kinds::vector::{IndexOptions, IndexStatistics, RowId};
+use crate::registry::Plugin;
+use crate::runtime::Instance;
+use crate::{Cause, Datum, PluginError};
+
+/// Long enough for a debug build on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A plugin that runs in this process behind one lane.
+pub struct Harness {
+    instance: Instance,
+    lane: Arc<Lane>,
+    indexes: AtomicU32,
+}
+
+impl Harness {
+    /// Starts the plugin, with buffers of 1 MiB.
+    ///
+    /// # Panics
+    /// When the kernel has no shared memory for us.
+    #[must_use]
+    pub fn start(plugin: impl Plugin + 'static) -> Self {
+        let layout = Layout::new(1, 8, 1 << 20).expect("a valid layout");
+        let bytes = layout.region_bytes();
+        let (own, own_fd) = region::server_written("harness", bytes).expect("shared memory");
+        let (peer, peer_fd) = region::plugin_written("harness", bytes).expect("shared memory");
+        let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
+        let trusted = TrustedRegion::map(own_fd.as_fd(), bytes).expect("map");
+        let owned = OwnRegion::map(peer_fd.as_fd(), bytes).expect("map");
+        let workers = Worker::all(trusted, owned, Spin::for_this_machine()).expect("our own header");
+        let instance = Instance::new(plugin);
+        for mut worker in workers {
+            let instance = instance.clone();
+            thread::spawn(move || {
+                loop {
+                    worker.serve_next(|request, payload, reply| instance.serve(request, payload, reply));
+                }
+            });
+        }
+        Self { instance, lane, indexes: AtomicU32::new(0) }
+    }
+
+    /// The lane, for calls that this harness has no method for.
+    #[must_use]
+    pub fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// Calls a function with one row of arguments.
+    ///
+    /// # Errors
+    /// What the function said.
+    pub fn call(&self, function: &str, args: &[Datum]) -> Result<Datum, PluginError> {
+        let columns: Vec<Vec<Datum>> = args.iter().map(|arg| vec![arg.clone()]).collect();
+        self.call_rows(function, &columns, 1).map(|mut results| results.remove(0))
+    }
+
+    /// Calls a function with rows of arguments; `args[i][row]` is argument `i`.
+    ///
+    /// # Errors
+    /// What the function said of the first row that failed, or that the number of arguments is wrong.
+    pub fn call_rows(&self, function: &str, args: &[Vec<Datum>], rows: usize) -> Result<Vec<Datum>, PluginError> {
+        let functions = self.instance.registry().functions();
+        let number = functions
+            .iter()
+            .position(|candidate| candidate.signature().name == function)
+            .ok_or_else(|| PluginError::argument(format!("the plugin has no function `{function}`")))?;
+        let signature = functions[number].signature();
+        if !(usize::from(signature.min_args)..=usize::from(signature.max_args)).contains(&args.len()) {
+            return Err(PluginError::argument(format!("{} arguments for `{function}`", args.len())));
+        }
+        let (deadline, mut reply, mut results) = (self.deadline(), PrivateCopy::default(), Vec::new());
+        while results.len() < rows {
+            let rest: Vec<&[Datum]> = args.iter().map(|column| &column[results.len()..]).collect();
+            let draft = self.lane.begin(deadline)?;
+            let sent = Invocation::send(draft, number as u32, &rest, rows - results.len())?;
+            results.extend(sent.wait(deadline, &mut reply)?);
+        }
+        Ok(results)
+    }
+
+    /// Makes an index over rows, none of which it contains yet.
+    ///
+    /// # Errors
+    /// What the plugin has against the options.
+    pub fn open_index(
+        &self,
+        kind: &str,
+        options: &IndexOptions,
+        column: VectorColumn,
+    ) -> Result<IndexHarness<'_>, PluginError> {
+        self.instance.validate_index(kind, options)?;
+        let index = self.indexes.fetch_add(1, Ordering::Relaxed);
+        self.instance.open_index(index, kind, options, column)?;
+        Ok(IndexHarness { harness: self, index, dims: options.dims as usize })
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + DEADLINE
+    }
+}
+
+/// An open index of a [`Harness`].
+pub struct IndexHarness<'a> {
+    harness: &'a Harness,
+    index: u32,
+    dims: usize,
+}
+
+impl IndexHarness<'_> {
+    /// Inserts rows of the column.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
+        self.maintain(Operation::IndexInsert, rows)
+    }
+
+    /// Removes rows.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn remove(&self, rows: &[RowId]) -> Result<(), PluginError> {
+        self.maintain(Operation::IndexRemove, rows)
+    }
+
+    fn maintain(&self, operation: Operation, rows: &[RowId]) -> Result<(), PluginError> {
+        let Harness { lane, .. } = self.harness;
+        rows.chunks(calls::rows_per_call(lane))
+            .try_for_each(|rows| calls::maintain(lane, operation, self.index, rows, self.harness.deadline()))
+    }
+
+    /// The rows nearest to each of the `queries` (`[n, dims]`), nearest first.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn search(
+        &self,
+        queries: &[f32],
+        k: usize,
+        allow: Option<&[u8]>,
+        settings: &Datum,
+    ) -> Result<Vec<Vec<RowId>>, PluginError> {
+        let search = Search { queries, dims: self.dims, k, allow, settings };
+        let per_call = search.queries_per_call(&self.harness.lane);
+        if per_call == 0 {
+            return Err(PluginError::runtime(Cause::Limit, "one query does not fit into a lane buffer"));
+        }
+        let mut found = Vec::new();
+        for part in queries.chunks(per_call * self.dims) {
+            found.extend(Search { queries: part, ..search }.run(
+                &self.harness.lane,
+                self.index,
+                self.harness.deadline(),
+            )?);
+        }
+        Ok(found)
+    }
+
+    /// What the index saves.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn save(&self) -> Result<Vec<u8>, PluginError> {
+        calls::save(&self.harness.lane, self.index, 1 << 30, self.harness.deadline())
+    }
+
+    /// Loads what another index saved.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn load(&self, saved: &[u8]) -> Result<(), PluginError> {
+        calls::load(&self.harness.lane, self.index, saved, self.harness.deadline())
+    }
+
+    /// Sizes.
+    ///
+    /// # Errors
+    /// When the index panicked.
+    pub fn statistics(&self) -> Result<IndexStatistics, PluginError> {
+        self.harness.instance.index_statistics(self.index)
+    }
+}

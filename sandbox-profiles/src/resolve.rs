@@ -1,0 +1,336 @@
+//! From a profile's name and one plugin's permissions to a [`Confinement`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::confinement::Confinement;
+use crate::error::ProfileError;
+use crate::landlock::{self, PathRule};
+use crate::layers::Layer;
+use crate::limits;
+use crate::probe::KernelFeatures;
+use crate::profile::{Access, Allow, Alternative, Answer, GradeCap, LimitsTable, Namespace, Profile, Profiles};
+use crate::seccomp;
+use crate::syscalls::Arch;
+
+/// What one plugin may use, as far as the kernel enforces it. Services of the server (queries, connections, the state
+/// store) are capabilities and need no permission of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Permissions {
+    /// Private memory.
+    pub memory_bytes: u64,
+    /// Threads of the plugin itself; the SDK's own come on top.
+    pub threads: u32,
+    /// Files and directories to read, absolute.
+    pub read: Vec<PathBuf>,
+    /// Directories to read and write, absolute.
+    pub write: Vec<PathBuf>,
+}
+
+impl Default for Permissions {
+    /// What a manifest gets that asks for nothing: 256 MiB, one thread, no file.
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, threads: 1, read: Vec::new(), write: Vec::new() }
+    }
+}
+
+impl Permissions {
+    /// Declared AND granted: the smaller number, and the paths that are in both.
+    #[must_use]
+    pub fn declared_and_granted(declared: &Self, granted: &Self) -> Self {
+        let both = |declared: &[PathBuf], granted: &[PathBuf]| {
+            declared.iter().filter(|path| granted.iter().any(|grant| path.starts_with(grant))).cloned().collect()
+        };
+        Self {
+            memory_bytes: declared.memory_bytes.min(granted.memory_bytes),
+            threads: declared.threads.min(granted.threads),
+            read: both(&declared.read, &granted.read),
+            write: both(&declared.write, &granted.write),
+        }
+    }
+}
+
+/// What happens to one system call.
+#[derive(Clone, Debug)]
+pub(crate) struct CallPolicy {
+    /// `Some` and empty: let through with any arguments.
+    pub(crate) allow: Option<Vec<Alternative>>,
+    pub(crate) otherwise: Answer,
+    pub(crate) arch: Option<Arch>,
+    /// The file whose entry this is, for messages.
+    pub(crate) file: String,
+    /// The reason in that file.
+    pub(crate) why: String,
+}
+
+/// A profile with everything that it extends, joined with the permissions of one plugin.
+#[derive(Clone, Debug)]
+pub struct ResolvedProfile {
+    name: String,
+    calls: BTreeMap<String, CallPolicy>,
+    excused: Vec<String>,
+    files: Vec<PathRule>,
+    limits: LimitsTable,
+    namespaces: Vec<Namespace>,
+    grade: Option<GradeCap>,
+    permissions: Permissions,
+    required: Vec<Layer>,
+    accepted: Vec<Layer>,
+}
+
+impl Profiles {
+    /// Joins profile `name`, what it extends, and what a plugin was granted.
+    ///
+    /// # Errors
+    /// An unknown name or parent, a circle, or a permission that the profile cannot use.
+    pub fn resolve(&self, name: &str, permissions: &Permissions) -> Result<ResolvedProfile, ProfileError> {
+        let mut resolved = ResolvedProfile {
+            name: name.to_owned(),
+            calls: BTreeMap::new(),
+            excused: Vec::new(),
+            files: Vec::new(),
+            limits: LimitsTable::default(),
+            namespaces: Vec::new(),
+            grade: None,
+            permissions: permissions.clone(),
+            required: vec![
+                Layer::Seccomp,
+                Layer::NoNewPrivs,
+                Layer::Landlock,
+                Layer::Capabilities,
+                Layer::Rlimits,
+                Layer::Session,
+                Layer::ParentDeath,
+            ],
+            accepted: Vec::new(),
+        };
+        for (file, profile) in self.chain(name)? {
+            resolved.add(file, profile);
+        }
+        resolved.add_permissions()?;
+        Ok(resolved)
+    }
+}
+
+impl ResolvedProfile {
+    /// The profile's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Every call that is let through here, with any or with some arguments, with the reason; sorted by name. The two
+    /// calls that only the host can make are among them.
+    pub fn allowed_calls(&self) -> BTreeMap<&str, &str> {
+        Arch::current().map(|arch| self.allowed_calls_on(arch)).unwrap_or_default()
+    }
+
+    /// The same for another architecture.
+    pub fn allowed_calls_on(&self, arch: Arch) -> BTreeMap<&str, &str> {
+        let policy = self.calls.iter().filter(|(name, policy)| {
+            policy.allow.is_some() && policy.arch.is_none_or(|only| only == arch) && arch.number(name).is_some()
+        });
+        let host = seccomp::HOST_CALLS.iter().map(|call| (call.name, call.why));
+        host.chain(policy.map(|(name, policy)| (name.as_str(), policy.why.as_str()))).collect()
+    }
+
+    /// How many of the allowed calls have conditions on their arguments.
+    pub fn conditional_calls(&self) -> usize {
+        let policies = self.calls.values();
+        let conditional = policies.filter(|policy| policy.allow.as_ref().is_some_and(|when| !when.is_empty()));
+        conditional.count() + seccomp::HOST_CALLS.len()
+    }
+
+    /// Refuse to start without these layers as well (`[sandbox] require`).
+    #[must_use]
+    pub fn require(mut self, layers: &[Layer]) -> Self {
+        self.required.extend_from_slice(layers);
+        self
+    }
+
+    /// Start without these layers where the machine lacks them (`[sandbox] accept_degraded`, for this plugin).
+    ///
+    /// # Errors
+    /// [`ProfileError::NotNegotiable`] for seccomp and no_new_privs.
+    pub fn accept_degraded(mut self, layers: &[Layer]) -> Result<Self, ProfileError> {
+        if let Some(layer) = layers.iter().find(|layer| !layer.is_negotiable()) {
+            return Err(ProfileError::NotNegotiable { layer: *layer });
+        }
+        self.accepted.extend_from_slice(layers);
+        Ok(self)
+    }
+
+    /// Compiles for the machine that `kernel` describes. About 0.1 ms; the result can be reused for every instance.
+    ///
+    /// # Errors
+    /// Where the machine lacks a layer that is required, or a rule cannot be compiled.
+    pub fn compile(&self, kernel: &KernelFeatures) -> Result<Confinement, ProfileError> {
+        let arch = kernel
+            .arch
+            .ok_or_else(|| ProfileError::UnsupportedArch { arch: std::env::consts::ARCH.to_owned() })?;
+        if !kernel.has_seccomp() {
+            return Err(ProfileError::SeccompMissing);
+        }
+        let landlock = if kernel.landlock_abi == 0 && self.files.is_empty() {
+            if !self.accepted.contains(&Layer::Landlock) {
+                return Err(ProfileError::LandlockMissing { profile: self.name.clone() });
+            }
+            None
+        } else {
+            Some(landlock::plan(kernel.landlock_abi, self.files.clone())?)
+        };
+        let mut required = self.required.clone();
+        required.retain(|layer| !self.accepted.contains(layer));
+        required.sort();
+        required.dedup();
+        Ok(Confinement {
+            profile: self.name.clone(),
+            seccomp: seccomp::compile(&self.name, arch, &self.calls)?,
+            landlock,
+            limits: limits::limits(&self.limits, self.permissions.memory_bytes)?,
+            threads_max: limits::threads_max(&self.limits, self.permissions.threads),
+            namespaces: self.namespaces.clone(),
+            run_as: None,
+            cgroup: None,
+            required,
+            excused: self.excused.clone(),
+            grade: self.grade.clone(),
+        })
+    }
+
+    /// A child's entry replaces its parent's for the same call. Denials first, so that an `allow` with conditions
+    /// answers the rest as the same profile's (or its parent's) `deny` says.
+    fn add(&mut self, file: &str, profile: &Profile) {
+        for deny in &profile.deny {
+            for call in &deny.calls {
+                let policy = CallPolicy {
+                    allow: None,
+                    otherwise: deny.answer,
+                    arch: None,
+                    file: file.to_owned(),
+                    why: deny.why.clone(),
+                };
+                self.calls.insert(call.clone(), policy);
+            }
+        }
+        for allow in &profile.allow {
+            for call in &allow.calls {
+                self.allow(file, call, allow);
+            }
+        }
+        self.excused.extend(profile.excuse.iter().map(|excuse| excuse.path.clone()));
+        for files in &profile.files {
+            let rule = |path: &PathBuf| PathRule { path: path.clone(), access: files.access, must_exist: false };
+            self.files.extend(files.paths.iter().map(rule));
+        }
+        if let Some(limits) = &profile.limits {
+            let old = &self.limits;
+            self.limits = LimitsTable {
+                open_files: limits.open_files.or(old.open_files),
+                stack_bytes: limits.stack_bytes.or(old.stack_bytes),
+                extra_address_space_bytes: limits.extra_address_space_bytes.or(old.extra_address_space_bytes),
+                extra_threads: limits.extra_threads.or(old.extra_threads),
+            };
+        }
+        if let Some(namespaces) = &profile.namespaces {
+            self.namespaces = namespaces.wanted.clone();
+            self.namespaces.sort();
+            self.namespaces.dedup();
+        }
+        if let Some(grade) = &profile.grade {
+            // A child cannot be graded better than what it builds on.
+            let lower = self.grade.as_ref().is_none_or(|old| grade.at_most >= old.at_most);
+            if lower {
+                self.grade = Some(grade.clone());
+            }
+        }
+    }
+
+    fn allow(&mut self, file: &str, call: &str, allow: &Allow) {
+        let denied = self.calls.get(call).map(|policy| policy.otherwise);
+        let policy = CallPolicy {
+            allow: Some(allow.when.clone()),
+            otherwise: allow.otherwise.or(denied).unwrap_or(Answer::Eperm),
+            arch: allow.arch,
+            file: file.to_owned(),
+            why: allow.why.clone(),
+        };
+        self.calls.insert(call.to_owned(), policy);
+    }
+
+    fn add_permissions(&mut self) -> Result<(), ProfileError> {
+        let opens = ["open", "openat", "openat2"];
+        let can_open = opens.iter().any(|call| self.calls.get(*call).is_some_and(|policy| policy.allow.is_some()));
+        let permissions = self.permissions.clone();
+        let reads = permissions.read.iter().map(|path| (path, Access::Read));
+        for (path, access) in reads.chain(permissions.write.iter().map(|path| (path, Access::Write))) {
+            check_path(path)?;
+            if !can_open {
+                return Err(ProfileError::CannotOpenFiles { profile: self.name.clone(), path: path.clone() });
+            }
+            self.files.push(PathRule { path: path.clone(), access, must_exist: true });
+        }
+        Ok(())
+    }
+}
+
+fn check_path(path: &Path) -> Result<(), ProfileError> {
+    if path.is_absolute() { Ok(()) } else { Err(ProfileError::RelativePath { path: path.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_gets_what_both_sides_say_and_no_more() {
+        let declared = Permissions {
+            memory_bytes: 512 << 20,
+            threads: 1,
+            read: vec!["/srv/a".into(), "/etc".into()],
+            write: Vec::new(),
+        };
+        let granted = Permissions {
+            memory_bytes: 256 << 20,
+            threads: 4,
+            read: vec!["/srv".into()],
+            write: vec!["/srv".into()],
+        };
+        let both = Permissions::declared_and_granted(&declared, &granted);
+        assert_eq!(both, Permissions {
+            memory_bytes: 256 << 20,
+            threads: 1,
+            read: vec!["/srv/a".into()],
+            write: Vec::new(),
+        });
+    }
+
+    #[test]
+    fn files_cannot_be_granted_where_nothing_opens_them() {
+        let permissions = Permissions { read: vec!["/srv".into()], ..Permissions::default() };
+        let error = Profiles::builtin().resolve("strict", &permissions).unwrap_err().to_string();
+        assert!(error.contains("dynamic") && error.contains("/srv"), "{error}");
+        assert!(Profiles::builtin().resolve("dynamic", &permissions).is_ok());
+        let permissions = Permissions { read: vec!["srv".into()], ..Permissions::default() };
+        assert!(Profiles::builtin().resolve("dynamic", &permissions).is_err());
+    }
+
+    #[test]
+    fn unknown_profiles_name_the_nearest() {
+        let error = Profiles::builtin().resolve("strikt", &Permissions::default()).unwrap_err().to_string();
+        assert!(error.contains("`strict`"), "{error}");
+    }
+
+    #[test]
+    fn without_landlock_a_plugin_starts_only_if_the_operator_accepted_it() {
+        let kernel = KernelFeatures { landlock_abi: 0, ..KernelFeatures::probe() };
+        let resolved = Profiles::builtin().resolve("strict", &Permissions::default()).unwrap();
+        assert!(resolved.compile(&kernel).unwrap_err().to_string().contains("accept_degraded"));
+        let accepted = resolved.clone().accept_degraded(&[Layer::Landlock]).unwrap();
+        let confinement = accepted.compile(&kernel).unwrap();
+        assert!(confinement.landlock.is_none() && !confinement.required.contains(&Layer::Landlock));
+        assert!(resolved.accept_degraded(&[Layer::Seccomp]).is_err());
+    }
+}

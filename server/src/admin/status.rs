@@ -1,0 +1,119 @@
+//! What there is to know of plugins: one shape for system tables, the command line, HTTP and metrics.
+
+use std::pin::Pin;
+
+use photondb_plugin_sdk::PluginError;
+use serde::{Deserialize, Serialize};
+
+/// One plugin: a row of the system table `plugins`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    /// The name.
+    pub name: String,
+    /// Where it is in its life: `ready`, `draining`, `stopped`, `backing off`, `failed`, `refused`, ...
+    pub state: String,
+    /// The version, as in the manifest.
+    pub version: String,
+    /// The process, while there is one.
+    pub pid: Option<u32>,
+    /// What it provides, as `function approx` or `vector_index hnsw`.
+    pub provides: Vec<String>,
+    /// What it was granted.
+    pub permissions: GrantedPermissions,
+    /// The layers of the sandbox that are active, as the host reported them.
+    pub layers: Vec<String>,
+    /// How well it is confined: `A`, `B` or `C`.
+    pub grade: Option<String>,
+    /// Why the grade is not better.
+    pub grade_reasons: Vec<String>,
+    /// How often it was started again after it had died.
+    pub restarts: u64,
+    /// Resident memory of the process.
+    pub memory_bytes: Option<u64>,
+    /// Calls answered, well or badly.
+    pub calls: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// The duration that half of the recent calls stayed under.
+    pub p50_ms: Option<f64>,
+    /// The duration that 99 of 100 recent calls stayed under.
+    pub p99_ms: Option<f64>,
+    /// Bytes that went through shared memory in place.
+    pub bytes_shared: u64,
+    /// Bytes that were copied out of what the plugin wrote.
+    pub bytes_copied: u64,
+    /// Why it is not running, where something went wrong.
+    pub error: Option<String>,
+}
+
+/// What a plugin was granted: declared by its manifest, and given by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedPermissions {
+    /// The sandbox profile.
+    pub profile: String,
+    /// The most memory.
+    pub memory_bytes: u64,
+    /// The most threads.
+    pub threads: u32,
+}
+
+/// Something that happened to a plugin: a row of the system table `plugin_events`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PluginEvent {
+    /// Counts up from 1 since the server started.
+    pub id: u64,
+    /// Seconds since 1970.
+    pub time: f64,
+    /// The plugin, or the file or folder that is none.
+    pub plugin: String,
+    /// What happened: `started`, `stopped`, `crashed`, `denied`, `refused`, `conflict`, ...
+    pub kind: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A line that a plugin logged or printed: a row of the system table `plugin_logs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Counts up from 1 since the server started.
+    pub id: u64,
+    /// Seconds since 1970.
+    pub time: f64,
+    /// The plugin.
+    pub plugin: String,
+    /// Where it came from: `stdout`, `stderr`, or the level of a log call.
+    pub source: String,
+    /// The text, without the end of the line.
+    pub text: String,
+}
+
+/// A change of a plugin's life that an operator can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Start it, now and whenever the server starts.
+    Enable,
+    /// Stop it, and leave it stopped.
+    Disable,
+    /// Start the version that is on disk beside the running one, then swap.
+    Reload,
+    /// Stop it until it is used again.
+    Unload,
+}
+
+/// The answer to a change, once it is made.
+pub type Changing<'a> = Pin<Box<dyn Future<Output = Result<PluginStatus, PluginError>> + Send + 'a>>;
+
+/// What operators can see of plugins, and change.
+pub trait PluginControl: Send + Sync + 'static {
+    /// Every plugin, by name.
+    fn list(&self) -> Vec<PluginStatus>;
+
+    /// The recent events, oldest first.
+    fn events(&self) -> Vec<PluginEvent>;
+
+    /// The recent log lines of one plugin or of all, oldest first.
+    fn logs(&self, name: Option<&str>) -> Vec<LogLine>;
+
+    /// Makes a change and waits until it is made.
+    fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a>;
+}

@@ -1,0 +1,202 @@
+//! `photondb.toml` -> [`Config`].
+
+use std::path::Path;
+
+use super::reader::{Section, Source, Value};
+use super::{Config, ConfigError, Grant, OnFailure, PluginsConfig, RequiredLayer, SandboxConfig};
+
+/// Overrides `config` with what `text`, the content of `path`, says.
+pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
+    let source = Source { path, text };
+    let document = source.parse()?;
+    let root = Section::root(source, document.get_ref(), &["plugins", "sandbox"])?;
+    if let Some(plugins) = root.get("plugins") {
+        apply_plugins(&mut config.plugins, path, &plugins)?;
+    }
+    if let Some(sandbox) = root.get("sandbox") {
+        apply_sandbox(&mut config.sandbox, &sandbox)?;
+    }
+    Ok(())
+}
+
+fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
+    const KEYS: [&str; 6] = ["paths", "require_signatures", "trusted_keys", "enabled", "settings", "grants"];
+    let section = table.section(&KEYS)?;
+    if let Some(paths) = section.get("paths") {
+        // Relative to the file, so that it means the same wherever the server is started.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        plugins.paths = paths.list(|path| Ok(folder.join(path.text()?)))?;
+    }
+    if let Some(required) = section.get("require_signatures") {
+        plugins.require_signatures = required.boolean()?;
+    }
+    if let Some(keys) = section.get("trusted_keys") {
+        plugins.trusted_keys = keys.list(|key| key.text().map(str::to_owned))?;
+    }
+    if let Some(enabled) = section.get("enabled") {
+        plugins.enabled = enabled.by_plugin(|on| on.boolean())?;
+    }
+    if let Some(settings) = section.get("settings") {
+        plugins.settings = settings.by_plugin(|table| table.verbatim())?;
+    }
+    if let Some(grants) = section.get("grants") {
+        plugins.grants = grants.by_plugin(|table| grant(&table))?;
+    }
+    Ok(())
+}
+
+fn grant(table: &Value<'_>) -> Result<Grant, ConfigError> {
+    const ON_FAILURE: [(&str, OnFailure); 4] = [
+        ("fail", OnFailure::Fail),
+        ("null", OnFailure::Null),
+        ("fallback", OnFailure::Fallback),
+        ("skip", OnFailure::Skip),
+    ];
+    let section = table.section(&["memory", "threads", "state", "connect", "query", "on_failure"])?;
+    Ok(Grant {
+        memory: section.get("memory").map(|value| value.bytes()).transpose()?,
+        threads: section.get("threads").map(|value| value.count()).transpose()?,
+        state: section.get("state").map(|value| value.boolean()).transpose()?.unwrap_or_default(),
+        connect: section.get("connect").map(|value| value.list(|e| address(&e))).transpose()?.unwrap_or_default(),
+        query: section.get("query").map(|value| value.list(|e| tables(&e))).transpose()?.unwrap_or_default(),
+        on_failure: section.get("on_failure").map(|v| v.one_of(&ON_FAILURE)).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// `HOST:PORT`
+fn address(value: &Value<'_>) -> Result<String, ConfigError> {
+    let text = value.text()?;
+    let parts = text.rsplit_once(':');
+    match parts.map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(1..))) if !host.is_empty() => Ok(text.into()),
+        _ => Err(value.instead("a host and a port as \"api.example.com:443\"")),
+    }
+}
+
+/// `read:DATABASE.TABLE`
+fn tables(value: &Value<'_>) -> Result<String, ConfigError> {
+    let text = value.text()?;
+    match text.split_once(':').map(|(access, tables)| (access, tables.split_once('.'))) {
+        Some(("read" | "write", Some((database, table)))) if !database.is_empty() && !table.is_empty() => {
+            Ok(text.into())
+        }
+        _ => Err(value.instead("what may be done to which tables as \"read:geo.*\" or \"write:geo.places\"")),
+    }
+}
+
+fn apply_sandbox(sandbox: &mut SandboxConfig, table: &Value<'_>) -> Result<(), ConfigError> {
+    let section = table.section(&["require", "accept_degraded"])?;
+    if let Some(layers) = section.get("require") {
+        sandbox.require = layers.list(|layer| layer.one_of(&RequiredLayer::NAMES))?;
+    }
+    if let Some(accepted) = section.get("accept_degraded") {
+        let layers = |list: Value<'_>| list.list(|layer| layer.one_of(&RequiredLayer::NAMES));
+        sandbox.accept_degraded = accepted.by_plugin(layers)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        apply(&mut config, Path::new("etc/photondb.toml"), text).map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn the_documented_example_is_understood() {
+        let config = parsed(
+            r#"
+            [plugins]
+            paths = ["/opt/photondb/plugins", "./plugins"]
+            require_signatures = false
+            trusted_keys = ["RWQ..."]
+
+            [plugins.enabled]
+            hnsw = true
+            custom_auth = false
+
+            [plugins.settings.hnsw]
+            ef_search = 64
+
+            [plugins.grants.geo]
+            memory = "512MiB"
+            threads = 2
+            state = true
+            connect = ["api.example.com:443"]
+            query = ["read:geo.*"]
+            on_failure = "null"
+
+            [sandbox]
+            require = ["landlock"]
+            accept_degraded = { geo = ["landlock"] }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.plugins.paths, [Path::new("/opt/photondb/plugins"), Path::new("etc/./plugins")]);
+        assert!(!config.plugins.is_enabled("custom_auth"));
+        assert_eq!(config.plugins.settings["hnsw"]["ef_search"].as_integer(), Some(64));
+        let granted = Grant {
+            memory: Some(512 << 20),
+            threads: Some(2),
+            state: true,
+            connect: vec!["api.example.com:443".into()],
+            query: vec!["read:geo.*".into()],
+            on_failure: OnFailure::Null,
+        };
+        assert_eq!(config.plugins.grants["geo"], granted);
+        assert_eq!(config.sandbox.require, [RequiredLayer::Landlock]);
+        assert_eq!(config.sandbox.accept_degraded["geo"], [RequiredLayer::Landlock]);
+    }
+
+    #[test]
+    fn each_mistake_is_one_line_that_names_the_file_the_key_and_the_remedy() {
+        #[rustfmt::skip]
+        let cases = [
+            ("[plugin]", "etc/photondb.toml:1: unknown key `plugin`; the nearest known key is `plugins`"),
+            ("[plugins]\n\nrequire_signature = true", "photondb.toml:3: unknown key `plugins.require_signature`; the nearest known key is `require_signatures`"),
+            ("[plugins.grants.geo]\nmem = 1", "unknown key `plugins.grants.geo.mem`; the nearest known key is `memory`"),
+            ("[plugins]\nrequire_signatures = \"yes\"", ":2: `plugins.require_signatures` is \"yes\"; write true or false"),
+            ("[plugins]\npaths = \"/opt\"", "`plugins.paths` is \"/opt\"; write a list"),
+            ("[plugins]\npaths = [1]", "`plugins.paths` is 1; write a string"),
+            ("plugins = 3", "`plugins` is 3; write a table: [plugins]"),
+            ("[plugins.enabled]\nGeo = true", "`plugins.enabled.Geo` is not the name of a plugin"),
+            ("[plugins.grants.geo]\nmemory = \"lots\"", "`plugins.grants.geo.memory` is \"lots\"; write a size as \"512MiB\""),
+            ("[plugins.grants.geo]\nmemory = -1", "is -1; write a size"),
+            ("[plugins.grants.geo]\nthreads = 0", "`plugins.grants.geo.threads` is 0; write a whole number from 1 on"),
+            ("[plugins.grants.geo]\nconnect = [\"example.com\"]", "write a host and a port"),
+            ("[plugins.grants.geo]\nquery = [\"geo.*\"]", "write what may be done to which tables"),
+            ("[plugins.grants.geo]\non_failure = \"panic\"", "write one of \"fail\", \"null\", \"fallback\", \"skip\""),
+            ("[sandbox]\nrequire = [\"seccomp2\"]", "`sandbox.require` is \"seccomp2\"; write one of \"landlock\", \"userns\""),
+            ("[plugins.settings]\nhnsw = 4", "`plugins.settings.hnsw` is 4; write a table: [plugins.settings.hnsw]"),
+            ("[plugins\n", "etc/photondb.toml:1: not valid TOML:"),
+            ("a = 1\na = 2", "photondb.toml:2: not valid TOML: duplicate key"),
+        ];
+        for (text, expected) in cases {
+            let error = parsed(text).unwrap_err();
+            assert!(error.contains(expected), "{text}\n  gives {error}\n  not   {expected}");
+            assert!(error.contains("etc/photondb.toml:") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_decimal_or_plain_bytes() {
+        for (written, bytes) in
+            [("\"512MiB\"", 512 << 20), ("\"2GB\"", 2_000_000_000), ("0x1000", 4096), ("65536", 65536)]
+        {
+            let config = parsed(&format!("[plugins.grants.geo]\nmemory = {written}")).unwrap();
+            assert_eq!(config.plugins.grants["geo"].memory, Some(bytes), "{written}");
+        }
+    }
+
+    #[test]
+    fn settings_keep_every_type() {
+        let config = parsed("[plugins.settings.geo]\nwhen = 2024-01-02\nnested = { list = [1, 2.5, \"x\"] }").unwrap();
+        let settings = &config.plugins.settings["geo"];
+        assert!(settings["when"].is_datetime());
+        assert_eq!(settings["nested"]["list"].as_array().map(Vec::len), Some(3));
+    }
+}

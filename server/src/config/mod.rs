@@ -1,0 +1,249 @@
+//! What the operator decides: defaults, then `photondb.toml`, then the command line, each overriding the one before.
+//!
+//! - [`Config`]: the model, as documented for operators;
+//! - `file`: `photondb.toml` -> model;
+//! - `reader`: typed access to a TOML document whose errors say which key, in which file and line, and what to write;
+//! - [`ConfigError`]: those errors.
+
+mod error;
+mod file;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+pub use error::ConfigError;
+
+/// The file that is read from the data directory when no other is named.
+pub const FILE_NAME: &str = "photondb.toml";
+
+/// Everything that `photondb serve` is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The data directory. Made when it is missing.
+    pub data: PathBuf,
+    /// The address that every port listens on.
+    pub bind: IpAddr,
+    /// The port of the ReQL protocol; 0 for any free port.
+    pub reql_port: u16,
+    /// The port of HTTP; 0 for any free port.
+    pub http_port: u16,
+    /// The port of Cap'n Proto RPC; 0 for any free port.
+    pub rpc_port: u16,
+    /// Which plugins there are and what they may do.
+    pub plugins: PluginsConfig,
+    /// Which layers of the sandbox a plugin must have.
+    pub sandbox: SandboxConfig,
+}
+
+/// `[plugins]`: which plugins there are and what they may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginsConfig {
+    /// Directories that are searched for plugins, one folder a plugin, in this order.
+    pub paths: Vec<PathBuf>,
+    /// Whether unsigned and badly signed plugins are refused.
+    pub require_signatures: bool,
+    /// The minisign public keys whose signatures count.
+    pub trusted_keys: Vec<String>,
+    /// Plugins that are switched on or off by name. One that is not named is on.
+    pub enabled: BTreeMap<String, bool>,
+    /// Settings by plugin, handed over as they are.
+    pub settings: BTreeMap<String, toml::Table>,
+    /// Grants by plugin. A plugin gets what it declares and the operator grants, never more.
+    pub grants: BTreeMap<String, Grant>,
+}
+
+/// `[plugins.grants.NAME]`: what the operator gives to one plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The most memory in bytes; `None`: the server's default.
+    pub memory: Option<u64>,
+    /// The most threads; `None`: the server's default.
+    pub threads: Option<u32>,
+    /// Whether the plugin has a private directory that it may write to.
+    pub state: bool,
+    /// The `HOST:PORT` that the server dials for the plugin.
+    pub connect: Vec<String>,
+    /// The tables that the plugin may query: `read:DATABASE.TABLE` or `write:DATABASE.TABLE`, `*` for any.
+    pub query: Vec<String>,
+    /// What a caller gets when the plugin fails.
+    pub on_failure: OnFailure,
+}
+
+/// What a caller gets when a plugin fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The error.
+    #[default]
+    Fail,
+    /// Null in place of the result.
+    Null,
+    /// The server's own slower answer: the exact scan of a vector search.
+    Fallback,
+    /// Nothing: the event is dropped (exporters).
+    Skip,
+}
+
+/// `[sandbox]`: which layers a plugin must have beside seccomp and no_new_privs, which are always required.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SandboxConfig {
+    /// A plugin is refused where one of these is missing.
+    pub require: Vec<RequiredLayer>,
+    /// Plugins that may run without the given layers all the same.
+    pub accept_degraded: BTreeMap<String, Vec<RequiredLayer>>,
+}
+
+/// A layer of the sandbox that the operator can insist on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RequiredLayer {
+    /// File and network access rules of the kernel's Landlock.
+    Landlock,
+    /// A user namespace of the plugin's own.
+    UserNamespace,
+    /// A control group with limits of the plugin's own.
+    Cgroup,
+    /// A user id of the plugin's own.
+    Uid,
+}
+
+impl RequiredLayer {
+    /// Every layer, with its name in `photondb.toml`.
+    pub const NAMES: [(&str, Self); 4] =
+        [("landlock", Self::Landlock), ("userns", Self::UserNamespace), ("cgroup", Self::Cgroup), ("uid", Self::Uid)];
+}
+
+/// What was given on the command line of `photondb serve`.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`: a file that must exist. Without it `photondb.toml` of the data directory is read if it is there.
+    pub config: Option<PathBuf>,
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--bind`
+    pub bind: Option<IpAddr>,
+    /// `--reql-port`
+    pub reql_port: Option<u16>,
+    /// `--http-port`
+    pub http_port: Option<u16>,
+    /// `--rpc-port`
+    pub rpc_port: Option<u16>,
+    /// `--plugin-dir`, any number of times; takes the place of `plugins.paths`.
+    pub plugin_dirs: Vec<PathBuf>,
+    /// `--no-plugins`
+    pub no_plugins: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "data".into(),
+            bind: Ipv4Addr::LOCALHOST.into(),
+            reql_port: 28015,
+            http_port: 8080,
+            rpc_port: 28016,
+            plugins: PluginsConfig::default(),
+            sandbox: SandboxConfig::default(),
+        }
+    }
+}
+
+impl Default for PluginsConfig {
+    fn default() -> Self {
+        Self {
+            paths: vec!["/opt/photondb/plugins".into(), "./plugins".into()],
+            require_signatures: false,
+            trusted_keys: Vec::new(),
+            enabled: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            grants: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self { require: vec![RequiredLayer::Landlock], accept_degraded: BTreeMap::new() }
+    }
+}
+
+impl PluginsConfig {
+    /// Whether the plugin `name` is switched on.
+    #[must_use]
+    pub fn is_enabled(&self, name: &str) -> bool {
+        self.enabled.get(name).copied().unwrap_or(true)
+    }
+}
+
+impl Config {
+    /// The defaults, overridden by the configuration file, overridden by `flags`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says something that it must not; the message is one line.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        if let Some(data) = &flags.data {
+            config.data.clone_from(data);
+        }
+        let beside_data = config.data.join(FILE_NAME);
+        match &flags.config {
+            Some(path) => config.read(path)?,
+            None if beside_data.exists() => config.read(&beside_data)?,
+            None => {}
+        }
+        config.bind = flags.bind.unwrap_or(config.bind);
+        config.reql_port = flags.reql_port.unwrap_or(config.reql_port);
+        config.http_port = flags.http_port.unwrap_or(config.http_port);
+        config.rpc_port = flags.rpc_port.unwrap_or(config.rpc_port);
+        if flags.no_plugins {
+            config.plugins.paths.clear();
+        } else if !flags.plugin_dirs.is_empty() {
+            config.plugins.paths.clone_from(&flags.plugin_dirs);
+        }
+        Ok(config)
+    }
+
+    fn read(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|problem| ConfigError::Unreadable { file: path.into(), problem })?;
+        file::apply(self, path, &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE_NAME), "[plugins]\npaths = [\"mine\"]\nrequire_signatures = true\n")
+            .unwrap();
+        let mut flags = Flags { data: Some(folder.path().into()), reql_port: Some(0), ..Flags::default() };
+
+        let config = Config::load(&flags).unwrap();
+        assert_eq!(config.plugins.paths, [folder.path().join("mine")]);
+        assert!(config.plugins.require_signatures);
+        assert_eq!((config.reql_port, config.http_port), (0, 8080));
+
+        flags.plugin_dirs = vec!["a".into(), "b".into()];
+        assert_eq!(Config::load(&flags).unwrap().plugins.paths, [Path::new("a"), Path::new("b")]);
+        flags.no_plugins = true;
+        assert!(Config::load(&flags).unwrap().plugins.paths.is_empty());
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let flags = Flags { config: Some("no/such/photondb.toml".into()), ..Flags::default() };
+        let error = Config::load(&flags).unwrap_err().to_string();
+        assert!(error.contains("no/such/photondb.toml"), "{error}");
+    }
+
+    #[test]
+    fn plugins_are_on_unless_switched_off() {
+        let mut plugins = PluginsConfig::default();
+        plugins.enabled.insert("geo".into(), false);
+        assert!(plugins.is_enabled("hnsw"));
+        assert!(!plugins.is_enabled("geo"));
+    }
+}

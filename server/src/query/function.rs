@@ -1,0 +1,227 @@
+//! Functions as values, and how they are called.
+
+use std::fmt;
+use std::sync::Arc;
+
+use photondb_plugin_sdk::Datum;
+
+use super::compile::{FunctionTerm, Node};
+use super::error::{ErrorKind, ReqlError, Result};
+use super::eval::{Bindings, Context, Env};
+use super::order::equal;
+use super::paths;
+use super::plugin::PluginCall;
+use super::pseudo;
+use super::value::Value;
+
+/// A function.
+pub enum Function {
+    /// `r.func`: a term with parameters, and the variables around it.
+    Closure {
+        /// The term.
+        term: Arc<FunctionTerm>,
+        /// The variables of the functions around it.
+        around: Option<Arc<Bindings>>,
+    },
+    /// `r.js("plugin.NAME")`.
+    Plugin(PluginCall),
+    /// Takes a field.
+    Field(Arc<str>),
+    /// Takes the parts of an object that a pattern names.
+    Pluck(Datum),
+    /// Something that is no field name, where one is expected.
+    BadField(Datum),
+    /// Gives a value, whatever the arguments.
+    Constant(Datum),
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closure { term, .. } => write!(f, "a function of {} parameters", term.params.len()),
+            Self::Plugin(plugin) => write!(f, "r.js(\"plugin.{}\")", plugin.name()),
+            Self::Field(field) => write!(f, "the function that takes the field `{field}`"),
+            Self::Pluck(_) | Self::BadField(_) | Self::Constant(_) => f.write_str("a function made of a value"),
+        }
+    }
+}
+
+/// The arguments of one call, with what a batch computed for it in advance.
+pub struct Prepared {
+    /// The arguments.
+    pub args: Vec<Datum>,
+    /// What is known already.
+    pub known: Known,
+}
+
+/// What is known of a call before it is made.
+pub enum Known {
+    /// Nothing.
+    Nothing,
+    /// The results of the plugin calls in the function's body, by their number.
+    Sites(Vec<Datum>),
+    /// The result.
+    Result(Datum),
+}
+
+impl Prepared {
+    /// A call of which nothing is known.
+    #[must_use]
+    pub fn new(args: Vec<Datum>) -> Self {
+        Self { args, known: Known::Nothing }
+    }
+}
+
+impl Function {
+    /// How many arguments the function takes; `None` for any number.
+    #[must_use]
+    pub fn arity(&self) -> Option<usize> {
+        match self {
+            Self::Closure { term, .. } if !term.params.is_empty() => Some(term.params.len()),
+            Self::Field(_) | Self::Pluck(_) | Self::BadField(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Calls the function.
+    ///
+    /// # Errors
+    /// When the number of arguments is wrong, or the body fails.
+    pub fn call(&self, ctx: &Arc<Context>, args: Vec<Datum>) -> Result<Value> {
+        self.finish(ctx, Prepared::new(args))
+    }
+
+    /// Makes a prepared call.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn finish(&self, ctx: &Arc<Context>, call: Prepared) -> Result<Value> {
+        ctx.check_running()?;
+        self.check_arity(call.args.len())?;
+        let Prepared { mut args, known } = call;
+        match self {
+            Self::Closure { term, around } => {
+                let sites = match known {
+                    Known::Sites(sites) => sites,
+                    Known::Nothing | Known::Result(_) => Vec::new(),
+                };
+                let frame = Bindings { args, sites, around: around.clone() };
+                let env = Env { ctx: ctx.clone(), frame: Some(Arc::new(frame)) };
+                // The body is the second argument of FUNC.
+                env.eval(&term.body).map_err(|error| error.at(1))
+            }
+            Self::Plugin(plugin) => match known {
+                Known::Result(result) => Ok(result.into()),
+                _ => Ok(plugin.invoke_one(ctx, args)?.into()),
+            },
+            Self::Field(field) => Ok(paths::get_field(&args.remove(0), field)?.into()),
+            Self::Pluck(pattern) => Ok(paths::pluck(&args.remove(0), std::slice::from_ref(pattern))?.into()),
+            Self::BadField(datum) => Err(ReqlError::wrong_type("STRING", datum)),
+            Self::Constant(datum) => Ok(datum.clone().into()),
+        }
+    }
+
+    /// Calls the function and takes the plain value of the result.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and when the result is no datum.
+    pub fn call_datum(&self, ctx: &Arc<Context>, args: Vec<Datum>) -> Result<Datum> {
+        self.call(ctx, args)?.into_datum(ctx)
+    }
+
+    fn check_arity(&self, found: usize) -> Result<()> {
+        match self.arity() {
+            Some(expected) if expected != found => {
+                let plural = |count: usize| if count == 1 { "" } else { "s" };
+                Err(ReqlError::logic(format!(
+                    "Expected function with {found} argument{} but found function with {expected} argument{}.",
+                    plural(found),
+                    plural(expected)
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the function's result is a pattern for documents rather than a truth value: its body is an object or a
+    /// `r.literal`.
+    fn gives_pattern(&self) -> bool {
+        match self {
+            Self::Closure { term, .. } => match &term.body {
+                Node::Object(_) => true,
+                Node::Constant { value, .. } => matches!(value, Datum::Object(_)),
+                Node::Call(call) => call.op.number == super::terms::LITERAL,
+                _ => false,
+            },
+            Self::Constant(datum) => matches!(datum, Datum::Object(_)),
+            _ => false,
+        }
+    }
+
+    /// Makes a prepared call as a predicate on its first argument.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), where `missing` does not say what to make of a missing field.
+    pub fn matches(&self, ctx: &Arc<Context>, call: Prepared, missing: &Missing) -> Result<bool> {
+        let row = call.args.first().cloned().unwrap_or_default();
+        let pattern = self.gives_pattern();
+        let outcome = self.finish(ctx, call).and_then(|value| value.into_datum(ctx)).and_then(|result| {
+            if pattern { matches_pattern(&result, &row, true) } else { Ok(truthy(&result)) }
+        });
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::NonExistence => missing.decide(ctx, error),
+            other => other,
+        }
+    }
+}
+
+/// What a predicate makes of a missing field.
+#[derive(Clone)]
+pub enum Missing {
+    /// It counts as this.
+    Value(bool),
+    /// It is an error.
+    Raise,
+    /// A term says.
+    Term(Arc<Function>),
+}
+
+impl Missing {
+    fn decide(&self, ctx: &Arc<Context>, error: ReqlError) -> Result<bool> {
+        match self {
+            Self::Value(value) => Ok(*value),
+            Self::Raise => Err(error),
+            Self::Term(function) => match function.call_datum(ctx, Vec::new()) {
+                Ok(value) => Ok(truthy(&value)),
+                Err(raised) if raised.kind() == ErrorKind::EmptyUser => Err(error),
+                Err(other) => Err(other),
+            },
+        }
+    }
+}
+
+/// Whether the value counts as true: all but false and null do.
+#[must_use]
+pub fn truthy(datum: &Datum) -> bool {
+    !matches!(datum, Datum::Null | Datum::Bool(false))
+}
+
+/// Whether `value` has everything that the pattern has.
+fn matches_pattern(pattern: &Datum, value: &Datum, top: bool) -> Result<bool> {
+    if let Some(literal) = pseudo::as_literal(pattern) {
+        return Ok(literal.is_some_and(|literal| equal(literal, value)));
+    }
+    let Datum::Object(fields) = pattern else { return Ok(equal(pattern, value)) };
+    if pseudo::special(fields).is_some() {
+        return Ok(equal(pattern, value));
+    }
+    if !matches!(value, Datum::Object(_)) {
+        return if top { Err(ReqlError::wrong_type("OBJECT", value)) } else { Ok(false) };
+    }
+    for (name, expected) in fields.iter() {
+        if !matches_pattern(expected, &paths::get_field(value, name)?, false)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,182 @@
+//! Sequences that are computed as they are read.
+
+use std::sync::Arc;
+
+use photondb_plugin_sdk::Datum;
+
+use super::error::{ReqlError, Result};
+use super::eval::Context;
+
+/// The elements of a stream. Owns what it needs, so that it can wait in a cursor between two requests of a client.
+pub type Rows = Box<dyn Iterator<Item = Result<Datum>> + Send>;
+
+/// A sequence that is computed as it is read.
+pub struct Stream {
+    rows: Rows,
+    array: bool,
+    infinite: bool,
+}
+
+impl Stream {
+    /// A stream of the given elements.
+    pub fn new(rows: impl Iterator<Item = Result<Datum>> + Send + 'static) -> Self {
+        Self { rows: Box::new(rows), array: false, infinite: false }
+    }
+
+    /// A stream without end.
+    pub fn infinite(rows: impl Iterator<Item = Result<Datum>> + Send + 'static) -> Self {
+        Self { rows: Box::new(rows), array: false, infinite: true }
+    }
+
+    /// The elements of an array.
+    #[must_use]
+    pub fn from_array(elements: Arc<[Datum]>) -> Self {
+        Self { rows: Box::new(ArrayRows { elements, next: 0 }), array: true, infinite: false }
+    }
+
+    /// The elements of a list; the stream counts as an array.
+    #[must_use]
+    pub fn from_list(elements: Vec<Datum>) -> Self {
+        Self { rows: Box::new(elements.into_iter().map(Ok)), array: true, infinite: false }
+    }
+
+    /// Whether the elements come from an array, so that the stream is an array to clients.
+    #[must_use]
+    pub fn is_array(&self) -> bool {
+        self.array
+    }
+
+    /// Whether there is no end.
+    #[must_use]
+    pub fn is_infinite(&self) -> bool {
+        self.infinite
+    }
+
+    /// The same stream, counting as an array or not.
+    #[must_use]
+    pub fn with_array(mut self, array: bool) -> Self {
+        self.array = array;
+        self
+    }
+
+    /// The same stream, known to end.
+    #[must_use]
+    pub fn finite(mut self) -> Self {
+        self.infinite = false;
+        self
+    }
+
+    /// The stream that `change` makes of the elements, of the same kind as this one.
+    pub fn map_rows<I>(self, change: impl FnOnce(Rows) -> I) -> Self
+    where
+        I: Iterator<Item = Result<Datum>> + Send + 'static,
+    {
+        let (array, infinite) = (self.array, self.infinite);
+        Self { rows: Box::new(change(self.rows)), array, infinite }
+    }
+
+    /// The elements.
+    #[must_use]
+    pub fn into_rows(self) -> Rows {
+        self.rows
+    }
+
+    /// The elements, for an operation that reads all of them.
+    ///
+    /// # Errors
+    /// When there is no end.
+    pub fn into_all_rows(self) -> Result<Rows> {
+        if self.infinite {
+            return Err(ReqlError::logic(
+                "Cannot use an infinite stream with an aggregation function (`reduce`, `count`, etc.) or coerce it to an \
+                 array.",
+            ));
+        }
+        Ok(self.rows)
+    }
+
+    /// All elements.
+    ///
+    /// # Errors
+    /// When there is no end, there are more elements than `array_limit`, or computing one fails.
+    pub fn collect_list(self, ctx: &Context) -> Result<Vec<Datum>> {
+        let limit = ctx.array_limit();
+        let mut elements = Vec::new();
+        for row in self.into_all_rows()? {
+            elements.push(row?);
+            if elements.len() > limit {
+                return Err(array_too_long(limit));
+            }
+        }
+        Ok(elements)
+    }
+
+    /// All elements as an array.
+    ///
+    /// # Errors
+    /// As [`collect_list`](Self::collect_list).
+    pub fn collect_array(self, ctx: &Context) -> Result<Datum> {
+        Ok(self.collect_list(ctx)?.into())
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Result<Datum>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.next()
+    }
+}
+
+/// The error for an array beyond the limit.
+#[must_use]
+pub fn array_too_long(limit: usize) -> ReqlError {
+    ReqlError::limit(format!(
+        "Array over size limit `{limit}`.  To raise the number of allowed elements, modify the `array_limit` option to \
+         `.run` (not available in the Data Explorer), or use an index."
+    ))
+}
+
+struct ArrayRows {
+    elements: Arc<[Datum]>,
+    next: usize,
+}
+
+impl Iterator for ArrayRows {
+    type Item = Result<Datum>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let element = self.elements.get(self.next)?.clone();
+        self.next += 1;
+        Some(Ok(element))
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Self::Item> {
+        self.next = self.next.saturating_add(n);
+        self.next()
+    }
+}
+
+/// Stops after the first error, so that no operation reads on behind one.
+pub struct Fused<I> {
+    rows: Option<I>,
+}
+
+impl<I> Fused<I> {
+    /// The elements of `rows` up to the first error.
+    pub fn new(rows: I) -> Self {
+        Self { rows: Some(rows) }
+    }
+}
+
+impl<T, I: Iterator<Item = Result<T>>> Iterator for Fused<I> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.rows.as_mut()?.next();
+        if !matches!(row, Some(Ok(_))) {
+            self.rows = None;
+        }
+        row
+    }
+}

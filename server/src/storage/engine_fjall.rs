@@ -1,0 +1,205 @@
+//! The default engine: fjall, a log-structured merge tree with one journal.
+//!
+//! Settings follow from measurements on a million documents: small memtables bound the memory, LZ4 on all levels halves the disk, commits go
+//! to the journal's file at once and to the disk when the writer asks.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use fjall::config::CompressionPolicy;
+use fjall::{
+    CompressionType, Guard, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase, SingleWriterTxKeyspace,
+    Slice, Snapshot,
+};
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::storage::{
+    Direction, Durability, Entry, EntryIterator, KeyRange, Keyspace, StorageConfig, StorageEngine, StorageError, StorageSnapshot,
+    WriteBatch,
+};
+
+use super::error::StoreError;
+
+/// Sealed memtables queue behind busy cores, so a keyspace may hold several times this.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// When the journal is larger, the oldest memtables are written out.
+const JOURNAL_BYTES: u64 = 256 << 20;
+
+/// The names of keyspaces are ours; `None` stands for one that does not exist.
+type Keyspaces = HashMap<String, SingleWriterTxKeyspace>;
+
+/// An open fjall database.
+pub(super) struct FjallEngine {
+    db: SingleWriterTxDatabase,
+    keyspaces: RwLock<Keyspaces>,
+}
+
+impl FjallEngine {
+    /// Opens the directory of `config`, or makes a new database there.
+    pub(super) fn open(config: &StorageConfig) -> Result<Self, StoreError> {
+        let failed = |error| open_error(config, error);
+        let db = SingleWriterTxDatabase::builder(&config.directory)
+            .cache_size(config.cache_bytes)
+            .max_journaling_size(JOURNAL_BYTES)
+            .open()
+            .map_err(failed)?;
+        let mut keyspaces = HashMap::new();
+        for name in db.list_keyspace_names() {
+            keyspaces.insert(name.to_string(), db.keyspace(&name, keyspace_options).map_err(failed)?);
+        }
+        Ok(Self { db, keyspaces: RwLock::new(keyspaces) })
+    }
+
+    fn existing(&self, name: &str) -> Option<SingleWriterTxKeyspace> {
+        self.keyspaces.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn existing_or_new(&self, name: &str) -> Result<SingleWriterTxKeyspace, StorageError> {
+        if let Some(keyspace) = self.existing(name) {
+            return Ok(keyspace);
+        }
+        if name.is_empty() || name.len() > 255 {
+            return Err(StorageError::Failed(format!("a keyspace's name has 1 to 255 bytes, `{name}` has {}", name.len())));
+        }
+        let mut keyspaces = self.keyspaces.write().unwrap_or_else(PoisonError::into_inner);
+        let keyspace = self.db.keyspace(name, keyspace_options).map_err(|error| storage_error(name, error))?;
+        Ok(keyspaces.entry(name.to_owned()).or_insert(keyspace).clone())
+    }
+}
+
+fn keyspace_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+}
+
+fn open_error(config: &StorageConfig, error: fjall::Error) -> StoreError {
+    let message = match error {
+        fjall::Error::Locked => return StoreError::Locked(config.directory.clone()),
+        fjall::Error::Io(error) => format!("can't be opened: {error}"),
+        // Skipping what is damaged would lose commits that were acknowledged, so that is for a person to decide.
+        fjall::Error::JournalRecovery(found) => {
+            format!("the journal is damaged ({found:?}): restore a backup, or move the last `.jnl` file away to lose its commits")
+        }
+        fjall::Error::InvalidVersion(found) => {
+            format!("written by another version of the storage engine ({found:?}): use the PhotonDB that wrote it")
+        }
+        other => format!("the stored data is damaged ({other:?}): restore a backup"),
+    };
+    StoreError::Directory { path: config.directory.clone(), message }
+}
+
+fn storage_error(keyspace: &str, error: fjall::Error) -> StorageError {
+    match error {
+        fjall::Error::Io(error) => StorageError::Failed(format!("{keyspace}: {error}")),
+        fjall::Error::Poisoned => {
+            StorageError::Failed("an earlier write failed, and the engine stopped; restart the server".to_owned())
+        }
+        fjall::Error::KeyspaceDeleted => StorageError::Failed(format!("{keyspace} was dropped")),
+        fjall::Error::Storage(fjall::LsmError::Io(error)) => StorageError::Failed(format!("{keyspace}: {error}")),
+        other => StorageError::Damaged { keyspace: keyspace.to_owned(), message: format!("{other:?}") },
+    }
+}
+
+fn entry(keyspace: &str, guard: Guard) -> Result<Entry, StorageError> {
+    let (key, value) = guard.into_inner().map_err(|error| storage_error(keyspace, error))?;
+    Ok((key.to_vec(), value.to_vec()))
+}
+
+impl StorageEngine for FjallEngine {
+    fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let Some(tree) = self.existing(keyspace) else { return Ok(None) };
+        let value = AsRef::<fjall::Keyspace>::as_ref(&tree).get(key);
+        Ok(value.map_err(|error| storage_error(keyspace, error))?.map(|value| value.to_vec()))
+    }
+
+    fn commit(&self, batch: &WriteBatch, durability: Durability) -> Result<(), StorageError> {
+        // Keyspaces first: making one can fail, and is not part of the transaction.
+        let mut keyspaces: HashMap<&str, SingleWriterTxKeyspace> = HashMap::new();
+        for change in &batch.changes {
+            if change.key.is_empty() || change.key.len() > usize::from(u16::MAX) {
+                return Err(StorageError::Failed(format!("a key has 1 to 65,535 bytes, found {}", change.key.len())));
+            }
+            if !keyspaces.contains_key(change.keyspace.as_str()) {
+                keyspaces.insert(&change.keyspace, self.existing_or_new(&change.keyspace)?);
+            }
+        }
+        let mode = match durability {
+            Durability::Hard => PersistMode::SyncData,
+            Durability::Soft => PersistMode::Buffer,
+        };
+        let mut transaction = self.db.write_tx().durability(Some(mode));
+        for change in &batch.changes {
+            let keyspace = &keyspaces[change.keyspace.as_str()];
+            match &change.value {
+                Some(value) => transaction.insert(keyspace, &change.key[..], &value[..]),
+                None => transaction.remove(keyspace, &change.key[..]),
+            }
+        }
+        transaction.commit().map_err(|error| match error {
+            fjall::Error::Poisoned => storage_error("commit", error),
+            // The journal may have taken it before the failure.
+            other => StorageError::Unknown(format!("commit: {other:?}")),
+        })
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn StorageSnapshot>, StorageError> {
+        // The snapshot first: a keyspace that is made in between is empty in it.
+        let view = self.db.read_tx();
+        let keyspaces = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Box::new(FjallSnapshot { view, keyspaces }))
+    }
+
+    fn drop_keyspace(&self, keyspace: Keyspace<'_>) -> Result<(), StorageError> {
+        let removed = self.keyspaces.write().unwrap_or_else(PoisonError::into_inner).remove(keyspace);
+        let Some(tree) = removed else { return Ok(()) };
+        let handle = AsRef::<fjall::Keyspace>::as_ref(&tree).clone();
+        self.db.inner().delete_keyspace(handle).map_err(|error| storage_error(keyspace, error))
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        self.db.persist(PersistMode::SyncData).map_err(|error| StorageError::Unknown(format!("flush: {error:?}")))
+    }
+
+    fn statistics(&self) -> Datum {
+        let db = self.db.inner();
+        Datum::object([
+            ("engine", Datum::from("fjall")),
+            ("keyspaces", self.db.keyspace_count().into()),
+            ("journals", self.db.journal_count().into()),
+            ("disk_bytes", self.db.disk_space().ok().into()),
+            ("write_buffer_bytes", self.db.write_buffer_size().into()),
+            ("cache_bytes", db.cache_size().into()),
+            ("cache_capacity_bytes", db.cache_capacity().into()),
+            ("compactions", db.compactions_completed().into()),
+        ])
+    }
+}
+
+/// A view of all keyspaces at one moment.
+struct FjallSnapshot {
+    view: Snapshot,
+    keyspaces: Keyspaces,
+}
+
+impl StorageSnapshot for FjallSnapshot {
+    fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let Some(tree) = self.keyspaces.get(keyspace) else { return Ok(None) };
+        let value: Option<Slice> = self.view.get(tree, key).map_err(|error| storage_error(keyspace, error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, keyspace: Keyspace<'_>, range: &KeyRange, direction: Direction) -> Result<EntryIterator, StorageError> {
+        let Some(tree) = self.keyspaces.get(keyspace) else { return Ok(Box::new(std::iter::empty())) };
+        let entries = match &range.end {
+            // The tree panics on a range that ends before it starts.
+            Some(end) if *end <= range.start => return Ok(Box::new(std::iter::empty())),
+            Some(end) => self.view.range(tree, range.start.clone()..end.clone()),
+            None => self.view.range(tree, range.start.clone()..),
+        };
+        let name = keyspace.to_owned();
+        Ok(match direction {
+            Direction::Forward => Box::new(entries.map(move |guard| entry(&name, guard))),
+            Direction::Backward => Box::new(entries.rev().map(move |guard| entry(&name, guard))),
+        })
+    }
+}
