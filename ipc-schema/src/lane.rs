@@ -186,7 +186,23 @@ impl Lane {
     /// How many slots are taken now: the load of this lane.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        lock(&self.state).slots.iter().filter(|slot| !matches!(slot, SlotState::Free(_))).count()
+        let state = lock(&self.state);
+        let taken = |(slot, state): &(usize, &SlotState)| match state {
+            SlotState::Free(_) => false,
+            SlotState::Busy => true,
+            SlotState::Abandoned(_, call) => self.peer.load_u64(self.sequence(*slot)) != *call,
+        };
+        state.slots.iter().enumerate().filter(taken).count()
+    }
+
+    /// Whether a call is unanswered that its caller gave up waiting for.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        let state = lock(&self.state);
+        state.slots.iter().enumerate().any(|(slot, state)| match state {
+            SlotState::Abandoned(_, call) => self.peer.load_u64(self.sequence(slot)) != *call,
+            SlotState::Free(_) | SlotState::Busy => false,
+        })
     }
 
     /// Takes the next slot, waiting for one until `deadline`.
@@ -595,7 +611,9 @@ mod tests {
         let late = send(&lane, 1).wait(Instant::now(), &mut PrivateCopy::default());
         assert_eq!(late, Err(LaneError::Deadline));
         assert!(lane.try_begin().expect("alive").is_none());
+        assert!(lane.is_overdue());
         worker.serve_next(echo);
+        assert!(!lane.is_overdue());
         let pending = send(&lane, 2);
         worker.serve_next(echo);
         assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 2);

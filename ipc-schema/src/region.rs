@@ -320,34 +320,15 @@ pub fn plugin_written(name: &str, len: usize) -> io::Result<(UntrustedRegion, Ow
     Ok((region, fd))
 }
 
-/// A sealed, unchangeable copy of `bytes`, for a message or an executable.
-///
-/// # Errors
-/// When memory is short.
-pub fn sealed_copy(name: &str, bytes: &[u8], executable: bool) -> io::Result<OwnedFd> {
-    let mode = if executable { libc::MFD_EXEC } else { libc::MFD_NOEXEC_SEAL };
-    let fd = memfd(name, mode)?;
-    let mut file = std::fs::File::from(fd);
-    io::Write::write_all(&mut file, bytes)?;
-    io::Seek::rewind(&mut file)?;
-    let fd = OwnedFd::from(file);
-    seal(&fd, SealFlag::F_SEAL_WRITE)?;
-    Ok(fd)
-}
-
 fn memory(name: &str, len: usize) -> io::Result<OwnedFd> {
-    let fd = memfd(name, libc::MFD_NOEXEC_SEAL)?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = match memfd_create(name, flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL)) {
+        // Linux before 6.3 does not know the flag.
+        Err(nix::Error::EINVAL) => memfd_create(name, flags)?,
+        other => other?,
+    };
     nix::unistd::ftruncate(&fd, i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?)?;
     Ok(fd)
-}
-
-fn memfd(name: &str, mode: u32) -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    match memfd_create(name, flags | MFdFlags::from_bits_retain(mode)) {
-        // Before Linux 6.3 the kernel knows neither NOEXEC_SEAL nor EXEC.
-        Err(nix::Error::EINVAL) => Ok(memfd_create(name, flags)?),
-        other => Ok(other?),
-    }
 }
 
 fn seal(fd: &OwnedFd, more: SealFlag) -> io::Result<()> {
@@ -386,13 +367,6 @@ mod tests {
         assert_eq!(region.load_u64(8), 42);
         assert!(nix::unistd::ftruncate(&fd, 8192).is_err());
         assert!(nix::unistd::ftruncate(&fd, 0).is_err());
-    }
-
-    #[test]
-    fn a_sealed_copy_is_unchangeable() {
-        let fd = sealed_copy("test", b"hello", false).expect("memfd");
-        assert_eq!(size(fd.as_fd()).expect("size"), 5);
-        assert!(nix::unistd::write(&fd, b"x").is_err());
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn full(error: BatchFull) -> PluginError {
     PluginError::runtime(
         Cause::Limit,
         format!(
-            "the data of one call does not fit into {bytes} bytes: pass smaller values, or raise the plugin's `buffer` grant"
+            "the data of one call does not fit into {bytes} bytes: pass smaller values"
         ),
     )
 }

@@ -65,7 +65,7 @@ pub struct Confinement {
     pub cgroup: Option<PathBuf>,
     /// Layers without which the host refuses. Seccomp and no_new_privs are required whether or not they are listed.
     pub required: Vec<Layer>,
-    /// Paths for [`DeniedCalls`](https://docs.rs/photondb-plugin-host): opening them is refused without a stop.
+    /// Paths for `photondb_plugin_host::DeniedCalls`: opening them is refused without a stop.
     pub excused: Vec<String>,
     /// The best grade that this profile can have.
     pub grade: Option<GradeCap>,

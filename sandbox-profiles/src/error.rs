@@ -49,7 +49,9 @@ pub enum ProfileError {
     #[error("{path} is not an absolute path; name permitted paths from the root", path = .path.display())]
     RelativePath { path: PathBuf },
 
-    #[error("a memory permission of {bytes} bytes is below the {minimum} that a plugin process needs to start; grant more")]
+    #[error(
+        "a memory permission of {bytes} bytes is below the {minimum} that a plugin process needs to start; grant more"
+    )]
     TooLittleMemory { bytes: u64, minimum: u64 },
 
     #[error(
@@ -67,13 +69,17 @@ pub enum ProfileError {
     #[error("{layer} cannot be given up: a plugin without it is never started; remove it from `accept_degraded`")]
     NotNegotiable { layer: Layer },
 
-    #[error("this kernel has no seccomp filter mode, without which no plugin is started; use a kernel with CONFIG_SECCOMP_FILTER")]
+    #[error(
+        "this kernel has no seccomp filter mode, without which no plugin is started; use a kernel with CONFIG_SECCOMP_FILTER"
+    )]
     SeccompMissing,
 
     #[error("plugins cannot be confined on `{arch}`; supported: x86_64, aarch64")]
     UnsupportedArch { arch: String },
 
-    #[error("profile `{profile}` compiles to {length} instructions, more than the kernel's 4096; allow fewer calls or simpler rules")]
+    #[error(
+        "profile `{profile}` compiles to {length} instructions, more than the kernel's 4096; allow fewer calls or simpler rules"
+    )]
     ProgramTooLong { profile: String, length: usize },
 
     #[error("internal error while compiling profile `{profile}`: {message}; please report it")]

@@ -148,8 +148,7 @@ impl Report {
     /// The layers of `required`, and those that nobody can give up, that are not in force.
     pub fn lacking(&self, required: &[Layer]) -> Vec<Layer> {
         let always = [Layer::Seccomp, Layer::NoNewPrivs];
-        let mut lacking: Vec<_> =
-            always.iter().chain(required).copied().filter(|layer| !self.has(*layer)).collect();
+        let mut lacking: Vec<_> = always.iter().chain(required).copied().filter(|layer| !self.has(*layer)).collect();
         lacking.sort();
         lacking.dedup();
         lacking

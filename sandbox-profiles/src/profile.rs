@@ -506,7 +506,8 @@ mod tests {
     #[test]
     fn unknown_calls_and_constants_name_the_nearest() {
         assert!(error_of("name='x'\nsummary='x'\n[[allow]]\ncalls=['raed']\nwhy='x'").contains("`read`"));
-        let text = "name='x'\nsummary='x'\n[[allow]]\ncalls=['mmap']\nwhy='x'\nwhen=[{arg2={is=['PROT_REED']}}]";
+        let text =
+            "name='x'\nsummary='x'\n[[allow]]\ncalls=['mmap']\nwhy='x'\nwhen=[{arg2={type='long',is=['PROT_REED']}}]";
         assert!(error_of(text).contains("PROT_READ"));
     }
 
@@ -518,7 +519,7 @@ mod tests {
 
     #[test]
     fn conditions_that_say_nothing_are_refused() {
-        for when in ["[{}]", "[{arg0={}}]", "[{arg0={type='int',is=[4294967296]}}]"] {
+        for when in ["[{}]", "[{arg0={type='int'}}]", "[{arg0={type='int',is=[4294967296]}}]"] {
             let text = format!("name='x'\nsummary='x'\n[[allow]]\ncalls=['read']\nwhy='x'\nwhen={when}");
             assert!(parse("test.toml", &text).is_err(), "{when}");
         }

@@ -167,9 +167,8 @@ impl ResolvedProfile {
     /// # Errors
     /// Where the machine lacks a layer that is required, or a rule cannot be compiled.
     pub fn compile(&self, kernel: &KernelFeatures) -> Result<Confinement, ProfileError> {
-        let arch = kernel
-            .arch
-            .ok_or_else(|| ProfileError::UnsupportedArch { arch: std::env::consts::ARCH.to_owned() })?;
+        let arch =
+            kernel.arch.ok_or_else(|| ProfileError::UnsupportedArch { arch: std::env::consts::ARCH.to_owned() })?;
         if !kernel.has_seccomp() {
             return Err(ProfileError::SeccompMissing);
         }
@@ -292,19 +291,13 @@ mod tests {
             read: vec!["/srv/a".into(), "/etc".into()],
             write: Vec::new(),
         };
-        let granted = Permissions {
-            memory_bytes: 256 << 20,
-            threads: 4,
-            read: vec!["/srv".into()],
-            write: vec!["/srv".into()],
-        };
+        let granted =
+            Permissions { memory_bytes: 256 << 20, threads: 4, read: vec!["/srv".into()], write: vec!["/srv".into()] };
         let both = Permissions::declared_and_granted(&declared, &granted);
-        assert_eq!(both, Permissions {
-            memory_bytes: 256 << 20,
-            threads: 1,
-            read: vec!["/srv/a".into()],
-            write: Vec::new(),
-        });
+        assert_eq!(
+            both,
+            Permissions { memory_bytes: 256 << 20, threads: 1, read: vec!["/srv/a".into()], write: Vec::new() }
+        );
     }
 
     #[test]

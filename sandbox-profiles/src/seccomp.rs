@@ -273,11 +273,8 @@ fn target(
         None => Ok(Target::Return(otherwise)),
         Some(alternatives) if alternatives.is_empty() => Ok(Target::Return(RET_ALLOW)),
         Some(alternatives) => {
-            let bad = |message: String| ProfileError::BadRule {
-                file: policy.file.clone(),
-                call: name.to_owned(),
-                message,
-            };
+            let bad =
+                |message: String| ProfileError::BadRule { file: policy.file.clone(), call: name.to_owned(), message };
             let mut body = Vec::new();
             for alternative in alternatives {
                 for conditions in expand(alternative).map_err(bad)? {
@@ -330,10 +327,7 @@ fn expand(alternative: &Alternative) -> Result<Vec<Vec<SeccompCondition>>, Strin
 }
 
 /// What must hold in any case, and the choices of which one must.
-fn translate(
-    argument: u8,
-    condition: &Condition,
-) -> Result<(Vec<SeccompCondition>, Vec<SeccompCondition>), String> {
+fn translate(argument: u8, condition: &Condition) -> Result<(Vec<SeccompCondition>, Vec<SeccompCondition>), String> {
     let (length, all) = match condition.width {
         Width::Int => (SeccompCmpArgLen::Dword, u64::from(u32::MAX)),
         Width::Long => (SeccompCmpArgLen::Qword, u64::MAX),
@@ -420,6 +414,9 @@ fn assemble(
         });
     }
     instructions.extend(bodies.iter().flatten().copied());
+    // Never reached. Each rule of seccompiler holds an unused jump one past the answer behind it, and the kernel's
+    // checker wants every jump, used or not, to land inside.
+    instructions.push(Instruction::ret(RET_KILL_PROCESS));
     if instructions.len() > MAX_INSTRUCTIONS {
         return Err(ProfileError::ProgramTooLong { profile: profile.to_owned(), length: instructions.len() });
     }

@@ -43,6 +43,8 @@ impl Arch {
 
     /// The number of the call `name`, `None` where this architecture has none of that name.
     pub fn number(self, name: &str) -> Option<u32> {
+        // The table has an older name for it on one of the two.
+        let name = if self == Self::aarch64 && name == "newfstatat" { "fstatat" } else { name };
         let number = match self {
             Self::x86_64 => name.parse::<::syscalls::x86_64::Sysno>().ok()?.id(),
             Self::aarch64 => name.parse::<::syscalls::aarch64::Sysno>().ok()?.id(),
@@ -147,6 +149,14 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("O_APPEND", 0o2000),
     ("O_NONBLOCK", 0o4000),
     ("O_CLOEXEC", 0o200_0000),
+    ("FIONBIO", 0x5421),
+    ("FIOCLEX", 0x5451),
+    ("TCGETS", 0x5401),
+    ("TIOCSTI", 0x5412),
+    ("TIOCLINUX", 0x541C),
+    // Like O_DIRECTORY below not the same on both: each is the union, and neither opens for writing.
+    ("O_LARGEFILE", 0x8000 | 0x2_0000),
+    ("O_DIRECTORY", 0x1_0000 | 0x4000),
     ("CLONE_VM", 0x100),
     ("CLONE_FS", 0x200),
     ("CLONE_FILES", 0x400),

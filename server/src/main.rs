@@ -1,3 +1,10 @@
-//! PhotonDB: a document and vector database server whose plugins are confined processes.
+//! `photondb`: arguments -> command -> exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use photondb_server::cli::Arguments;
+
+fn main() -> ExitCode {
+    Arguments::parse().run()
+}

@@ -44,7 +44,7 @@ impl CodeRows {
 
     /// Makes room for `additional` more rows.
     pub fn reserve(&mut self, additional: usize) {
-        self.lines.reserve(additional * self.per_row);
+        self.lines.reserve_exact(additional * self.per_row);
     }
 
     /// Appends a row; what `codes` lacks in length is zero.

@@ -1,3 +1,3 @@
-//! An HNSW vector index for PhotonDB over the rows that the server owns.
+//! The plugin's executable.
 
-fn main() {}
+photondb_plugin_sdk::main!(photondb_plugin_hnsw::HnswPlugin);

@@ -1,3 +1,3 @@
-//! Statistics functions for PhotonDB: approx, zscore, quantile, histogram and more.
+//! The plugin `stats` as a program.
 
-fn main() {}
+photondb_plugin_sdk::main!(photondb_plugin_stats::Stats);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use interprocess::local_socket::tokio::{Listener, Stream, prelude::*};
-use interprocess::local_socket::traits::StreamCommon;
+use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, Stream as BlockingStream};
-use interprocess::os::unix::local_socket::{ListenerOptionsExt, PeerCredsExt};
+use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -111,7 +111,8 @@ async fn converse(stream: &Stream, plugins: &dyn PluginControl) -> io::Result<()
         match serde_json::from_slice(&line) {
             Ok(request) => answer(stream, plugins, request).await?,
             Err(problem) => {
-                let reply = format!("the request cannot be read: {problem}; server and command line must be of one version");
+                let reply =
+                    format!("the request cannot be read: {problem}; server and command line must be of one version");
                 return send(stream, &Reply::Error(reply)).await;
             }
         }

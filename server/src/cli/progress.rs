@@ -14,7 +14,7 @@ pub(super) struct Progress {
 enum Shown {
     Bar(ProgressBar),
     /// The tenths that were printed.
-    Lines(u64),
+    Lines(u128),
 }
 
 impl Progress {
@@ -39,8 +39,8 @@ impl Progress {
             }
             Shown::Lines(printed) => {
                 let tenths = u128::from(position) * 10 / u128::from(self.total.max(1));
-                let tenths = u64::try_from(tenths).unwrap_or(10).min(10);
-                if tenths > *printed {
+                // The last tenth is for `finish`: what was read is not written yet.
+                if tenths > *printed && tenths < 10 {
                     *printed = tenths;
                     eprintln!("{}: {} % ({message})", self.name, tenths * 10);
                 }
@@ -49,10 +49,10 @@ impl Progress {
     }
 
     /// Everything is done.
-    pub(super) fn finish(mut self, message: &str) {
-        self.at(self.total, message);
-        if let Shown::Bar(bar) = self.shown {
-            bar.finish();
+    pub(super) fn finish(self, message: &str) {
+        match self.shown {
+            Shown::Bar(bar) => bar.finish_with_message(message.to_owned()),
+            Shown::Lines(_) => eprintln!("{}: 100 % ({message})", self.name),
         }
     }
 }

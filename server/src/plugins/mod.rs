@@ -1,1 +1,229 @@
-//! plugins
+//! Plugins: found, confined, called, kept alive.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`discover`] | plugin directories -> packages |
+//! | [`grant`] | declared AND granted |
+//! | [`process`] | one process: spawned, confined, shaken hands with, watched |
+//! | [`instance`] | that process as the rest of the server sees it |
+//! | [`call`] | **where a query meets a plugin**: rows -> lane -> rows |
+//! | [`registry`] | which plugin provides what |
+//! | [`plugin`] | one plugin, whichever process runs it now |
+//! | [`life`] | when it is started, restarted and given up: a pure function |
+//! | `supervisor` | acts on what `life` decides |
+//! | [`journal`] | events and logs |
+//! | [`counters`] | what it costs |
+//!
+//! All processes are spawned and watched on one thread that lives as long as the server. Queries call from their own
+//! threads, through shared memory, without passing through that thread.
+
+pub mod call;
+pub mod counters;
+pub mod discover;
+pub mod grant;
+pub mod instance;
+pub mod journal;
+pub mod life;
+pub mod plugin;
+pub mod process;
+pub mod registry;
+mod supervisor;
+
+use std::cell::Cell;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use photondb_plugin_sdk::{Cause, PluginError};
+use photondb_sandbox_profiles::{KernelFeatures, Profiles};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent, PluginStatus};
+use crate::config::{PluginsConfig, SandboxConfig};
+pub use call::Function;
+use discover::Found;
+use journal::Journal;
+use plugin::{Command, Plugin};
+use registry::Registry;
+use supervisor::{Environment, Supervisor};
+
+/// What a call may take where nobody said anything else.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// All plugins of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct PluginManager {
+    registry: Arc<Registry>,
+    journal: Arc<Journal>,
+    rescans: mpsc::UnboundedSender<Rescan>,
+}
+
+/// Looks for a plugin that was not there when the server started.
+struct Rescan {
+    name: String,
+    done: oneshot::Sender<bool>,
+}
+
+impl PluginManager {
+    /// Finds and starts all plugins, and returns when each of them runs or has failed for the first time.
+    ///
+    /// `host`: `photondb-plugin-host`. A plugin that can't run is no error here: its state and events say why.
+    ///
+    /// # Errors
+    /// When the plugin thread can't be started.
+    pub async fn start(host: PathBuf, plugins: PluginsConfig, sandbox: SandboxConfig) -> io::Result<Self> {
+        let (registry, journal) = (Arc::<Registry>::default(), Arc::<Journal>::default());
+        let (rescans, queue) = mpsc::unbounded_channel();
+        let (settled, all_settled) = oneshot::channel();
+        let (shared_registry, shared_journal) = (Arc::clone(&registry), Arc::clone(&journal));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("plugins".into()).spawn(move || {
+            let environment = Rc::new(Environment {
+                host,
+                plugins,
+                sandbox,
+                profiles: Profiles::builtin(),
+                kernel: KernelFeatures::probe(),
+                journal: shared_journal,
+                registry: shared_registry,
+                instances: Cell::new(0),
+            });
+            LocalSet::new().block_on(&runtime, supervise_all(environment, queue, settled));
+        })?;
+        // The sender is dropped when everything has settled.
+        let _ = all_settled.await;
+        Ok(Self { registry, journal, rescans })
+    }
+
+    /// Who provides what.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The query function `plugin.NAME`.
+    ///
+    /// # Errors
+    /// When no plugin provides it.
+    pub fn function(&self, name: &str) -> Result<Function, PluginError> {
+        self.registry.function(name)
+    }
+
+    /// Lets every plugin finish its calls and stops it.
+    pub async fn shutdown(&self) {
+        let mut waiting = Vec::new();
+        for plugin in self.registry.plugins() {
+            let (done, stopped) = oneshot::channel();
+            plugin.send(Command::Shutdown(done));
+            waiting.push(stopped);
+        }
+        for stopped in waiting {
+            // An error: the supervisor is gone already.
+            let _ = stopped.await;
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
+        if let Some(plugin) = self.registry.plugin(name) {
+            return Ok(plugin);
+        }
+        let (done, found) = oneshot::channel();
+        let _ = self.rescans.send(Rescan { name: name.to_owned(), done });
+        let _ = found.await;
+        self.registry.plugin(name).ok_or_else(|| {
+            let known: Vec<String> = self.registry.plugins().iter().map(|plugin| plugin.name().to_owned()).collect();
+            let known = if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
+            PluginError::runtime(Cause::Argument, format!("no plugin of this name in the plugin directories; {known}"))
+                .of(name)
+        })
+    }
+}
+
+impl PluginControl for PluginManager {
+    fn list(&self) -> Vec<PluginStatus> {
+        self.registry.plugins().iter().map(|plugin| plugin.status()).collect()
+    }
+
+    fn events(&self) -> Vec<PluginEvent> {
+        self.journal.events()
+    }
+
+    fn logs(&self, name: Option<&str>) -> Vec<LogLine> {
+        self.journal.lines(name)
+    }
+
+    fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a> {
+        Box::pin(async move {
+            let plugin = self.find(name).await?;
+            let (done, answer) = oneshot::channel();
+            plugin.send(Command::Change(change, done));
+            answer.await.unwrap_or_else(|_| Err(PluginError::init("the server is stopping").of(name)))?;
+            Ok(plugin.status())
+        })
+    }
+}
+
+/// The plugin thread: one supervisor a plugin, for as long as the server runs.
+async fn supervise_all(
+    environment: Rc<Environment>,
+    mut rescans: mpsc::UnboundedReceiver<Rescan>,
+    settled: oneshot::Sender<()>,
+) {
+    let mut starting = Vec::new();
+    for found in discover::scan(&environment.plugins.paths) {
+        starting.extend(adopt(&environment, found));
+    }
+    for first in starting {
+        // The sender is dropped when the plugin has settled.
+        let _ = first.await;
+    }
+    drop(settled);
+    while let Some(Rescan { name, done }) = rescans.recv().await {
+        for found in discover::scan(&environment.plugins.paths) {
+            let is_wanted = match &found {
+                Found::Package(package) => package.manifest.plugin.name == name,
+                Found::Broken { name: broken, .. } => *broken == name,
+                Found::Ignored { .. } => false,
+            };
+            if is_wanted && let Some(first) = adopt(&environment, found) {
+                let _ = first.await;
+            }
+        }
+        let _ = done.send(true);
+    }
+    // The manager is gone; the supervisors have their own way to stop.
+    std::future::pending().await
+}
+
+/// Begins to supervise what was found, or records why not.
+fn adopt(environment: &Rc<Environment>, found: Found) -> Option<oneshot::Receiver<()>> {
+    let journal = &environment.journal;
+    let (name, directory, package) = match found {
+        Found::Ignored { path, reason } => {
+            journal.event(&path.display().to_string(), "ignored", reason);
+            return None;
+        }
+        Found::Broken { name, directory, reason } => {
+            let error = PluginError::init(reason).of(&name);
+            (name, directory, Err(error))
+        }
+        Found::Package(package) => (package.manifest.plugin.name.clone(), package.directory.clone(), Ok(package)),
+    };
+    let (commands, queue) = mpsc::unbounded_channel();
+    let plugin = Arc::new(Plugin::new(&name, commands));
+    let place = directory.display().to_string();
+    if !environment.registry.add(&plugin) {
+        let message = format!("{place} has the name of another plugin, which stays; rename or remove one of the two");
+        journal.event(&name, "conflict", message);
+        return None;
+    }
+    journal.event(&name, "discovered", place);
+    let (settled, first) = oneshot::channel();
+    let supervisor = Supervisor::new(Rc::clone(environment), plugin, directory, package, queue);
+    tokio::task::spawn_local(supervisor.run(settled));
+    Some(first)
+}

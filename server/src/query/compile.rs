@@ -237,7 +237,7 @@ fn parameters(term: &Term) -> Option<Vec<i64>> {
 
 /// Whether the node calls a plugin's function whose name is in the query's text.
 fn is_plugin_call(call: &CallNode) -> bool {
-    !call.splices && plugin_call(call).is_some()
+    !call.splices && call.options.is_empty() && plugin_call(call).is_some()
 }
 
 /// The name of the plugin's function that the node calls, and the arguments.
@@ -245,10 +245,12 @@ fn is_plugin_call(call: &CallNode) -> bool {
 pub fn plugin_call(call: &CallNode) -> Option<(&str, &[Node])> {
     let (first, args) = call.args.split_first()?;
     match (call.op.number, first) {
-        (terms::PLUGIN, Node::Constant { value: Datum::String(name), .. }) => Some((name, args)),
+        (terms::PLUGIN, Node::Constant { value: Datum::String(name), .. }) => {
+            Some((name.strip_prefix("plugin.").unwrap_or(name), args))
+        }
         (terms::FUNCALL, Node::Call(function)) if function.op.number == terms::JAVASCRIPT => {
             match function.args.first()? {
-                Node::Constant { value: Datum::String(text), .. } => Some((text.strip_prefix("plugin.")?, args)),
+                Node::Constant { value: Datum::String(text), .. } => Some((text.trim().strip_prefix("plugin.")?, args)),
                 _ => None,
             }
         }

@@ -4,22 +4,24 @@ use photondb_plugin_sdk::Datum;
 
 /// Longest text that an error message shows of a value.
 const SHOWN_BYTES: usize = 4096;
+/// Longest text in messages of errors that are often caught, one for each row.
+const SHORT_BYTES: usize = 300;
 
 /// The value over several lines, indented by tabs, as RethinkDB prints it; cut where it gets long.
 pub fn pretty(datum: &Datum) -> String {
-    let mut out = String::new();
-    print(datum, 0, &mut out);
-    cut(out)
+    cut_pretty(datum, SHOWN_BYTES)
 }
 
-/// The value on one line.
-pub fn short(datum: &Datum) -> String {
-    pretty(datum)
+/// As [`pretty`], for errors that are often caught: cut early, so that it costs little.
+pub fn brief(datum: &Datum) -> String {
+    cut_pretty(datum, SHORT_BYTES)
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > SHOWN_BYTES {
-        let mut end = SHOWN_BYTES;
+fn cut_pretty(datum: &Datum, limit: usize) -> String {
+    let mut text = String::new();
+    print(datum, 0, limit, &mut text);
+    if text.len() > limit {
+        let mut end = limit;
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -29,21 +31,21 @@ fn cut(mut text: String) -> String {
     text
 }
 
-fn print(datum: &Datum, depth: usize, out: &mut String) {
-    if out.len() > SHOWN_BYTES {
+fn print(datum: &Datum, depth: usize, limit: usize, out: &mut String) {
+    if out.len() > limit {
         return;
     }
     match datum {
         Datum::Array(elements) => {
             out.push('[');
             for (position, element) in elements.iter().enumerate() {
-                if out.len() > SHOWN_BYTES {
+                if out.len() > limit {
                     return;
                 }
                 if position > 0 {
                     out.push_str(", ");
                 }
-                print(element, depth + 1, out);
+                print(element, depth + 1, limit, out);
             }
             out.push(']');
         }
@@ -51,7 +53,7 @@ fn print(datum: &Datum, depth: usize, out: &mut String) {
         Datum::Object(object) => {
             out.push_str("{\n");
             for (position, (name, value)) in object.iter().enumerate() {
-                if out.len() > SHOWN_BYTES {
+                if out.len() > limit {
                     return;
                 }
                 if position > 0 {
@@ -60,7 +62,7 @@ fn print(datum: &Datum, depth: usize, out: &mut String) {
                 indent(depth + 1, out);
                 out.push_str(&Datum::String(name.clone()).to_json_string());
                 out.push_str(":\t");
-                print(value, depth + 1, out);
+                print(value, depth + 1, limit, out);
             }
             out.push('\n');
             indent(depth, out);

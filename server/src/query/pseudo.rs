@@ -8,6 +8,8 @@ use std::sync::{Arc, LazyLock};
 use photondb_plugin_sdk::datum::Object;
 use photondb_plugin_sdk::Datum;
 
+use super::error::ReqlError;
+
 /// The reserved key.
 pub const REQL_TYPE: &str = "$reql_type$";
 
@@ -85,6 +87,15 @@ pub fn type_name(datum: &Datum) -> String {
         }
         None => datum.type_name().to_owned(),
     }
+}
+
+/// Most levels of a value that is stored, sent, or handed to a plugin.
+pub const MAX_DEPTH: usize = 500;
+
+/// The error for a value of more levels.
+#[must_use]
+pub fn too_deep() -> ReqlError {
+    ReqlError::limit(format!("A value is nested deeper than {MAX_DEPTH} levels; no value may be."))
 }
 
 /// Why a value cannot leave the query, or be stored.

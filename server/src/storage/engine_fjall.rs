@@ -8,13 +8,13 @@ use std::sync::{PoisonError, RwLock};
 
 use fjall::config::CompressionPolicy;
 use fjall::{
-    CompressionType, Guard, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase, SingleWriterTxKeyspace,
-    Slice, Snapshot,
+    CompressionType, Guard, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
+    SingleWriterTxKeyspace, Slice, Snapshot,
 };
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{
-    Direction, Durability, Entry, EntryIterator, KeyRange, Keyspace, StorageConfig, StorageEngine, StorageError, StorageSnapshot,
-    WriteBatch,
+    Direction, Durability, Entry, EntryIterator, KeyRange, Keyspace, StorageConfig, StorageEngine, StorageError,
+    StorageSnapshot, WriteBatch,
 };
 
 use super::error::StoreError;
@@ -58,7 +58,10 @@ impl FjallEngine {
             return Ok(keyspace);
         }
         if name.is_empty() || name.len() > 255 {
-            return Err(StorageError::Failed(format!("a keyspace's name has 1 to 255 bytes, `{name}` has {}", name.len())));
+            return Err(StorageError::Failed(format!(
+                "a keyspace's name has 1 to 255 bytes, `{name}` has {}",
+                name.len()
+            )));
         }
         let mut keyspaces = self.keyspaces.write().unwrap_or_else(PoisonError::into_inner);
         let keyspace = self.db.keyspace(name, keyspace_options).map_err(|error| storage_error(name, error))?;
@@ -78,7 +81,9 @@ fn open_error(config: &StorageConfig, error: fjall::Error) -> StoreError {
         fjall::Error::Io(error) => format!("can't be opened: {error}"),
         // Skipping what is damaged would lose commits that were acknowledged, so that is for a person to decide.
         fjall::Error::JournalRecovery(found) => {
-            format!("the journal is damaged ({found:?}): restore a backup, or move the last `.jnl` file away to lose its commits")
+            format!(
+                "the journal is damaged ({found:?}): restore a backup, or copy the directory to another disk and try there"
+            )
         }
         fjall::Error::InvalidVersion(found) => {
             format!("written by another version of the storage engine ({found:?}): use the PhotonDB that wrote it")
@@ -188,7 +193,12 @@ impl StorageSnapshot for FjallSnapshot {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    fn scan(&self, keyspace: Keyspace<'_>, range: &KeyRange, direction: Direction) -> Result<EntryIterator, StorageError> {
+    fn scan(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<EntryIterator, StorageError> {
         let Some(tree) = self.keyspaces.get(keyspace) else { return Ok(Box::new(std::iter::empty())) };
         let entries = match &range.end {
             // The tree panics on a range that ends before it starts.

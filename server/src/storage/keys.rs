@@ -112,8 +112,9 @@ impl DatumRange {
         let key = |edge: &KeyEdge, place: Place| {
             let mut key = prefix.to_vec();
             edge.encode(&mut key);
-            let is_cut = key.len() > prefix.len() + limit;
-            key.truncate(prefix.len() + limit);
+            let longest = prefix.len().saturating_add(limit);
+            let is_cut = key.len() > longest;
+            key.truncate(longest);
             match place {
                 Place::Behind => key.push(AFTER),
                 // Values on both sides of the edge are cut to the same key.
@@ -401,7 +402,10 @@ mod tests {
         assert!(refused(Datum::Null).ends_with("(got type NULL):\nnull"));
         assert!(refused(Datum::array([Datum::object([("a", 1)])])).contains("got type OBJECT"));
         assert!(refused("a\0".into()).contains("`\\u0000`"));
-        assert_eq!(refused("x".repeat(128).into()), format!("Primary key too long (max 127 characters): {:?}", "x".repeat(128)));
+        assert_eq!(
+            refused("x".repeat(128).into()),
+            format!("Primary key too long (max 127 characters): {:?}", "x".repeat(128))
+        );
         assert!(primary_key(&"x".repeat(127).into()).is_ok());
         assert!(refused(Datum::array((0..9).map(|_| "x".repeat(100).into()))).starts_with("Primary key too long"));
     }

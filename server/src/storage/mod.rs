@@ -1,1 +1,55 @@
-//! storage
+//! Databases, tables and secondary indexes over a storage engine.
+//!
+//! A write goes: locks on the keys of its documents (`locks`), the present documents, the query's closure, on the query's own thread
+//! (`write`); then one batch of documents and index entries to the one writer thread (`writer`), which commits all
+//! that is queued together; locks are released when the commit is visible, and a `hard` write returns after the fsync that
+//! its group shares. Reads go straight to the engine; scans (`scan`) read from one snapshot.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `engine_fjall` | the default engine; everything else sees only the SDK's `StorageEngine` |
+//! | `catalog` | the records of what exists |
+//! | `keys` | keys whose bytes sort as ReQL orders values; ranges |
+//! | `table`, `write`, `indexes` | documents, how they change, and what follows them |
+//! | `build` | indexes built, and dropped things removed, in the background |
+//! | `vectors` | the seam to vector indexes |
+//!
+//! A data directory:
+//!
+//! ```text
+//! photondb.lock      locked while a server uses the directory
+//! storage/           the engine's
+//! vectors/INDEX_ID/  a vector index's
+//! ```
+//!
+//! Keyspaces of the engine: `catalog`; `TABLE_ID.documents` (primary key → encoded document); `TABLE_ID.indexes` (see
+//! `keys`); `INDEX_ID.vectors`.
+
+mod build;
+mod catalog;
+mod engine_fjall;
+mod error;
+mod indexes;
+mod keys;
+mod locks;
+mod scan;
+mod store;
+mod table;
+mod vectors;
+mod write;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use indexes::{IndexDefinition, IndexFunction, IndexFunctions, IndexInfo, IndexStatus};
+pub use keys::{DatumRange, KeyEdge, MAX_KEY_STRING};
+pub use photondb_plugin_sdk::kinds::storage::{Direction, Durability};
+pub use scan::Documents;
+pub use store::{DatabaseInfo, Store, StoreOptions, TableOptions};
+pub use table::{Overwrite, Table, TableInfo, VectorIndexHandle};
+pub use vectors::{NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
+pub use write::{Apply, Outcome};
+
+use store::Shared;

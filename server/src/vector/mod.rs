@@ -1,1 +1,108 @@
-//! vector
+//! Vector indexes: the server owns the vectors, plugins own the graphs.
+//!
+//! Every vector index has a column (`DIR/vectors/INDEX_ID/segment-NNNN`), to which the server appends, and which the
+//! plugin's process maps read-only. A document's vector gets the next row number; the number of its row is stored
+//! with the document, in the same commit. The plugin is told row numbers alone.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `index` | one index: takes part in commits, knows which row is whose |
+//! | `rows` | row numbers and keys |
+//! | `maintain` | a thread an index: keeps the plugin's graph up with the rows, saves and loads it |
+//! | `search` | `get_nearest`: the plugin's rows, checked, scored exactly, merged with what it has not seen yet |
+//! | `scan` | the exact scan: fallback, small tables, strict filters |
+//! | `saved` | the file that a saved graph is kept in |
+//!
+//! **Trust.** What a plugin returns are row numbers. The server checks that they exist and are live, computes their
+//! distances from the column, sorts, and tops up from an exact scan where rows are missing. A plugin that lies can
+//! cost recall, never correctness.
+
+mod index;
+mod maintain;
+mod rows;
+mod saved;
+mod scan;
+mod search;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use photondb_ipc_schema::column::{Element, MAX_DIMS};
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::vector::IndexOptions;
+use uuid::Uuid;
+
+use crate::plugins::CALL_DEADLINE;
+use crate::plugins::registry::Registry;
+use crate::storage::{StoreError, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
+use index::VectorIndex;
+pub use search::{Nearest, Neighbour, Plan, SearchError};
+
+/// The key of `vector={...}` that says how a number is stored; the server's own.
+const ELEMENT_KEY: &str = "element";
+
+/// All vector indexes of a server.
+pub struct VectorManager {
+    registry: Arc<Registry>,
+    open: Mutex<HashMap<Uuid, Arc<VectorIndex>>>,
+}
+
+impl VectorManager {
+    /// Indexes whose kinds come from the plugins of `registry`.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, open: Mutex::default() }
+    }
+
+    /// Saves every graph that has changed, and ends the maintenance. The store may still be read.
+    pub fn close(&self) {
+        let open: Vec<_> = self.open.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+        open.iter().for_each(|(_, index)| index.begin_close());
+        open.iter().for_each(|(_, index)| index.finish_close());
+    }
+}
+
+/// What the server and the plugin each make of a definition.
+fn split(definition: &VectorDefinition) -> Result<(Element, IndexOptions), StoreError> {
+    let refuse = |message: String| Err(StoreError::Vector(message));
+    if !(1..=MAX_DIMS).contains(&definition.dims) {
+        return refuse(format!("Vector option `dims` is {}; it must be a number from 1 to {MAX_DIMS}.", definition.dims));
+    }
+    let mut settings = definition.settings.as_object().map(|object| (**object).clone()).unwrap_or_default();
+    let element = match settings.remove(ELEMENT_KEY) {
+        None => Element::F32,
+        Some(value) => match value.as_str() {
+            Some("f32") => Element::F32,
+            Some("f16") => Element::F16,
+            _ => return refuse(format!("Vector option `{ELEMENT_KEY}` must be \"f32\" or \"f16\".")),
+        },
+    };
+    let options =
+        IndexOptions { dims: definition.dims, metric: definition.metric, settings: Datum::Object(Arc::new(settings)) };
+    Ok((element, options))
+}
+
+impl VectorIndexes for VectorManager {
+    fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
+        let (_, options) = split(definition)?;
+        let deadline = Instant::now() + CALL_DEADLINE;
+        self.registry
+            .vector_index(&definition.kind)
+            .and_then(|plugin| plugin.instance(deadline))
+            .and_then(|instance| instance.validate_index(&definition.kind, &options, deadline))
+            .map_err(|error| StoreError::Vector(error.to_string()))
+    }
+
+    fn open(&self, context: &VectorIndexContext) -> Result<Arc<dyn VectorIndexHook>, StoreError> {
+        let index = VectorIndex::open(context, Arc::clone(&self.registry))?;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(context.index_id, Arc::clone(&index));
+        Ok(index)
+    }
+
+    fn drop_index(&self, index_id: Uuid) {
+        if let Some(index) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&index_id) {
+            index.discard();
+        }
+    }
+}

@@ -209,7 +209,6 @@ impl Client {
                 return Err(ClientError::Protocol(format!("it answered query {answered}, which was not asked")));
             }
             match response.kind {
-                SUCCESS_ATOM => return response.into_value(),
                 SUCCESS_SEQUENCE => {
                     elements.extend(response.values);
                     return Ok(Value::Array(elements));
@@ -238,3 +237,6 @@ impl Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,23 @@ impl Exchange {
     }
 }
 
+#[cfg(test)]
+impl Exchange {
+    /// The exchange that a client has begun with the message `first`.
+    pub(super) fn resumed(first: &str) -> Self {
+        let (user, nonce) = first.trim_start_matches("n,,n=").split_once(",r=").unwrap_or_default();
+        Self { user: user.into(), nonce: nonce.into() }
+    }
+}
+
+#[cfg(test)]
+impl Proof {
+    /// What a server that knows the password answers.
+    pub(super) fn verdict(&self) -> String {
+        format!("v={}", BASE64.encode(self.signature))
+    }
+}
+
 impl Proof {
     /// Whether `verdict`, the server's last message, is the signature of a server that knows the password.
     pub(super) fn is_signed_by(&self, verdict: &str) -> bool {
@@ -88,8 +105,7 @@ mod tests {
     fn the_example_of_the_rfc_comes_out() {
         let exchange = Exchange { user: "user".into(), nonce: "rOprNGfwEbeRWgbNEkqO".into() };
         assert_eq!(exchange.first(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
-        let challenge =
-            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+        let challenge = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
         let proof = exchange.answer(challenge, "pencil").unwrap();
         assert_eq!(
             proof.message,

@@ -112,7 +112,9 @@ impl Import {
         self.create_table(&mut client)?;
 
         let started = Instant::now();
-        let mut progress = Progress::new("import", documents.progress().1);
+        // Without vectors the number of documents is unknown until the last one is read, so bytes are counted instead.
+        let rows = vectors.as_ref().map(Vectors::rows);
+        let mut progress = Progress::new("import", rows.unwrap_or_else(|| documents.progress().1));
         let mut inserts = Inserts::new(&mut client, &self.table, self.conflict)?;
         let mut row = Vec::new();
         while let Some(document) = documents.next()? {
@@ -121,13 +123,18 @@ impl Import {
                 (Some(vectors), Some(field)) => {
                     vectors.next(&mut row)?;
                     let finite = row.iter().all(|number| number.is_finite());
-                    ensure!(finite, "a vector has a number that is not finite, beside the document {}", json!(document));
+                    ensure!(
+                        finite,
+                        "a vector has a number that is not finite, beside the document {}",
+                        json!(document)
+                    );
                     documents::write_object_with(&document, field, &row, &mut inserts.term)?;
                 }
                 _ => documents::write_object(&document, &mut inserts.term)?,
             }
             inserts.end()?;
-            progress.at(documents.progress().0, &format!("{} documents", inserts.done.written));
+            let written = inserts.done.written;
+            progress.at(rows.map_or_else(|| documents.progress().0, |_| written), &format!("{written} documents"));
         }
         let done = inserts.finish()?;
         // Written softly for speed, so made durable once, here.

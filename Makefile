@@ -1,0 +1,88 @@
+# What there is to do here; `make help` lists it.
+
+CARGO ?= cargo
+# The plugins of plugins/, each a crate photondb-plugin-NAME with an executable of that name.
+PLUGINS := hnsw stats
+# Where `make run` keeps its data, and further arguments for `photondb serve`.
+DATA ?= data
+ARGS ?=
+# Random cases for each property in `make fuzz`.
+FUZZ_CASES ?= 20000
+
+HOST_TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TOOLS := $(CURDIR)/.tools
+PYTHON := $(TOOLS)/venv/bin/python
+# Newer than the requirements once they are installed.
+VENV := $(TOOLS)/venv/installed
+CAPNPC := $(TOOLS)/capnpc/bin/capnpc-rust
+SCHEMAS := $(wildcard ipc-schema/schema/*.capnp)
+
+.PHONY: help run test bench fuzz lint schema demo release debug need-compiler need-python
+.DEFAULT_GOAL := help
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1:/p' $(MAKEFILE_LIST) | awk -F: '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+run: release ## Builds everything and serves with the first-party plugins on 127.0.0.1, data in ./data
+	exec target/release/photondb serve --data $(DATA) --plugin-dir target/release-plugins $(ARGS)
+
+test: debug $(VENV) ## Builds everything and runs all tests
+	CARGO="$(CARGO)" PYTHON="$(PYTHON)" HOST_TRIPLE="$(HOST_TRIPLE)" tests/tools/run-tests
+
+bench: release ## Runs the benchmarks
+	$(CARGO) bench --workspace --benches
+
+fuzz: need-compiler ## Runs the property tests with FUZZ_CASES=20000 random cases each
+	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --workspace --exclude photondb-tests --lib --release
+
+lint: need-compiler ## Checks format, clippy, docs, and that generated code is current
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps
+	@if command -v capnp >/dev/null; then $(MAKE) --no-print-directory schema SCHEMA_OUT=target/schema \
+		&& for new in target/schema/*.rs; do diff -u ipc-schema/src/$$(basename $$new) $$new || exit 1; done; \
+	else echo "lint: capnp is not installed, so generated code was not compared"; fi
+
+SCHEMA_OUT ?= ipc-schema/src
+schema: $(CAPNPC) ## Generates the Rust code of the Cap'n Proto schemas anew (needs capnp)
+	@command -v capnp >/dev/null || { echo "schema: install capnp (apt-get install capnproto)"; exit 1; }
+	mkdir -p $(SCHEMA_OUT)
+	capnp compile --output=$(CAPNPC):$(SCHEMA_OUT) --src-prefix=ipc-schema/schema $(SCHEMAS)
+
+demo: release $(VENV) ## Imports 5,000 documents with vectors, indexes them and runs a few queries
+	$(PYTHON) tests/demo/demo.py --server target/release/photondb --plugin-dir target/release-plugins
+
+# $(call build,FLAGS,PROFILE): the server; the host and the plugins as static executables, which start without opening a
+# file; and the folders that `--plugin-dir target/PROFILE-plugins` takes. A target triple has to be named, or Cargo would
+# link its own build scripts and macros statically too.
+define build
+	$(CARGO) build $(1) -p photondb-server
+	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build $(1) --target $(HOST_TRIPLE) \
+		-p photondb-plugin-host $(PLUGINS:%=-p photondb-plugin-%)
+	install -m 755 target/$(HOST_TRIPLE)/$(2)/photondb-plugin-host target/$(2)/
+	@for plugin in $(PLUGINS); do \
+		install -D -m 644 plugins/$$plugin/plugin.toml target/$(2)-plugins/$$plugin/plugin.toml && \
+		install -m 755 target/$(HOST_TRIPLE)/$(2)/photondb-plugin-$$plugin target/$(2)-plugins/$$plugin/ || exit 1; \
+	done
+endef
+
+release: need-compiler
+	$(call build,--release,release)
+
+debug: need-compiler
+	$(call build,,debug)
+
+need-compiler:
+	@tests/tools/need cargo cc
+
+need-python:
+	@tests/tools/need python3-venv
+
+# The official driver, for the end-to-end tests and the demo.
+$(VENV): tests/tools/requirements.txt | need-python
+	python3 -m venv $(TOOLS)/venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(CAPNPC):
+	$(CARGO) install --quiet capnpc --version 0.27.0 --root $(TOOLS)/capnpc

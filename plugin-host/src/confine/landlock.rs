@@ -1,0 +1,98 @@
+//! The Landlock ruleset: every right of the ABI is handled, so what has no rule is refused.
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+use photondb_sandbox_profiles::confinement::Confinement;
+use photondb_sandbox_profiles::landlock::{LandlockPlan, PathRule};
+use photondb_sandbox_profiles::layers::{Layer, Report};
+use photondb_sandbox_profiles::profile::Access;
+
+use crate::refusal::Refusal;
+
+/// Asks for exactly the planned ABI, as a hard requirement: less than all of it is an error, not a weaker sandbox.
+pub fn restrict(asked: &Confinement, report: &mut Report) -> Result<(), Refusal> {
+    let Some(plan) = &asked.landlock else {
+        report.missing(Layer::Landlock, "this machine has none, and the operator accepted that for this plugin");
+        return Ok(());
+    };
+    let mut ruleset =
+        create(plan).map_err(|error| Refusal::new(&format!("make a Landlock ruleset of ABI {}", plan.abi), error))?;
+    for rule in &plan.rules {
+        ruleset = add(ruleset, plan, rule)?;
+    }
+    let status = ruleset.restrict_self().map_err(|error| Refusal::new("apply its Landlock ruleset", error))?;
+    if status.ruleset != RulesetStatus::FullyEnforced || !status.no_new_privs {
+        return Err(Refusal::new("apply its Landlock ruleset", "the kernel enforces less than was asked"));
+    }
+    report.landlock_abi = plan.abi;
+    report.enforced(Layer::Landlock, format!("ABI {}, {} rules", plan.abi, plan.rules.len()));
+    Ok(())
+}
+
+fn create(plan: &LandlockPlan) -> Result<RulesetCreated, RulesetError> {
+    let abi = abi(plan);
+    let mut ruleset =
+        Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(abi))?;
+    if abi >= ABI::V4 {
+        ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
+    }
+    if abi >= ABI::V6 {
+        ruleset = ruleset.scope(Scope::from_all(abi))?;
+    }
+    let created = ruleset.create()?;
+    // The plugin is "another program" to the kernel, whose refusals it would not log otherwise.
+    if abi >= ABI::V7 { created.log_new_exec(true) } else { Ok(created) }
+}
+
+fn add(ruleset: RulesetCreated, plan: &LandlockPlan, rule: &PathRule) -> Result<RulesetCreated, Refusal> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Refusal::new(
+            &format!("permit {} (does it exist, and may the plugin's user see it?)", rule.path.display()),
+            error,
+        )
+    };
+    let path = match PathFd::new(&rule.path) {
+        Ok(path) => path,
+        Err(_) if !rule.must_exist => return Ok(ruleset),
+        Err(error) => return Err(failed(&error)),
+    };
+    let mut rights = rights(abi(plan), rule.access);
+    if !rule.path.is_dir() {
+        rights &= AccessFs::from_file(abi(plan));
+    }
+    ruleset.add_rule(PathBeneath::new(path, rights)).map_err(|error| failed(&error))
+}
+
+fn rights(abi: ABI, access: Access) -> BitFlags<AccessFs> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    match access {
+        Access::Read => read,
+        Access::Execute => read | AccessFs::Execute,
+        // Files and directories; no devices, no sockets, no ioctl.
+        Access::Write => {
+            read | (AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::MakeReg
+                | AccessFs::MakeDir
+                | AccessFs::RemoveFile
+                | AccessFs::RemoveDir)
+        }
+        Access::Device => (read | AccessFs::WriteFile | AccessFs::IoctlDev) & AccessFs::from_all(abi),
+    }
+}
+
+fn abi(plan: &LandlockPlan) -> ABI {
+    match plan.abi {
+        0 => ABI::Unsupported,
+        1 => ABI::V1,
+        2 => ABI::V2,
+        3 => ABI::V3,
+        4 => ABI::V4,
+        5 => ABI::V5,
+        6 => ABI::V6,
+        // The plan never asks for more than the newest that we tested.
+        _ => ABI::V7,
+    }
+}

@@ -1,0 +1,122 @@
+//! The filter, its listener, and the two calls that only the host can make under it.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::{mem, process};
+
+use photondb_sandbox_profiles::confinement::{LISTENER_PACKET, fd};
+use photondb_sandbox_profiles::layers::{Layer, Report};
+use photondb_sandbox_profiles::seccomp::{Listener, Program};
+
+use crate::refusal::Refusal;
+
+/// A filter in force.
+pub struct Filter {
+    listener: Option<OwnedFd>,
+    /// In the sixth register it opens `sendmsg` and `execveat`. Gone with this memory when the plugin begins.
+    token: u64,
+}
+
+/// Installs the program, with a listener where the kernel gives one, and looks whether it is in force.
+pub fn install(program: &Program, report: &mut Report) -> Result<Filter, Refusal> {
+    let token = random().map_err(|error| Refusal::new("get a random number", error))?;
+    let own_pid = process::id();
+    let with = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let listener = match load(program, own_pid, token, Listener::Present, with) {
+        Ok(number) => {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else has its number.
+            Some(unsafe { OwnedFd::from_raw_fd(number) })
+        }
+        // EBUSY: an outer sandbox has a listener already. EINVAL: before Linux 5.0.
+        Err(_) => {
+            load(program, own_pid, token, Listener::Absent, 0)
+                .map_err(|error| Refusal::new("install its seccomp filter", error))?;
+            None
+        }
+    };
+    check()?;
+    report.enforced(Layer::Seccomp, format!("{} instructions", program.len()));
+    match listener {
+        Some(_) => report.enforced(Layer::DeniedCallListener, "stopped calls are named"),
+        None => report.missing(Layer::DeniedCallListener, "the kernel gave no listener: stopped calls die unnamed"),
+    }
+    Ok(Filter { listener, token })
+}
+
+/// Loads it; with the listener flag the result is a descriptor.
+fn load(program: &Program, own_pid: u32, token: u64, listener: Listener, flags: libc::c_ulong) -> io::Result<RawFd> {
+    let filter: Vec<libc::sock_filter> = program
+        .finish(own_pid, token, listener)
+        .into_iter()
+        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+        .collect();
+    let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `program` points to `length` instructions, which the kernel copies and checks during the call.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(RawFd::try_from(result).unwrap_or(-1)) }
+}
+
+/// `getppid` always succeeds, and no profile may allow it: if it fails, the filter is there.
+fn check() -> Result<(), Refusal> {
+    // SAFETY: takes no argument.
+    let result = unsafe { libc::syscall(libc::SYS_getppid) };
+    let error = io::Error::last_os_error();
+    if result == -1 && error.raw_os_error() == Some(libc::EPERM) {
+        return Ok(());
+    }
+    Err(Refusal::new("trust its seccomp filter", "a call that it refuses went through"))
+}
+
+fn random() -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the kernel writes at most the eight bytes of `bytes`.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Filter {
+    /// The token, for `execveat`.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Sends the listener to the server, over the descriptor socket, and keeps none.
+    pub fn send_listener(&self) -> Result<(), Refusal> {
+        let Some(listener) = &self.listener else { return Ok(()) };
+        self.send(listener.as_raw_fd())
+            .map_err(|error| Refusal::new("send the server its listener for stopped calls", error))
+    }
+
+    fn send(&self, descriptor: RawFd) -> io::Result<()> {
+        /// A control message with one descriptor, aligned as the kernel wants it.
+        #[repr(C)]
+        struct Rights {
+            header: libc::cmsghdr,
+            descriptor: RawFd,
+        }
+        let rights = Rights {
+            header: libc::cmsghdr {
+                cmsg_len: mem::offset_of!(Rights, descriptor) + size_of::<RawFd>(),
+                cmsg_level: libc::SOL_SOCKET,
+                cmsg_type: libc::SCM_RIGHTS,
+            },
+            descriptor,
+        };
+        let mut payload =
+            libc::iovec { iov_base: LISTENER_PACKET.as_ptr().cast_mut().cast(), iov_len: LISTENER_PACKET.len() };
+        // SAFETY: integers and pointers only, for which zero and null are values.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = &raw mut payload;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw const rights).cast_mut().cast();
+        message.msg_controllen = size_of::<Rights>();
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: `message` and what it points to live until the call returns, and the kernel only reads them. The
+        // arguments beyond the third are not the kernel's, but the filter's.
+        let sent = unsafe {
+            libc::syscall(libc::SYS_sendmsg, fd::PASSING, &raw const message, flags, 0usize, 0usize, self.token)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,12 @@
+//! What the server needs of the plugin host: how to start one, what it says, and which calls it had stopped.
+//!
+//! The binary of this package, `photondb-plugin-host`, confines itself and becomes a plugin. This library is the other
+//! end: [`spawn()`] starts it with exactly the descriptors of [`photondb_sandbox_profiles::confinement::fd`], and
+//! [`notify`] names the system calls that the kernel stopped in the plugin.
+
+#[expect(unsafe_code, reason = "the seccomp listener is read by ioctl, and arrives as a bare descriptor number")]
+pub mod notify;
+pub mod spawn;
+
+pub use notify::{DeniedCall, DeniedCalls};
+pub use spawn::{Descriptors, memfd, read_reply, spawn};

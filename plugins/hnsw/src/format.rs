@@ -1,0 +1,221 @@
+//! The saved form of an index, version 1. Everything is little-endian.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | `PHDBHNSW` |
+//! | 4 | version, 1 |
+//! | 4, 1, 1 | dims, metric (0 cosine, 1 l2, 2 dot), m |
+//! | 4 | n, how many rows |
+//! | 4 | the entry's number among them; `0xffff_ffff` if n is 0 |
+//! | 1 | 1 if a centre follows, otherwise 0 |
+//! | 4 · dims | the centre of the codes, f32 |
+//! | 5 · n | for each row: its number in the column, its highest layer (1 byte) |
+//! | | for each row and each of its layers from 0 up: how many neighbours (2 bytes), their numbers among the rows |
+//! | 4 | CRC-32 of all bytes before |
+//!
+//! Codes are not saved: they are made again from the column in less time than it takes to build a graph by far, and
+//! would be three quarters of the file. Tombstones are not saved either; `save` comes after a repair.
+//!
+//! A reader believes nothing: numbers are checked against each other and against the column, and memory is taken only
+//! for bytes that are there.
+
+use std::io::{Read, Write};
+
+use photondb_plugin_sdk::column::VectorColumn;
+use photondb_plugin_sdk::kinds::vector::Metric;
+use photondb_plugin_sdk::{Cause, PluginError};
+
+use crate::encoder::Encoder;
+use crate::graph::{Graph, MAX_LAYER, Shape};
+use crate::links::NONE;
+use crate::search::vector;
+
+const MAGIC: &[u8; 8] = b"PHDBHNSW";
+const VERSION: u32 = 1;
+
+fn metric_number(metric: Metric) -> u8 {
+    match metric {
+        Metric::Cosine => 0,
+        Metric::L2 => 1,
+        Metric::Dot => 2,
+    }
+}
+
+fn damaged(what: impl std::fmt::Display) -> PluginError {
+    PluginError::runtime(Cause::Plugin, format!("the saved index can't be used: {what}; it has to be built again"))
+}
+
+/// Writes through a buffer and computes the checksum.
+struct Writer<'a> {
+    out: std::io::BufWriter<&'a mut dyn Write>,
+    checksum: crc32fast::Hasher,
+}
+
+impl Writer<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), PluginError> {
+        self.checksum.update(bytes);
+        self.out.write_all(bytes).map_err(not_written)
+    }
+
+    fn number(&mut self, number: u32) -> Result<(), PluginError> {
+        self.bytes(&number.to_le_bytes())
+    }
+}
+
+fn not_written(error: std::io::Error) -> PluginError {
+    PluginError::runtime(Cause::Plugin, format!("the index could not be saved: {error}"))
+}
+
+/// Writes a graph without tombstones.
+pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError> {
+    let shape = graph.shape();
+    let mut writer = Writer { out: std::io::BufWriter::new(out), checksum: crc32fast::Hasher::new() };
+    // Free nodes are left out, so that nodes have other numbers in the file.
+    let mut numbers = vec![NONE; graph.len()];
+    let mut count = 0;
+    for node in graph.live_nodes() {
+        numbers[node as usize] = count;
+        count += 1;
+    }
+    writer.bytes(MAGIC)?;
+    writer.number(VERSION)?;
+    writer.number(shape.dims as u32)?;
+    writer.bytes(&[metric_number(shape.metric), shape.m as u8])?;
+    writer.number(count)?;
+    writer.number(graph.entry().map_or(NONE, |entry| numbers[entry as usize]))?;
+    let centre = graph.encoder().centre();
+    writer.bytes(&[u8::from(!centre.is_empty())])?;
+    centre.iter().try_for_each(|value| writer.bytes(&value.to_le_bytes()))?;
+    for node in graph.live_nodes() {
+        writer.number(graph.row(node))?;
+        writer.bytes(&[graph.links().top_layer(node) as u8])?;
+    }
+    let mut neighbours = Vec::new();
+    for node in graph.live_nodes() {
+        for layer in 0..=graph.links().top_layer(node) {
+            neighbours.clear();
+            neighbours.extend(graph.links().of(node, layer).map(|neighbour| numbers[neighbour as usize]));
+            writer.bytes(&(neighbours.len() as u16).to_le_bytes())?;
+            neighbours.iter().try_for_each(|&neighbour| writer.number(neighbour))?;
+        }
+    }
+    let checksum = writer.checksum.finalize();
+    writer.out.write_all(&checksum.to_le_bytes()).map_err(not_written)?;
+    writer.out.flush().map_err(not_written)
+}
+
+/// Reads through a buffer and computes the checksum.
+struct Reader<'a> {
+    input: std::io::BufReader<&'a mut dyn Read>,
+    checksum: crc32fast::Hasher,
+}
+
+impl Reader<'_> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], PluginError> {
+        let mut bytes = [0; N];
+        self.input.read_exact(&mut bytes).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => damaged("it ends too early"),
+            _ => damaged(format_args!("it can't be read: {error}")),
+        })?;
+        self.checksum.update(&bytes);
+        Ok(bytes)
+    }
+
+    fn number(&mut self) -> Result<u32, PluginError> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    fn byte(&mut self) -> Result<u8, PluginError> {
+        self.bytes().map(|[byte]| byte)
+    }
+}
+
+/// Reads what [`save`] wrote of an index of the same shape over the same column.
+pub(crate) fn load(shape: Shape, column: &VectorColumn, input: &mut dyn Read) -> Result<Graph, PluginError> {
+    let mut reader = Reader { input: std::io::BufReader::new(input), checksum: crc32fast::Hasher::new() };
+    let (count, entry, encoder) = load_header(&mut reader, shape)?;
+    let mut graph = Graph::new(shape, encoder);
+    load_rows(&mut reader, column, count, &mut graph)?;
+    load_links(&mut reader, &graph)?;
+    let checksum = reader.checksum.clone().finalize();
+    if reader.number()? != checksum {
+        return Err(damaged("its checksum is wrong"));
+    }
+    if reader.input.read(&mut [0]).map_err(|error| damaged(format_args!("it can't be read: {error}")))? != 0 {
+        return Err(damaged("it goes on behind its end"));
+    }
+    let highest = (0..count).map(|node| graph.links().top_layer(node)).max();
+    match highest {
+        None if entry == NONE => {}
+        Some(highest) if entry < count && graph.links().top_layer(entry) == highest => graph.set_entry(Some(entry)),
+        _ => return Err(damaged(format_args!("its entry {entry} is not a row of the highest layer"))),
+    }
+    Ok(graph)
+}
+
+fn load_header(reader: &mut Reader<'_>, shape: Shape) -> Result<(u32, u32, Encoder), PluginError> {
+    if reader.bytes()? != *MAGIC {
+        return Err(damaged("it is not one of an `hnsw` index"));
+    }
+    let version = reader.number()?;
+    if version != VERSION {
+        return Err(damaged(format_args!("its version is {version}, and this plugin reads {VERSION}")));
+    }
+    let found = (reader.number()?, reader.byte()?, reader.byte()?);
+    let wanted = (shape.dims as u32, metric_number(shape.metric), shape.m as u8);
+    if found != wanted {
+        let what = format_args!("dims, metric and m are {found:?}, and those of the index {wanted:?}");
+        return Err(damaged(what));
+    }
+    let (count, entry) = (reader.number()?, reader.number()?);
+    let centre = match reader.byte()? {
+        0 => Vec::new(),
+        1 => (0..shape.dims).map(|_| reader.bytes().map(f32::from_le_bytes)).collect::<Result<_, _>>()?,
+        other => return Err(damaged(format_args!("its mark for a centre is {other}"))),
+    };
+    if !centre.iter().all(|value| value.is_finite()) {
+        return Err(damaged("its centre is not finite"));
+    }
+    Ok((count, entry, Encoder::with_centre(shape.metric, centre)))
+}
+
+fn load_rows(reader: &mut Reader<'_>, column: &VectorColumn, count: u32, graph: &mut Graph) -> Result<(), PluginError> {
+    let mut values = vec![0.0; graph.shape().dims];
+    let mut codes = vec![0; graph.shape().dims];
+    for _ in 0..count {
+        let (row, top) = (reader.number()?, usize::from(reader.byte()?));
+        if graph.node(row).is_some() {
+            return Err(damaged(format_args!("it names row {row} twice")));
+        }
+        if top > MAX_LAYER {
+            return Err(damaged(format_args!("row {row} is in layer {top}, and {MAX_LAYER} is the highest")));
+        }
+        vector(column, row).map_err(|error| damaged(error.message()))?.copy_to(&mut values);
+        let factors = graph.encoder().encode(&mut values, &mut codes);
+        graph.add_to_layers(row, &codes, factors, top).ok_or_else(|| damaged("it has too many rows"))?;
+    }
+    Ok(())
+}
+
+fn load_links(reader: &mut Reader<'_>, graph: &Graph) -> Result<(), PluginError> {
+    let mut neighbours = Vec::new();
+    for node in 0..graph.len() as u32 {
+        for layer in 0..=graph.links().top_layer(node) {
+            let length = usize::from(u16::from_le_bytes(reader.bytes()?));
+            if length > graph.links().limit(layer) {
+                return Err(damaged(format_args!("row {} has {length} neighbours", graph.row(node))));
+            }
+            neighbours.clear();
+            for _ in 0..length {
+                let neighbour = reader.number()?;
+                let exists = (neighbour as usize) < graph.len() && graph.links().top_layer(neighbour) >= layer;
+                if !exists || neighbour == node {
+                    return Err(damaged(format_args!("a neighbour of row {} can't be one", graph.row(node))));
+                }
+                neighbours.push(neighbour);
+            }
+            graph.links().set(node, layer, &neighbours);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! The graph: which rows are in it, their codes, and their neighbours.
+//!
+//! A row gets a **node**, a small number that is used again after the row is gone; rows are never renumbered. A removed
+//! row's node stays as a waypoint (a tombstone) until `repair` leads all paths around it and frees it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use photondb_plugin_sdk::distance::CodeRows;
+use photondb_plugin_sdk::kinds::vector::{AllowBitmap, Metric, RowId};
+
+use crate::encoder::{Encoder, Factors};
+use crate::links::{Links, NONE};
+use crate::walk::Target;
+
+/// No node is in a higher layer; with `m = 2` about one of 65,536 would be.
+pub(crate) const MAX_LAYER: usize = 16;
+/// The highest bit of a node's number is a mark in candidates.
+const MAX_NODES: usize = 1 << 31;
+
+/// What a graph is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) dims: usize,
+    pub(crate) metric: Metric,
+    pub(crate) m: usize,
+    pub(crate) ef_construction: usize,
+}
+
+/// The rows that can be found, a bit each, as in an [`AllowBitmap`].
+#[derive(Debug, Default)]
+pub(crate) struct LiveRows {
+    bits: Vec<u8>,
+    count: usize,
+}
+
+impl LiveRows {
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn contains(&self, row: RowId) -> bool {
+        AllowBitmap(&self.bits).allows(row)
+    }
+
+    fn insert(&mut self, row: RowId) {
+        let byte = row as usize / 8;
+        if byte >= self.bits.len() {
+            self.bits.resize(byte + 1, 0);
+        }
+        self.count += usize::from(!self.contains(row));
+        self.bits[byte] |= 1 << (row % 8);
+    }
+
+    fn remove(&mut self, row: RowId) {
+        if self.contains(row) {
+            self.bits[row as usize / 8] &= !(1 << (row % 8));
+            self.count -= 1;
+        }
+    }
+
+    /// How many of these rows are allowed.
+    pub(crate) fn count_allowed(&self, allow: AllowBitmap<'_>) -> usize {
+        self.bits.iter().zip(allow.0).map(|(live, allowed)| (live & allowed).count_ones() as usize).sum()
+    }
+
+    /// The rows that are allowed, in order.
+    pub(crate) fn allowed<'a>(&'a self, allow: Option<AllowBitmap<'a>>) -> impl Iterator<Item = RowId> + 'a {
+        let bytes = self.bits.iter().enumerate().map(move |(at, live)| {
+            let allowed = allow.map_or(u8::MAX, |allow| allow.0.get(at).copied().unwrap_or(0));
+            (at as u32 * 8, live & allowed)
+        });
+        bytes
+            .filter(|&(_, byte)| byte != 0)
+            .flat_map(|(first, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| first + bit))
+    }
+}
+
+/// A graph over rows of a column. Links change through a shared reference, while others search; all else needs an
+/// exclusive one.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    shape: Shape,
+    encoder: Encoder,
+    codes: CodeRows,
+    factors: Vec<Factors>,
+    links: Links,
+    /// By node: its row; [`NONE`] where the node is free.
+    rows: Vec<RowId>,
+    /// By row: its node, or [`NONE`].
+    nodes: Vec<u32>,
+    live: LiveRows,
+    free: Vec<u32>,
+    /// Where walks start: a node of the highest layer, or [`NONE`].
+    entry: AtomicU32,
+}
+
+impl Graph {
+    pub(crate) fn new(shape: Shape, encoder: Encoder) -> Self {
+        Self {
+            shape,
+            encoder,
+            codes: CodeRows::new(shape.dims),
+            factors: Vec::new(),
+            links: Links::new(shape.m),
+            rows: Vec::new(),
+            nodes: Vec::new(),
+            live: LiveRows::default(),
+            free: Vec::new(),
+            entry: AtomicU32::new(NONE),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    pub(crate) fn codes(&self) -> &CodeRows {
+        &self.codes
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn live(&self) -> &LiveRows {
+        &self.live
+    }
+
+    /// How many nodes there are, tombstones and free ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many removed rows still have a node.
+    pub(crate) fn tombstones(&self) -> usize {
+        self.rows.len() - self.free.len() - self.live.count
+    }
+
+    /// The row of a node that is not free.
+    pub(crate) fn row(&self, node: u32) -> RowId {
+        self.rows[node as usize]
+    }
+
+    /// Whether the node's row can be found.
+    pub(crate) fn is_live(&self, node: u32) -> bool {
+        self.live.contains(self.rows[node as usize])
+    }
+
+    /// The node of a row, a tombstone's included.
+    pub(crate) fn node(&self, row: RowId) -> Option<u32> {
+        self.nodes.get(row as usize).copied().filter(|&node| node != NONE)
+    }
+
+    /// The nodes whose rows can be found.
+    pub(crate) fn live_nodes(&self) -> impl Iterator<Item = u32> {
+        (0..self.len() as u32).filter(|&node| self.is_live(node))
+    }
+
+    pub(crate) fn factors(&self, node: u32) -> Factors {
+        self.factors[node as usize]
+    }
+
+    #[inline]
+    pub(crate) fn prefetch_factors(&self, node: u32) {
+        photondb_plugin_sdk::distance::prefetch(&self.factors[node as usize..=node as usize]);
+    }
+
+    pub(crate) fn entry(&self) -> Option<u32> {
+        Some(self.entry.load(Ordering::Relaxed)).filter(|&node| node != NONE)
+    }
+
+    pub(crate) fn set_entry(&self, node: Option<u32>) {
+        self.entry.store(node.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
+    /// A query as the target of a walk; destroys `vector`.
+    pub(crate) fn target_of_vector(&self, vector: &mut [f32]) -> Target {
+        let mut codes = vec![0; vector.len()];
+        let Factors { scale, bias } = self.encoder.encode(vector, &mut codes);
+        Target { code: self.codes.code(&codes), factor: -self.encoder.weight() * scale, bias }
+    }
+
+    /// A node as the target of a walk.
+    pub(crate) fn target_of_node(&self, node: u32) -> Target {
+        let Factors { scale, bias } = self.factors(node);
+        Target { code: self.codes.code_of_row(node), factor: -self.encoder.weight() * scale, bias }
+    }
+
+    /// Makes room, so that `additional` rows can be added quickly.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        // A quarter more than there is, rather than twice as much: the index shares a memory limit with its searches.
+        let wanted = additional.saturating_sub(self.free.len());
+        if self.rows.capacity() - self.rows.len() >= wanted {
+            return;
+        }
+        let wanted = wanted.max(self.rows.len() / 4);
+        self.codes.reserve(wanted);
+        self.factors.reserve_exact(wanted);
+        self.links.reserve(wanted);
+        self.rows.reserve_exact(wanted);
+    }
+
+    /// Gives a row that has no node a node without neighbours; `None` when there are too many.
+    pub(crate) fn add(&mut self, row: RowId, codes: &[i8], factors: Factors) -> Option<u32> {
+        self.add_to_layers(row, codes, factors, top_layer_of(row, self.shape.m))
+    }
+
+    /// As [`add`](Self::add), with a given highest layer.
+    pub(crate) fn add_to_layers(&mut self, row: RowId, codes: &[i8], factors: Factors, top: usize) -> Option<u32> {
+        let node = if let Some(node) = self.free.pop() {
+            self.codes.set(node as usize, codes);
+            self.factors[node as usize] = factors;
+            self.rows[node as usize] = row;
+            self.links.reset(node, top);
+            node
+        } else {
+            let node = u32::try_from(self.rows.len()).ok().filter(|_| self.rows.len() < MAX_NODES)?;
+            self.codes.push(codes);
+            self.factors.push(factors);
+            self.rows.push(row);
+            self.links.push(top);
+            node
+        };
+        if self.nodes.len() <= row as usize {
+            self.nodes.resize(row as usize + 1, NONE);
+        }
+        self.nodes[row as usize] = node;
+        self.live.insert(row);
+        Some(node)
+    }
+
+    /// Lets a removed row that still has its node be found again.
+    pub(crate) fn revive(&mut self, row: RowId) {
+        if self.node(row).is_some() {
+            self.live.insert(row);
+        }
+    }
+
+    /// Turns a row's node into a tombstone.
+    pub(crate) fn remove(&mut self, row: RowId) {
+        self.live.remove(row);
+    }
+
+    /// The nodes of removed rows.
+    pub(crate) fn tombstone_nodes(&self) -> Vec<u32> {
+        let is_tombstone = |&node: &u32| self.row(node) != NONE && !self.is_live(node);
+        (0..self.len() as u32).filter(is_tombstone).collect()
+    }
+
+    /// Frees a tombstone. No list may lead to it.
+    pub(crate) fn free(&mut self, node: u32) {
+        let row = std::mem::replace(&mut self.rows[node as usize], NONE);
+        self.nodes[row as usize] = NONE;
+        self.links.reset(node, 0);
+        self.free.push(node);
+    }
+
+    /// Replaces the encoder, and with it the codes of every node, which `encode` makes of a row.
+    pub(crate) fn encode_again(
+        &mut self,
+        encoder: Encoder,
+        mut encode: impl FnMut(&Encoder, RowId, &mut [i8]) -> Factors,
+    ) {
+        self.encoder = encoder;
+        let mut codes = vec![0; self.shape.dims];
+        for node in 0..self.len() as u32 {
+            let row = self.row(node);
+            if row != NONE {
+                self.factors[node as usize] = encode(&self.encoder, row, &mut codes);
+                self.codes.set(node as usize, &codes);
+            }
+        }
+    }
+
+    /// The memory that the graph takes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.codes.memory_bytes()
+            + self.links.memory_bytes()
+            + self.factors.capacity() * size_of::<Factors>()
+            + (self.rows.capacity() + self.nodes.capacity() + self.free.capacity()) * size_of::<u32>()
+            + self.live.bits.capacity()
+    }
+}
+
+/// The highest layer of a row: layer `l` has a share of `m^-l` of all rows. Drawn from the row's number, so that an
+/// index which is built again is the same one.
+pub(crate) fn top_layer_of(row: RowId, m: usize) -> usize {
+    // The finaliser of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+    let mut bits = u64::from(row).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    // In (0, 1].
+    let uniform = ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+    ((-uniform.ln() / (m as f64).ln()) as usize).min(MAX_LAYER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_thin_out_by_m() {
+        let rows = 100_000;
+        let above = |layer| (0..rows).filter(|&row| top_layer_of(row, 16) >= layer).count() as f64;
+        assert!((above(1) / f64::from(rows) - 1.0 / 16.0).abs() < 0.005);
+        assert!((above(2) / f64::from(rows) - 1.0 / 256.0).abs() < 0.001);
+        assert!((0..rows).all(|row| top_layer_of(row, 2) <= MAX_LAYER));
+    }
+
+    #[test]
+    fn live_rows_are_counted_once_and_listed_in_order() {
+        let mut live = LiveRows::default();
+        [9, 3, 3, 64].into_iter().for_each(|row| live.insert(row));
+        live.remove(64);
+        live.remove(1000);
+        live.insert(17);
+        assert_eq!(live.count(), 3);
+        assert_eq!(live.allowed(None).collect::<Vec<_>>(), [3, 9, 17]);
+        // Rows 8 to 15 of the first two bytes only; 17 is beyond the bitmap's end.
+        let allow = AllowBitmap(&[0, 0xff]);
+        assert_eq!(live.allowed(Some(allow)).collect::<Vec<_>>(), [9]);
+        assert_eq!(live.count_allowed(allow), 1);
+    }
+
+    #[test]
+    fn nodes_are_used_again() {
+        let shape = Shape { dims: 2, metric: Metric::L2, m: 4, ef_construction: 8 };
+        let mut graph = Graph::new(shape, Encoder::new(Metric::L2));
+        let add = |graph: &mut Graph, row| graph.add(row, &[1, 2], Factors::default()).unwrap();
+        assert_eq!([add(&mut graph, 5), add(&mut graph, 6)], [0, 1]);
+        graph.remove(5);
+        assert_eq!((graph.tombstones(), graph.live().count(), graph.node(5)), (1, 1, Some(0)));
+        assert_eq!(graph.tombstone_nodes(), [0]);
+        graph.free(0);
+        assert_eq!((graph.tombstones(), graph.node(5)), (0, None));
+        assert_eq!(add(&mut graph, 7), 0);
+        assert_eq!((graph.len(), graph.row(0)), (2, 7));
+    }
+}

@@ -1,0 +1,156 @@
+//! The edges of the graph.
+//!
+//! A node's neighbours in one layer are a list of fixed room that ends at the first [`NONE`]. Searches read lists while
+//! maintenance writes them: every number is an atomic, so that a search sees an old or a new neighbour, never anything
+//! else. Which of the two does not matter to a walk, so all accesses are relaxed; that a neighbour's codes are there
+//! before its number is the business of the lock around the graph.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// No node.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Neighbours in a cache line.
+const PER_LINE: usize = 16;
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line([AtomicU32; PER_LINE]);
+
+impl Line {
+    fn empty() -> Self {
+        Self([const { AtomicU32::new(NONE) }; PER_LINE])
+    }
+}
+
+/// The neighbours of every node in every layer it is in.
+#[derive(Debug)]
+pub(crate) struct Links {
+    m: usize,
+    lines_per_node: usize,
+    /// The base layer: the lists of all nodes, one after the other.
+    base: Vec<Line>,
+    /// The layers above, for the few nodes that are there: `m` numbers for each layer.
+    upper: Vec<Box<[AtomicU32]>>,
+}
+
+impl Links {
+    pub(crate) fn new(m: usize) -> Self {
+        Self { m, lines_per_node: (2 * m).div_ceil(PER_LINE), base: Vec::new(), upper: Vec::new() }
+    }
+
+    /// How many neighbours a node may have in a layer.
+    pub(crate) fn limit(&self, layer: usize) -> usize {
+        if layer == 0 { 2 * self.m } else { self.m }
+    }
+
+    /// The highest layer of a node.
+    pub(crate) fn top_layer(&self, node: u32) -> usize {
+        self.upper[node as usize].len() / self.m
+    }
+
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        self.base.reserve_exact(additional * self.lines_per_node);
+        self.upper.reserve_exact(additional);
+    }
+
+    /// Appends a node without neighbours that is in the layers up to `top`.
+    pub(crate) fn push(&mut self, top: usize) {
+        self.base.extend((0..self.lines_per_node).map(|_| Line::empty()));
+        self.upper.push(self.empty_upper(top));
+    }
+
+    /// Takes all neighbours from a node and puts it into the layers up to `top`.
+    pub(crate) fn reset(&mut self, node: u32, top: usize) {
+        self.set(node, 0, &[]);
+        self.upper[node as usize] = self.empty_upper(top);
+    }
+
+    fn empty_upper(&self, top: usize) -> Box<[AtomicU32]> {
+        (0..top * self.m).map(|_| AtomicU32::new(NONE)).collect()
+    }
+
+    /// The neighbours of a node in a layer; none where it is not in the layer.
+    #[inline]
+    pub(crate) fn of(&self, node: u32, layer: usize) -> impl Iterator<Item = u32> {
+        let (lines, upper): (&[Line], &[AtomicU32]) =
+            if layer == 0 { (self.lines(node), &[]) } else { (&[], self.upper_list(node, layer)) };
+        let limit = self.limit(layer);
+        let numbers = lines.iter().flat_map(|line| &line.0).chain(upper).take(limit);
+        numbers.map(|number| number.load(Ordering::Relaxed)).take_while(|&node| node != NONE)
+    }
+
+    /// Replaces the neighbours of a node in a layer that it is in; what exceeds the limit is left out.
+    pub(crate) fn set(&self, node: u32, layer: usize, neighbours: &[u32]) {
+        let (lines, upper): (&[Line], &[AtomicU32]) =
+            if layer == 0 { (self.lines(node), &[]) } else { (&[], self.upper_list(node, layer)) };
+        let mut neighbours = neighbours.iter();
+        for place in lines.iter().flat_map(|line| &line.0).chain(upper).take(self.limit(layer)) {
+            let Some(&neighbour) = neighbours.next() else {
+                place.store(NONE, Ordering::Relaxed);
+                break;
+            };
+            place.store(neighbour, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the processor to load a node's base list.
+    #[inline]
+    pub(crate) fn prefetch(&self, node: u32) {
+        photondb_plugin_sdk::distance::prefetch(self.lines(node));
+    }
+
+    /// The memory that the lists take, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let upper: usize = self.upper.iter().map(|lists| size_of_val::<[AtomicU32]>(lists)).sum();
+        self.base.capacity() * size_of::<Line>() + self.upper.capacity() * size_of::<Box<[AtomicU32]>>() + upper
+    }
+
+    fn lines(&self, node: u32) -> &[Line] {
+        &self.base[node as usize * self.lines_per_node..][..self.lines_per_node]
+    }
+
+    fn upper_list(&self, node: u32, layer: usize) -> &[AtomicU32] {
+        self.upper[node as usize].chunks_exact(self.m).nth(layer - 1).unwrap_or(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn neighbours(links: &Links, node: u32, layer: usize) -> Vec<u32> {
+        links.of(node, layer).collect()
+    }
+
+    #[test]
+    fn lists_are_kept_apart() {
+        let mut links = Links::new(10);
+        links.push(2);
+        links.push(0);
+        let twenty: Vec<u32> = (100..120).collect();
+        links.set(0, 0, &twenty);
+        links.set(0, 1, &twenty[..10]);
+        links.set(0, 2, &[7]);
+        links.set(1, 0, &[9]);
+        assert_eq!(neighbours(&links, 0, 0), twenty);
+        assert_eq!(neighbours(&links, 0, 1), twenty[..10]);
+        assert_eq!(neighbours(&links, 0, 2), [7]);
+        assert_eq!(neighbours(&links, 1, 0), [9]);
+        assert!(neighbours(&links, 1, 1).is_empty());
+        assert_eq!((links.top_layer(0), links.top_layer(1)), (2, 0));
+    }
+
+    #[test]
+    fn a_shorter_list_hides_the_longer_one() {
+        let mut links = Links::new(4);
+        links.push(0);
+        links.set(0, 0, &[1, 2, 3]);
+        links.set(0, 0, &[4]);
+        assert_eq!(neighbours(&links, 0, 0), [4]);
+        links.set(0, 0, &[0; 40]);
+        assert_eq!(neighbours(&links, 0, 0).len(), 8);
+        links.reset(0, 1);
+        assert_eq!((neighbours(&links, 0, 0), links.top_layer(0)), (vec![], 1));
+    }
+}

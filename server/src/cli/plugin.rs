@@ -1,0 +1,247 @@
+//! `photondb plugin`: asks a running server over its local socket.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bytesize::ByteSize;
+use clap::{Args, Subcommand};
+use interprocess::local_socket::{GenericFilePath, Stream, prelude::*};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::table::{Align, Table};
+use crate::admin::protocol::{Reply, Request, SOCKET_NAME};
+use crate::admin::status::{LogLine, PluginStatus};
+
+/// Shows and steers the plugins of a running server
+#[derive(Debug, Args)]
+pub struct Plugin {
+    #[command(subcommand)]
+    action: Action,
+    /// The data directory of the server
+    #[arg(long, value_name = "DIR", default_value = "data", global = true)]
+    data: PathBuf,
+    /// One JSON object a line instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Every plugin: its state, and what it does and costs
+    List,
+    /// Everything about one plugin
+    Info {
+        /// The plugin
+        name: String,
+    },
+    /// Starts a plugin, now and whenever the server starts
+    Enable {
+        /// The plugin
+        name: String,
+    },
+    /// Stops a plugin, and leaves it stopped
+    Disable {
+        /// The plugin
+        name: String,
+    },
+    /// Replaces a running plugin by the version on disk, without a failing query
+    Reload {
+        /// The plugin
+        name: String,
+    },
+    /// Stops a plugin until it is used again
+    Unload {
+        /// The plugin
+        name: String,
+    },
+    /// What plugins logged and printed
+    Logs {
+        /// The plugin; all of them without it
+        name: Option<String>,
+        /// Stay, and show lines as they come
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
+impl Plugin {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// No server answers there, or it refused.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut output = io::stdout().lock();
+        let request = match self.action {
+            Action::List => Request::PluginList,
+            Action::Info { name } => Request::PluginInfo { name },
+            Action::Enable { name } => Request::PluginEnable { name },
+            Action::Disable { name } => Request::PluginDisable { name },
+            Action::Reload { name } => Request::PluginReload { name },
+            Action::Unload { name } => Request::PluginUnload { name },
+            Action::Logs { name, follow } => Request::PluginLogs { name, follow },
+        };
+        let items = ask(&self.data, &request)?;
+        if self.json {
+            for item in items {
+                writeln!(output, "{}", item?)?;
+            }
+            return Ok(());
+        }
+        match request {
+            Request::PluginList => write!(output, "{}", list(items)?)?,
+            Request::PluginInfo { .. } => write!(output, "{}", info(&only(items)?))?,
+            Request::PluginLogs { .. } => {
+                for item in items {
+                    let line: LogLine = read(item?)?;
+                    writeln!(output, "{} {} {}: {}", clock(line.time), line.plugin, line.source, line.text)?;
+                }
+            }
+            _ => {
+                let status = only(items)?;
+                writeln!(output, "{} {} is {}", status.name, status.version, status.state)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends `request` to the server of `data` and gives the items of its answer as they come.
+fn ask(data: &Path, request: &Request) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>>> {
+    let path = data.join(SOCKET_NAME);
+    let mut stream = path
+        .as_path()
+        .to_fs_name::<GenericFilePath>()
+        .and_then(Stream::connect)
+        .with_context(|| format!("no server answers at {}; name its data directory with --data", path.display()))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut lines = BufReader::new(stream).lines();
+    let mut ended = false;
+    Ok(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let reply = lines.next().map(|line| Ok(serde_json::from_str::<Reply>(&line?)?));
+        ended = !matches!(reply, Some(Ok(Reply::Item(_))));
+        match reply {
+            Some(Ok(Reply::Item(item))) => Some(Ok(item)),
+            Some(Ok(Reply::Done)) => None,
+            Some(Ok(Reply::Error(message))) => Some(Err(anyhow::Error::msg(message))),
+            Some(Err(error)) => Some(Err(error)),
+            None => Some(Err(anyhow::Error::msg("the server hung up before it had answered; see its log"))),
+        }
+    }))
+}
+
+fn read<T: DeserializeOwned>(item: Value) -> anyhow::Result<T> {
+    serde_json::from_value(item)
+        .context("the server's answer cannot be read; server and command line must be of one version")
+}
+
+fn only(mut items: impl Iterator<Item = anyhow::Result<Value>>) -> anyhow::Result<PluginStatus> {
+    match items.next() {
+        Some(item) => read(item?),
+        None => bail!("the server answered without a status; server and command line must be of one version"),
+    }
+}
+
+fn list(items: impl Iterator<Item = anyhow::Result<Value>>) -> anyhow::Result<Table<10>> {
+    let mut table = Table::new([
+        ("NAME", Align::Left),
+        ("VERSION", Align::Left),
+        ("STATE", Align::Left),
+        ("GRADE", Align::Left),
+        ("PID", Align::Right),
+        ("MEMORY", Align::Right),
+        ("CALLS", Align::Right),
+        ("ERRORS", Align::Right),
+        ("P99", Align::Right),
+        ("RESTARTS", Align::Right),
+    ]);
+    for item in items {
+        let status: PluginStatus = read(item?)?;
+        table.row([
+            status.name,
+            status.version,
+            status.state,
+            status.grade.unwrap_or_else(|| "-".into()),
+            or_dash(status.pid),
+            or_dash(status.memory_bytes.map(ByteSize::b)),
+            status.calls.to_string(),
+            status.errors.to_string(),
+            or_dash(status.p99_ms.map(|ms| format!("{ms:.2} ms"))),
+            status.restarts.to_string(),
+        ]);
+    }
+    Ok(table)
+}
+
+fn info(status: &PluginStatus) -> Table<2> {
+    let mut table = Table::new([("plugin", Align::Left), (&status.name, Align::Left)]);
+    let mut row = |name: &str, value: String| table.row([name.into(), value]);
+    let granted = &status.permissions;
+    row("version", status.version.clone());
+    row("state", status.state.clone());
+    if let Some(error) = &status.error {
+        row("error", error.clone());
+    }
+    row("provides", or_none(&status.provides, ", "));
+    row(
+        "permissions",
+        format!(
+            "profile {}, memory {}, threads {}",
+            granted.profile,
+            ByteSize::b(granted.memory_bytes),
+            granted.threads
+        ),
+    );
+    row("grade", status.grade.clone().unwrap_or_else(|| "-".into()));
+    row("not better because", or_none(&status.grade_reasons, "; "));
+    row("layers", or_none(&status.layers, ", "));
+    row("pid", or_dash(status.pid));
+    row("memory", or_dash(status.memory_bytes.map(ByteSize::b)));
+    row("restarts", status.restarts.to_string());
+    row("calls", format!("{}, {} of them failed", status.calls, status.errors));
+    row("half are under", or_dash(status.p50_ms.map(|ms| format!("{ms:.3} ms"))));
+    row("99 % are under", or_dash(status.p99_ms.map(|ms| format!("{ms:.3} ms"))));
+    row("bytes shared", ByteSize::b(status.bytes_shared).to_string());
+    row("bytes copied", ByteSize::b(status.bytes_copied).to_string());
+    table
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+fn or_none(values: &[String], separator: &str) -> String {
+    if values.is_empty() { "-".into() } else { values.join(separator) }
+}
+
+/// The time of day (UTC) of a number of seconds since 1970.
+fn clock(time: f64) -> String {
+    let ms = (time * 1000.0).max(0.0) as u64 % 86_400_000;
+    format!("{:02}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_never_ran_is_listed_with_dashes() {
+        let status = PluginStatus { name: "geo".into(), state: "refused".into(), ..PluginStatus::default() };
+        let table = list([Ok(serde_json::to_value(&status).unwrap())].into_iter()).unwrap().to_string();
+        let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["geo", "refused", "-", "-", "-", "0", "0", "-", "0"]);
+        assert!(info(&status).to_string().contains("state"));
+    }
+
+    #[test]
+    fn times_are_shown_to_the_millisecond() {
+        assert_eq!(clock(86_400.0 * 3.0 + 3723.5), "01:02:03.500");
+        assert_eq!(clock(-1.0), "00:00:00.000");
+    }
+}

@@ -1,0 +1,285 @@
+//! A running process of a plugin, as the rest of the server sees it: lanes to call through, and what it provides.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use photondb_ipc_schema::column::{ColumnShape, Element};
+use photondb_ipc_schema::descriptors;
+use photondb_ipc_schema::lane::Lane;
+use photondb_ipc_schema::plugin_capnp::{self as wire, failure, plugin};
+use photondb_plugin_sdk::calls::escape;
+use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
+use photondb_plugin_sdk::{Cause, PluginError};
+use tokio::sync::mpsc;
+
+use super::process::{Doom, Provided};
+
+/// The control connection to one process. Belongs to the plugin thread.
+pub struct Link {
+    /// The plugin's interface.
+    pub client: plugin::Client,
+    /// The descriptor socket.
+    pub passing: OwnedFd,
+}
+
+/// Work for the control connection of a process, done one after the other.
+pub type Job = Box<dyn FnOnce(Rc<Link>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// A running process.
+pub struct Instance {
+    number: u64,
+    plugin: String,
+    pid: u32,
+    lanes: Vec<Arc<Lane>>,
+    provides: Provided,
+    jobs: mpsc::UnboundedSender<Job>,
+    dooms: mpsc::UnboundedSender<Doom>,
+    closed: AtomicBool,
+    end: OnceLock<PluginError>,
+}
+
+impl Instance {
+    /// A process that has shaken hands.
+    #[must_use]
+    pub fn new(
+        number: u64,
+        plugin: &str,
+        pid: u32,
+        lanes: Vec<Arc<Lane>>,
+        provides: Provided,
+        jobs: mpsc::UnboundedSender<Job>,
+        dooms: mpsc::UnboundedSender<Doom>,
+    ) -> Self {
+        let plugin = plugin.to_owned();
+        Self { number, plugin, pid, lanes, provides, jobs, dooms, closed: AtomicBool::new(false), end: OnceLock::new() }
+    }
+
+    /// Unique among all instances of this server.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it registered.
+    #[must_use]
+    pub fn provides(&self) -> &Provided {
+        &self.provides
+    }
+
+    /// The lane for a query: the one with the fewest calls.
+    #[must_use]
+    pub fn lane(&self) -> &Arc<Lane> {
+        match self.lanes.as_slice() {
+            [only] => only,
+            lanes => lanes.iter().min_by_key(|lane| lane.in_flight()).unwrap_or(&self.lanes[0]),
+        }
+    }
+
+    /// The lane for long work beside the queries: the last one.
+    #[must_use]
+    pub fn maintenance_lane(&self) -> &Arc<Lane> {
+        &self.lanes[self.lanes.len() - 1]
+    }
+
+    /// Calls in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.in_flight()).sum()
+    }
+
+    /// Whether a call is unanswered that its caller gave up waiting for.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_overdue())
+    }
+
+    /// Whether calls still make sense.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.end.get().is_none() && !self.closed.load(Ordering::Acquire)
+    }
+
+    /// No further control calls: the process is being stopped.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Answers every call in flight, and every later one, with this error. The first one stays.
+    pub(super) fn end(&self, cause: Cause, message: &str) -> PluginError {
+        let error = self.end.get_or_init(|| PluginError::runtime(cause, message).of(&self.plugin)).clone();
+        self.lanes.iter().for_each(|lane| lane.kill(message));
+        error
+    }
+
+    /// Completes an error of a call with what this process's end, if it ended, tells about it; and has the process
+    /// killed where the error shows that it must be.
+    #[must_use]
+    pub fn judge(&self, error: PluginError) -> PluginError {
+        match error.cause() {
+            // The receiver is gone only with the process.
+            Cause::Protocol => drop(self.dooms.send(Doom::Now(Cause::Protocol, error.message().to_owned()))),
+            Cause::Deadline => drop(self.dooms.send(Doom::Overrun)),
+            Cause::Crashed => {
+                if let Some(end) = self.end.get() {
+                    return end.clone();
+                }
+            }
+            _ => {}
+        }
+        error.of(&self.plugin)
+    }
+
+    /// Runs a call on the control connection, which lives on the plugin thread, and waits for its answer here.
+    fn control<T: Send + 'static, F>(
+        &self,
+        deadline: Instant,
+        call: impl FnOnce(Rc<Link>) -> F + Send + 'static,
+    ) -> Result<T, PluginError>
+    where
+        F: Future<Output = Result<T, PluginError>> + 'static,
+    {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let job: Job = Box::new(move |link| {
+            Box::pin(async move {
+                // A caller that gave up does not listen any more.
+                let _ = sender.send(call(link).await);
+            })
+        });
+        let gone = || self.judge(PluginError::runtime(Cause::Crashed, "the process ended"));
+        self.jobs.send(job).map_err(|_| gone())?;
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(answer) => answer.map_err(|error| error.of(&self.plugin)),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(gone()),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                Err(PluginError::runtime(Cause::Deadline, "no answer on the control connection").of(&self.plugin))
+            }
+        }
+    }
+
+    /// Asks the plugin whether it could make such an index.
+    ///
+    /// # Errors
+    /// What it has against the options.
+    pub fn validate_index(&self, kind: &str, options: &IndexOptions, deadline: Instant) -> Result<(), PluginError> {
+        let (kind, options) = (kind.to_owned(), options.clone());
+        self.control(deadline, move |link| async move {
+            let mut request = link.client.validate_index_request();
+            write_options(&kind, &options, request.get().init_options());
+            let response = request.send().promise.await.map_err(transport)?;
+            read_failure(response.get().and_then(|results| results.get_failure()))
+        })
+    }
+
+    /// Makes the plugin open index number `index`, without rows.
+    ///
+    /// # Errors
+    /// What it has against it.
+    pub fn open_index(
+        &self,
+        index: u32,
+        kind: &str,
+        options: &IndexOptions,
+        column: ColumnShape,
+        deadline: Instant,
+    ) -> Result<(), PluginError> {
+        let (kind, options) = (kind.to_owned(), options.clone());
+        self.control(deadline, move |link| async move {
+            let mut request = link.client.open_index_request();
+            request.get().set_index(index);
+            write_options(&kind, &options, request.get().init_options());
+            let mut shape = request.get().init_column();
+            shape.set_rows_per_segment(column.rows_per_segment());
+            shape.set_element(match column.element() {
+                Element::F32 => wire::Element::F32,
+                Element::F16 => wire::Element::F16,
+            });
+            let response = request.send().promise.await.map_err(transport)?;
+            read_failure(response.get().and_then(|results| results.get_failure()))
+        })
+    }
+
+    /// Hands the plugin the next segment of an index's column: a descriptor that can only be read.
+    ///
+    /// # Errors
+    /// When it can't be passed, or mapped there.
+    pub fn attach_segment(&self, index: u32, segment: u32, file: OwnedFd, deadline: Instant) -> Result<(), PluginError> {
+        self.control(deadline, move |link| async move {
+            descriptors::send(link.passing.as_fd(), file.as_fd())
+                .map_err(|error| PluginError::runtime(Cause::Plugin, format!("passing a segment: {error}")))?;
+            let mut request = link.client.attach_segment_request();
+            request.get().set_index(index);
+            request.get().set_segment(segment);
+            let response = request.send().promise.await.map_err(transport)?;
+            read_failure(response.get().and_then(|results| results.get_failure()))
+        })
+    }
+
+    /// Makes the plugin free an index.
+    ///
+    /// # Errors
+    /// When the plugin does not answer.
+    pub fn close_index(&self, index: u32, deadline: Instant) -> Result<(), PluginError> {
+        self.control(deadline, move |link| async move {
+            let mut request = link.client.close_index_request();
+            request.get().set_index(index);
+            request.send().promise.await.map_err(transport).map(drop)
+        })
+    }
+
+    /// Sizes of an index, as the plugin tells them.
+    ///
+    /// # Errors
+    /// When the plugin does not answer.
+    pub fn index_statistics(&self, index: u32, deadline: Instant) -> Result<IndexStatistics, PluginError> {
+        self.control(deadline, move |link| async move {
+            let mut request = link.client.index_statistics_request();
+            request.get().set_index(index);
+            let response = request.send().promise.await.map_err(transport)?;
+            let sizes = response.get().map_err(transport)?;
+            Ok(IndexStatistics {
+                rows: sizes.get_rows(),
+                removed: sizes.get_removed(),
+                memory_bytes: sizes.get_memory_bytes(),
+            })
+        })
+    }
+}
+
+fn transport(error: capnp::Error) -> PluginError {
+    PluginError::runtime(Cause::Crashed, format!("the control connection failed: {}", escape(&error.to_string())))
+}
+
+fn write_options(kind: &str, options: &IndexOptions, mut wire: wire::index_options::Builder<'_>) {
+    wire.set_kind(kind);
+    wire.set_dims(options.dims);
+    wire.set_metric(match options.metric {
+        Metric::Cosine => wire::Metric::Cosine,
+        Metric::L2 => wire::Metric::L2,
+        Metric::Dot => wire::Metric::Dot,
+    });
+    wire.set_settings(&options.settings.encoded());
+}
+
+fn read_failure(failure: capnp::Result<failure::Reader<'_>>) -> Result<(), PluginError> {
+    match failure.and_then(|failure| Ok(failure.which()?)).map_err(transport)? {
+        failure::None(()) => Ok(()),
+        failure::Error(error) => {
+            let cause = match Cause::from_number(error.get_cause()) {
+                known @ (Cause::Argument | Cause::Limit) => known,
+                _ => Cause::Plugin,
+            };
+            let message = error.get_message().and_then(|message| Ok(message.to_string()?)).map_err(transport)?;
+            Err(PluginError::runtime(cause, escape(&message)))
+        }
+    }
+}

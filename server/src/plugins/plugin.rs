@@ -1,0 +1,182 @@
+//! One plugin as the rest of the server knows it, whichever process runs it now.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use photondb_plugin_sdk::{Cause, PluginError};
+use tokio::sync::{mpsc, oneshot};
+
+use super::counters::Counters;
+use super::instance::Instance;
+use super::life::State;
+use super::process::resident_bytes;
+use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
+
+/// What the plugin thread is asked to do with one plugin.
+pub(super) enum Command {
+    /// Somebody calls it while it is unloaded.
+    Wanted,
+    /// The operator's will; answered when it is done.
+    Change(Change, oneshot::Sender<Result<(), PluginError>>),
+    /// The server stops.
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// A plugin, under its name, for as long as the server runs.
+pub struct Plugin {
+    name: String,
+    counters: Counters,
+    commands: mpsc::UnboundedSender<Command>,
+    current: Mutex<Current>,
+    changed: Condvar,
+}
+
+/// What is true of the plugin now.
+pub(super) struct Current {
+    pub state: State,
+    pub instance: Option<Arc<Instance>>,
+    /// Why it does not run, in a sentence.
+    pub error: Option<PluginError>,
+    pub version: String,
+    pub provides: Vec<String>,
+    pub permissions: GrantedPermissions,
+    pub layers: Vec<String>,
+    pub grade: Option<String>,
+    pub grade_reasons: Vec<String>,
+}
+
+impl Default for Current {
+    fn default() -> Self {
+        Self {
+            state: State::Stopped,
+            instance: None,
+            error: None,
+            version: String::new(),
+            provides: Vec::new(),
+            permissions: GrantedPermissions::default(),
+            layers: Vec::new(),
+            grade: None,
+            grade_reasons: Vec::new(),
+        }
+    }
+}
+
+impl Plugin {
+    pub(super) fn new(name: &str, commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self {
+            name: name.to_owned(),
+            counters: Counters::default(),
+            commands,
+            current: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it costs.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        // Nothing panics while it holds the lock.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is true now, and tells everybody who waits for it.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Current)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn send(&self, command: Command) {
+        // The receiver lives until the server has stopped: nobody is left to care then.
+        let _ = self.commands.send(command);
+    }
+
+    /// The instance that runs now, if any.
+    #[must_use]
+    pub fn running(&self) -> Option<Arc<Instance>> {
+        self.lock().instance.clone().filter(|instance| instance.is_alive())
+    }
+
+    /// The instance to call: waits for one that is being started, until `deadline`.
+    ///
+    /// # Errors
+    /// Why there is none, and what to do.
+    pub fn instance(&self, deadline: Instant) -> Result<Arc<Instance>, PluginError> {
+        let mut current = self.lock();
+        let mut asked = false;
+        loop {
+            match &current.instance {
+                Some(instance) if instance.is_alive() => return Ok(Arc::clone(instance)),
+                _ => {}
+            }
+            if !current.state.may_become_ready() {
+                return Err(self.unavailable(&current));
+            }
+            if current.state == State::Unloaded && !asked {
+                asked = true;
+                self.send(Command::Wanted);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.unavailable(&current));
+            }
+            let nap = (deadline - now).min(Duration::from_millis(100));
+            (current, _) = self.changed.wait_timeout(current, nap).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn unavailable(&self, current: &Current) -> PluginError {
+        let name = &self.name;
+        let because = current.error.as_ref().map(|error| format!(" ({})", error.message())).unwrap_or_default();
+        let message = match current.state {
+            State::Stopped => format!("it is disabled; run `photondb plugin enable {name}`"),
+            State::Failed => {
+                format!("it failed too often and was given up{because}; mend it and run `photondb plugin enable {name}`")
+            }
+            State::Refused => {
+                format!("it can't run as it is{because}; mend it and run `photondb plugin reload {name}`")
+            }
+            State::Ready | State::Starting | State::BackingOff | State::Unloaded => {
+                format!("it is being restarted and was not ready in time{because}; try again")
+            }
+        };
+        PluginError::runtime(Cause::Unavailable, message).of(name)
+    }
+
+    /// All that an operator wants to know.
+    #[must_use]
+    pub fn status(&self) -> PluginStatus {
+        let totals = self.counters.totals();
+        let current = self.lock();
+        let pid = current.instance.as_ref().filter(|instance| instance.is_alive()).map(|instance| instance.pid());
+        PluginStatus {
+            name: self.name.clone(),
+            state: current.state.name().into(),
+            version: current.version.clone(),
+            pid,
+            provides: current.provides.clone(),
+            permissions: current.permissions.clone(),
+            layers: current.layers.clone(),
+            grade: current.grade.clone(),
+            grade_reasons: current.grade_reasons.clone(),
+            restarts: totals.restarts,
+            memory_bytes: pid.and_then(resident_bytes),
+            calls: totals.calls,
+            errors: totals.errors,
+            p50_ms: totals.p50_ms,
+            p99_ms: totals.p99_ms,
+            bytes_shared: totals.bytes_shared,
+            bytes_copied: totals.bytes_copied,
+            error: current.error.as_ref().map(ToString::to_string),
+        }
+    }
+}

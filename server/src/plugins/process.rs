@@ -1,0 +1,567 @@
+//! One running process of a plugin: spawned, confined, shaken hands with, watched.
+//!
+//! Everything here runs on the one plugin thread of the server: RPC objects belong to a thread, and the kernel ends a
+//! plugin when the thread that spawned it ends.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use photondb_ipc_schema::lane::Lane;
+use photondb_ipc_schema::layout::Layout;
+use photondb_ipc_schema::plugin_capnp::plugin;
+use photondb_ipc_schema::wake::Spin;
+use photondb_ipc_schema::{PROTOCOL_VERSION, control, region};
+use photondb_plugin_host::spawn::{Use, memfd};
+use photondb_plugin_host::{DeniedCalls, Descriptors};
+use photondb_plugin_sdk::calls::escape;
+use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
+use photondb_plugin_sdk::{Cause, PluginError};
+use photondb_sandbox_profiles::{Confinement, HostReply, Report, StartMessage};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+
+use super::discover::Package;
+use super::instance::{Instance, Job, Link};
+use super::journal::Journal;
+
+/// From the first byte of the host to the last answer of the handshake.
+const START_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a plugin has to show that it is alive, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_DEADLINE: Duration = Duration::from_secs(3);
+/// What a plugin may still take to answer a call whose deadline is over, and to leave when it is told to.
+const GRACE: Duration = Duration::from_secs(1);
+/// Calls in flight on a lane.
+const LANE_DEPTH: usize = 8;
+/// The payload of a call, in each direction.
+const LANE_BUFFER_BYTES: usize = 1 << 20;
+/// The longest line that is kept of what a plugin prints.
+const MAX_LINE: usize = 4096;
+/// Lines a second that are kept of what a plugin prints; the rest is counted.
+const MAX_LINES_PER_SECOND: u32 = 200;
+/// A report of a host is a few hundred bytes.
+const MAX_REPORT: usize = 64 << 10;
+
+/// Why a plugin did not start.
+#[derive(Clone, Debug)]
+pub struct StartError {
+    /// What to tell.
+    pub error: PluginError,
+    /// Whether another try could do better.
+    pub retry: bool,
+}
+
+fn failed(name: &str, message: impl Into<String>) -> StartError {
+    StartError { error: PluginError::init(message).of(name), retry: true }
+}
+
+fn refused(name: &str, message: impl Into<String>) -> StartError {
+    StartError { error: PluginError::init(message).of(name), retry: false }
+}
+
+/// Why a process is to be killed.
+#[derive(Clone, Debug)]
+pub enum Doom {
+    /// At once, for this reason.
+    Now(Cause, String),
+    /// A call's deadline is over: unless the plugin answers within the grace period.
+    Overrun,
+}
+
+/// A process that serves.
+pub struct Process {
+    instance: Arc<Instance>,
+    child: Child,
+    report: Report,
+    dooms: mpsc::UnboundedReceiver<Doom>,
+    doom_sender: mpsc::UnboundedSender<Doom>,
+    tasks: Vec<JoinHandle<()>>,
+    reason: RefCell<Option<(Cause, String)>>,
+}
+
+/// A child process that is killed and reaped on drop.
+struct Child {
+    pid: i32,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+impl Child {
+    fn new(pid: i32) -> io::Result<Self> {
+        let process = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        // Not reaped yet, so the number is still this process's.
+        let pidfd = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())?;
+        #[expect(deprecated, reason = "sound for an OwnedFd; its successor is an unsafe function")]
+        let pidfd = AsyncFd::new(pidfd)?;
+        Ok(Self { pid, pidfd })
+    }
+
+    fn kill(&self) {
+        // An error means that it is dead already.
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), rustix::process::Signal::KILL);
+    }
+
+    fn reap(&self) -> Option<WaitStatus> {
+        waitid(Id::PIDFd(self.pidfd.get_ref().as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)
+            .ok()
+            .filter(|status| *status != WaitStatus::StillAlive)
+    }
+
+    async fn exited(&self) -> WaitStatus {
+        loop {
+            if let Some(status) = self.reap() {
+                return status;
+            }
+            match self.pidfd.readable().await {
+                Ok(mut ready) => ready.clear_ready(),
+                Err(_) => return WaitStatus::Exited(Pid::from_raw(self.pid), -1),
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+        // SIGKILL takes effect at once or within a page fault; a process that is reaped already is an error.
+        let _ = waitid(Id::PIDFd(self.pidfd.get_ref().as_fd()), WaitPidFlag::WEXITED);
+    }
+}
+
+/// What a start needs beside the package.
+pub struct StartPlan<'a> {
+    /// `photondb-plugin-host`.
+    pub host: &'a Path,
+    /// How to confine.
+    pub confinement: Confinement,
+    /// Worker threads, each with a lane.
+    pub lanes: usize,
+    /// The number of this instance: unique in this server.
+    pub number: u64,
+    /// Where prints and denials go.
+    pub journal: &'a Arc<Journal>,
+}
+
+impl Process {
+    /// Spawns the plugin and waits until it has confined itself and said what it provides.
+    ///
+    /// # Errors
+    /// With the reason, and whether another try could help. Nothing is left of the process then.
+    pub async fn start(package: &Package, plan: StartPlan<'_>) -> Result<Self, StartError> {
+        let name = package.manifest.plugin.name.clone();
+        let name = name.as_str();
+        let io_failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| failed(name, format!("{what}: {error}"))
+        };
+        let layout = Layout::new(plan.lanes, LANE_DEPTH, LANE_BUFFER_BYTES)
+            .ok_or_else(|| refused(name, "no lanes with so many threads"))?;
+        let memory = "making its shared memory";
+        let (own, own_fd) = region::server_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
+        let (peer, peer_fd) = region::plugin_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
+        let excused = plan.confinement.excused.clone();
+        let start = StartMessage { name: name.into(), server_pid: std::process::id(), confinement: plan.confinement };
+        let start = serde_json::to_vec(&start).map_err(|error| failed(name, error.to_string()))?;
+        let start = memfd("start", &start, Use::Data).map_err(io_failed("making its start message"))?;
+        let sockets = "making its sockets";
+        let (control_socket, theirs) = StdUnixStream::pair().map_err(io_failed(sockets))?;
+        let (passing, their_passing) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|error| io_failed(sockets)(error.into()))?;
+        let pipes = || io::pipe().map_err(io_failed("making its pipes"));
+        let ((stdout, their_stdout), (stderr, their_stderr), (report, their_report)) = (pipes()?, pipes()?, pipes()?);
+        let descriptors = Descriptors {
+            stdout: their_stdout.as_fd(),
+            stderr: their_stderr.as_fd(),
+            control: theirs.as_fd(),
+            passing: their_passing.as_fd(),
+            server_region: own_fd.as_fd(),
+            plugin_region: peer_fd.as_fd(),
+            executable: package.executable.as_fd(),
+            start: start.as_fd(),
+            report: their_report.as_fd(),
+        };
+        let starting = format!("starting {}", plan.host.display());
+        let pid = photondb_plugin_host::spawn(plan.host, &descriptors).map_err(io_failed(&starting))?;
+        let child = Child::new(pid).map_err(io_failed("watching its process"))?;
+        drop((theirs, their_passing, their_stdout, their_stderr, their_report, own_fd, peer_fd));
+
+        let (doom_sender, dooms) = mpsc::unbounded_channel();
+        let mut tasks = Vec::new();
+        for (source, pipe) in [("stdout", stdout), ("stderr", stderr)] {
+            let reader = pipe::Receiver::from_owned_fd(pipe.into()).map_err(io_failed("reading what it prints"))?;
+            tasks.push(tokio::task::spawn_local(keep_lines(reader, name.into(), source, Arc::clone(plan.journal))));
+        }
+        let started = timeout(START_DEADLINE, async {
+            let report = read_report(report.into(), &child, name).await?;
+            if let Some(denied) = DeniedCalls::receive(passing.as_fd(), excused).map_err(io_failed("its listener"))? {
+                watch_denials(denied, name, &doom_sender, plan.journal);
+            }
+            let (client, system) = connect(control_socket).map_err(io_failed("its control socket"))?;
+            tasks.push(system);
+            let provides = tokio::select! {
+                provides = handshake(&client, package) => provides?,
+                status = child.exited() => return Err(failed(name, format!("it ended at once: {}", describe(status)))),
+            };
+            Ok((report, client, provides))
+        });
+        let (report, client, provides) = match started.await {
+            Ok(Ok(started)) => started,
+            Ok(Err(error)) => {
+                // A denied call explains an early end better than the end itself.
+                let mut dooms = dooms;
+                return Err(match dooms.try_recv() {
+                    Ok(Doom::Now(_, message)) => failed(name, message),
+                    _ => error,
+                });
+            }
+            Err(_) => {
+                let seconds = START_DEADLINE.as_secs();
+                return Err(failed(name, format!("no handshake within {seconds} s; the process was killed")));
+            }
+        };
+        let (jobs, job_queue) = mpsc::unbounded_channel();
+        let link = Rc::new(Link { client, passing });
+        tasks.push(tokio::task::spawn_local(run_jobs(Rc::clone(&link), job_queue)));
+        tasks.push(tokio::task::spawn_local(keep_pinging(link, doom_sender.clone())));
+        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
+        let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
+        Ok(Self { instance: Arc::new(instance), child, report, dooms, doom_sender, tasks, reason: RefCell::default() })
+    }
+
+    /// The part that the rest of the server uses.
+    #[must_use]
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// Which layers of the sandbox the host enforced.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Waits until the process has ended, killing it when it has to be. Its calls in flight are answered before this
+    /// returns. Cancel-safe.
+    pub async fn ended(&mut self) -> PluginError {
+        let status = loop {
+            tokio::select! {
+                status = self.child.exited() => break status,
+                Some(doom) = self.dooms.recv() => match doom {
+                    Doom::Now(cause, message) => {
+                        self.reason.borrow_mut().get_or_insert((cause, message));
+                        self.child.kill();
+                    }
+                    Doom::Overrun => self.judge_overrun(),
+                },
+            }
+        };
+        // A denied call may be reported and the process ended at the same time.
+        while let Ok(doom) = self.dooms.try_recv() {
+            if let Doom::Now(cause, message) = doom {
+                self.reason.borrow_mut().get_or_insert((cause, message));
+            }
+        }
+        let (cause, message) =
+            self.reason.borrow_mut().take().unwrap_or_else(|| (Cause::Crashed, format!("it ended: {}", describe(status))));
+        self.instance.end(cause, &message)
+    }
+
+    fn judge_overrun(&self) {
+        let (instance, doom) = (Arc::clone(&self.instance), self.doom_sender.clone());
+        tokio::task::spawn_local(async move {
+            sleep(GRACE).await;
+            if instance.is_overdue() {
+                let message = "it did not answer a call within its deadline, nor within the grace period after it";
+                let _ = doom.send(Doom::Now(Cause::Deadline, message.into()));
+            }
+        });
+    }
+
+    /// Lets the calls in flight end, then the process.
+    pub async fn stop(mut self, drain: Duration) {
+        let drained = async {
+            while self.instance.in_flight() > 0 {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let _ = timeout(drain, drained).await;
+        // Closes the control socket, upon which the plugin exits.
+        self.tasks.drain(..).for_each(|task| task.abort());
+        self.instance.close();
+        let _ = timeout(GRACE, self.child.exited()).await;
+        self.instance.end(Cause::Unavailable, "it was stopped");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        self.instance.end(Cause::Unavailable, "it was stopped");
+    }
+}
+
+/// What the host says before it becomes the plugin.
+async fn read_report(pipe: OwnedFd, child: &Child, name: &str) -> Result<Report, StartError> {
+    let mut text = Vec::new();
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe)
+        .map_err(|error| failed(name, format!("reading the host's report: {error}")))?
+        .take(MAX_REPORT as u64);
+    pipe.read_to_end(&mut text)
+        .await
+        .map_err(|error| failed(name, format!("reading the host's report: {error}")))?;
+    match photondb_plugin_host::read_reply(text.as_slice()) {
+        Ok(HostReply::Report(report)) => Ok(report),
+        // The sandbox, or the executable, is not as it must be: the same will happen again.
+        Ok(HostReply::Error(reason)) => Err(refused(name, reason)),
+        Err(_) => {
+            let ended = describe(child.exited().await);
+            Err(failed(name, format!("the plugin host ended without a report: {ended}")))
+        }
+    }
+}
+
+fn connect(socket: StdUnixStream) -> io::Result<(plugin::Client, JoinHandle<()>)> {
+    socket.set_nonblocking(true)?;
+    let (reader, writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
+    let (system, client) = control::server(reader.compat(), writer.compat_write());
+    // An error ends the connection; the process's end, or its silence, is noticed elsewhere.
+    let task = tokio::task::spawn_local(async move { drop(system.await) });
+    Ok((client, task))
+}
+
+/// What a plugin registered: checked against its manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provided {
+    /// Query functions; the position is the number on a lane.
+    pub functions: Vec<FunctionSignature>,
+    /// Kinds of vector index.
+    pub vector_indexes: Vec<String>,
+}
+
+async fn handshake(client: &plugin::Client, package: &Package) -> Result<Provided, StartError> {
+    let (identity, declared) = (&package.manifest.plugin, &package.manifest.provides);
+    let name = identity.name.as_str();
+    let mut request = client.handshake_request();
+    request.get().set_protocol(PROTOCOL_VERSION);
+    let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", escape(&error.to_string())));
+    let response = request.send().promise.await.map_err(wire)?;
+    let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {
+        text.and_then(|text| Ok(text.to_string()?)).map_err(wire)
+    };
+    let info = response.get().and_then(|results| results.get_info()).map_err(wire)?;
+    if info.get_protocol() != PROTOCOL_VERSION {
+        let message = format!(
+            "it speaks protocol {}, this server {PROTOCOL_VERSION}; build it with a matching SDK",
+            info.get_protocol()
+        );
+        return Err(refused(name, message));
+    }
+    for (key, said, wanted) in
+        [("name", text(info.get_name())?, name), ("version", text(info.get_version())?, &identity.version.to_string())]
+    {
+        if said != wanted {
+            let said = escape(&said);
+            return Err(refused(name, format!("it says that its {key} is `{said}`; its manifest says `{wanted}`")));
+        }
+    }
+    let mut provided = Provided::default();
+    for function in info.get_functions().map_err(wire)? {
+        provided.functions.push(FunctionSignature {
+            name: text(function.get_name())?,
+            min_args: function.get_min_args(),
+            max_args: function.get_max_args(),
+            purity: if function.get_pure() { Purity::Pure } else { Purity::Volatile },
+        });
+    }
+    for kind in info.get_vector_indexes().map_err(wire)? {
+        provided.vector_indexes.push(text(kind)?);
+    }
+    let functions: Vec<&String> = provided.functions.iter().map(|function| &function.name).collect();
+    let indexes: Vec<&String> = provided.vector_indexes.iter().collect();
+    for (what, registered, declared) in
+        [("function", functions, &declared.functions), ("vector index", indexes, &declared.vector_indexes)]
+    {
+        if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
+            let message = format!("it registered the {what} `{}`, which its manifest does not declare", escape(extra));
+            let error = PluginError::CapabilityConflict { plugin: name.into(), message };
+            return Err(StartError { error, retry: false });
+        }
+        if let Some(missing) = declared.iter().find(|name| !registered.contains(name)) {
+            return Err(refused(name, format!("its manifest declares the {what} `{missing}`, which it did not register")));
+        }
+    }
+    Ok(provided)
+}
+
+async fn run_jobs(link: Rc<Link>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        job(Rc::clone(&link)).await;
+    }
+}
+
+async fn keep_pinging(link: Rc<Link>, doom: mpsc::UnboundedSender<Doom>) {
+    loop {
+        sleep(PING_EVERY).await;
+        let ping = link.client.ping_request().send().promise;
+        if timeout(PING_DEADLINE, ping).await.is_err() {
+            let seconds = PING_DEADLINE.as_secs();
+            let message = format!("it did not answer a ping within {seconds} s");
+            let _ = doom.send(Doom::Now(Cause::Deadline, message));
+            return;
+        }
+    }
+}
+
+/// Reports the first system call that the kernel stopped; the process is killed for it. The thread ends with the
+/// process.
+fn watch_denials(
+    denied: DeniedCalls,
+    name: &str,
+    doom: &mpsc::UnboundedSender<Doom>,
+    journal: &Arc<Journal>,
+) {
+    let (plugin, doom, journal) = (name.to_owned(), doom.clone(), Arc::clone(journal));
+    let watch = move || {
+        loop {
+            match denied.wait(Duration::from_secs(3600)) {
+                Ok(None) => {}
+                Ok(Some(call)) => {
+                    let message = format!(
+                        "it tried the system call {call}, which its sandbox forbids, and was stopped; a plugin that \
+                         needs more must declare a permission or another profile, and be granted it"
+                    );
+                    journal.event(&plugin, "denied", message.clone());
+                    let _ = doom.send(Doom::Now(Cause::Denied, message));
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("denied-calls".into()).spawn(watch) {
+        tracing::warn!(plugin = name, "denied system calls will not be named: {error}");
+    }
+}
+
+async fn keep_lines(mut reader: impl AsyncRead + Unpin, plugin: String, source: &'static str, journal: Arc<Journal>) {
+    let mut lines = Lines::default();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = reader.read(&mut chunk).await {
+        lines.push(&chunk[..count], tokio::time::Instant::now().into_std(), |line| journal.line(&plugin, source, line));
+    }
+    lines.finish(|line| journal.line(&plugin, source, line));
+}
+
+/// Cuts what a plugin prints into lines: bounded in length and in number.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+    second: Option<std::time::Instant>,
+    kept: u32,
+    dropped: u64,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], now: std::time::Instant, mut keep: impl FnMut(&str)) {
+        if self.second.is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1)) {
+            self.second = Some(now);
+            self.kept = 0;
+            if self.dropped > 0 {
+                keep(&format!("({} lines dropped: more than {MAX_LINES_PER_SECOND} a second)", self.dropped));
+                self.dropped = 0;
+            }
+        }
+        for &byte in bytes {
+            if byte != b'\n' && self.partial.len() < MAX_LINE {
+                self.partial.push(byte);
+                continue;
+            }
+            self.line(&mut keep);
+            if byte != b'\n' {
+                self.partial.push(byte);
+            }
+        }
+    }
+
+    fn line(&mut self, keep: &mut impl FnMut(&str)) {
+        if self.kept < MAX_LINES_PER_SECOND {
+            self.kept += 1;
+            keep(&String::from_utf8_lossy(&self.partial));
+        } else {
+            self.dropped += 1;
+        }
+        self.partial.clear();
+    }
+
+    fn finish(mut self, mut keep: impl FnMut(&str)) {
+        if !self.partial.is_empty() {
+            self.line(&mut keep);
+        }
+    }
+}
+
+/// How a process ended, in words.
+fn describe(status: WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, 0) => "exit status 0".into(),
+        WaitStatus::Exited(_, code) => format!("exit status {code}"),
+        WaitStatus::Signaled(_, signal, _) => match signal {
+            Signal::SIGKILL => "killed by SIGKILL (by the operator, or by the kernel for want of memory)".into(),
+            Signal::SIGSEGV => "killed by SIGSEGV: it touched memory that it must not touch".into(),
+            Signal::SIGSYS => "killed by SIGSYS: it tried a system call that its sandbox forbids".into(),
+            Signal::SIGABRT => "killed by SIGABRT: it gave up by itself, out of memory perhaps; see its logs".into(),
+            signal => format!("killed by {signal}"),
+        },
+        _ => "it is gone".into(),
+    }
+}
+
+/// Resident memory of a process, from the kernel.
+#[must_use]
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let statm = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/statm"))).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_cut_and_counted() {
+        let (mut lines, mut kept) = (Lines::default(), Vec::new());
+        let start = Instant::now();
+        lines.push(&b"x\n".repeat(1000), start, |line| kept.push(line.to_owned()));
+        assert_eq!(kept.len(), MAX_LINES_PER_SECOND as usize);
+        kept.clear();
+        lines.push(b"y\n", start + Duration::from_secs(1), |line| kept.push(line.to_owned()));
+        assert_eq!(kept, ["(800 lines dropped: more than 200 a second)", "y"]);
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let (mut lines, mut kept) = (Lines::default(), Vec::new());
+        lines.push(&[b'x'; MAX_LINE * 2 + 1], Instant::now(), |line| kept.push(line.len()));
+        lines.finish(|line| kept.push(line.len()));
+        assert_eq!(kept, [MAX_LINE, MAX_LINE, 1]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Which plugin provides what. One name belongs to one plugin: the first that registered it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use photondb_plugin_sdk::{Cause, PluginError};
+
+use super::call::Function;
+use super::plugin::Plugin;
+use super::process::Provided;
+
+/// The names that queries use. Lookups don't wait for changes longer than for a map operation.
+#[derive(Default)]
+pub struct Registry {
+    names: RwLock<Names>,
+}
+
+#[derive(Default)]
+struct Names {
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    functions: BTreeMap<String, Function>,
+    vector_indexes: BTreeMap<String, Arc<Plugin>>,
+}
+
+impl Registry {
+    /// Makes a plugin known; its functions come with [`provide`](Self::provide). `false`: the name is taken.
+    pub(super) fn add(&self, plugin: &Arc<Plugin>) -> bool {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.plugins.contains_key(plugin.name()) {
+            return false;
+        }
+        names.plugins.insert(plugin.name().into(), Arc::clone(plugin));
+        true
+    }
+
+    /// The plugin of that name.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).plugins.get(name).cloned()
+    }
+
+    /// Every plugin, by name.
+    #[must_use]
+    pub fn plugins(&self) -> Vec<Arc<Plugin>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).plugins.values().cloned().collect()
+    }
+
+    /// Replaces everything that `plugin` provides, all at once.
+    ///
+    /// # Errors
+    /// [`PluginError::CapabilityConflict`] where another plugin has one of the names; then nothing changes.
+    pub(super) fn provide(&self, plugin: &Arc<Plugin>, provided: &Provided) -> Result<(), PluginError> {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let conflict = |what: &str, name: &str, owner: &str| PluginError::CapabilityConflict {
+            plugin: plugin.name().into(),
+            message: format!(
+                "the {what} `{name}` is provided by plugin `{owner}` already; disable one of the two, or rename it"
+            ),
+        };
+        for function in &provided.functions {
+            if let Some(taken) = names.functions.get(&function.name)
+                && taken.plugin() != plugin.name()
+            {
+                return Err(conflict("function", &function.name, taken.plugin()));
+            }
+        }
+        for kind in &provided.vector_indexes {
+            if let Some(taken) = names.vector_indexes.get(kind)
+                && taken.name() != plugin.name()
+            {
+                return Err(conflict("vector index type", kind, taken.name()));
+            }
+        }
+        names.functions.retain(|_, function| function.plugin() != plugin.name());
+        names.vector_indexes.retain(|_, owner| owner.name() != plugin.name());
+        for signature in &provided.functions {
+            let function = Function::new(Arc::clone(plugin), signature.clone());
+            names.functions.insert(signature.name.clone(), function);
+        }
+        for kind in &provided.vector_indexes {
+            names.vector_indexes.insert(kind.clone(), Arc::clone(plugin));
+        }
+        Ok(())
+    }
+
+    /// The query function of that name.
+    ///
+    /// # Errors
+    /// When no plugin provides it.
+    pub fn function(&self, name: &str) -> Result<Function, PluginError> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        names.functions.get(name).cloned().ok_or_else(|| nothing("function", name, names.functions.keys()))
+    }
+
+    /// The plugin that provides the vector index type of that name.
+    ///
+    /// # Errors
+    /// When no plugin provides it.
+    pub fn vector_index(&self, kind: &str) -> Result<Arc<Plugin>, PluginError> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let found = names.vector_indexes.get(kind).cloned();
+        found.ok_or_else(|| nothing("vector index type", kind, names.vector_indexes.keys()))
+    }
+}
+
+fn nothing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> PluginError {
+    let known = known.map(String::as_str).collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none is provided now".into() } else { format!("there are: {known}") };
+    PluginError::runtime(Cause::Argument, format!("no running plugin provides this {what}; {known}")).of(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use photondb_plugin_sdk::kinds::function::FunctionSignature;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn plugin(name: &str) -> Arc<Plugin> {
+        Arc::new(Plugin::new(name, mpsc::unbounded_channel().0))
+    }
+
+    fn functions(names: &[&str]) -> Provided {
+        let functions = names.iter().map(|name| FunctionSignature::pure(*name, 1, 1)).collect();
+        Provided { functions, vector_indexes: Vec::new() }
+    }
+
+    #[test]
+    fn the_first_keeps_its_names_and_the_second_registers_nothing() {
+        let registry = Registry::default();
+        let (first, second) = (plugin("first"), plugin("second"));
+        assert!(registry.add(&first) && registry.add(&second) && !registry.add(&plugin("first")));
+        registry.provide(&first, &functions(&["a", "b"])).expect("free");
+        let error = registry.provide(&second, &functions(&["c", "b"])).expect_err("taken").to_string();
+        assert!(error.contains("`b`") && error.contains("`first`") && error.contains("`second`"), "{error}");
+        assert!(registry.function("c").is_err());
+        registry.provide(&first, &functions(&["a"])).expect("own names");
+        registry.provide(&second, &functions(&["c", "b"])).expect("free now");
+        assert_eq!(registry.function("b").expect("there").plugin(), "second");
+    }
+}

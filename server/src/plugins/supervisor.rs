@@ -1,0 +1,374 @@
+//! Keeps one plugin alive: acts on what [`life`](super::life) decides.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use photondb_plugin_sdk::PluginError;
+use photondb_sandbox_profiles::{Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::discover::{self, Found, Package};
+use super::grant::grant;
+use super::journal::Journal;
+use super::life::{Action, Event, Life, State};
+use super::plugin::{Command, Current, Plugin};
+use super::process::{Process, StartError, StartPlan};
+use super::registry::Registry;
+use crate::admin::status::{Change, GrantedPermissions};
+use crate::config::{PluginsConfig, RequiredLayer, SandboxConfig};
+
+/// How long a plugin that is being stopped may work on the calls that it has.
+const DRAIN: Duration = Duration::from_secs(5);
+/// As root, every instance runs as a user of its own, from this range, which no distribution assigns.
+const FIRST_UID: u32 = 1_800_000_000;
+const UIDS: u64 = 65_536;
+
+/// What all supervisors share.
+pub(super) struct Environment {
+    pub host: PathBuf,
+    pub plugins: PluginsConfig,
+    pub sandbox: SandboxConfig,
+    pub profiles: Profiles,
+    pub kernel: KernelFeatures,
+    pub journal: Arc<Journal>,
+    pub registry: Arc<Registry>,
+    pub instances: Cell<u64>,
+}
+
+/// One plugin's supervisor. Lives on the plugin thread.
+pub(super) struct Supervisor {
+    environment: Rc<Environment>,
+    plugin: Arc<Plugin>,
+    directory: PathBuf,
+    /// What was last read from the directory.
+    package: Result<Package, PluginError>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    life: Life,
+    process: Option<Process>,
+    pause_over: Option<Instant>,
+    has_died: bool,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        environment: Rc<Environment>,
+        plugin: Arc<Plugin>,
+        directory: PathBuf,
+        package: Result<Package, PluginError>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        Self {
+            environment,
+            plugin,
+            directory,
+            package,
+            commands,
+            life: Life::new(),
+            process: None,
+            pause_over: None,
+            has_died: false,
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.plugin.name()
+    }
+
+    /// Runs until the server stops. `settled` hears when the first start has succeeded or failed.
+    pub(super) async fn run(mut self, settled: oneshot::Sender<()>) {
+        self.describe();
+        if self.environment.plugins.is_enabled(self.plugin.name()) {
+            self.apply(Event::Enabled).await;
+        }
+        drop(settled);
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    None => return,
+                    Some(Command::Wanted) => self.apply(Event::Wanted).await,
+                    Some(Command::Change(change, done)) => {
+                        // The one who asked may have gone.
+                        let _ = done.send(self.change(change).await);
+                    }
+                    Some(Command::Shutdown(done)) => {
+                        if let Some(process) = self.process.take() {
+                            process.stop(DRAIN).await;
+                        }
+                        let _ = done.send(());
+                        return;
+                    }
+                },
+                error = ended(&mut self.process) => self.died(error).await,
+                () = pause(self.pause_over) => {
+                    self.pause_over = None;
+                    self.apply(Event::PauseOver).await;
+                }
+            }
+        }
+    }
+
+    async fn change(&mut self, change: Change) -> Result<(), PluginError> {
+        match change {
+            Change::Disable => {
+                self.apply(Event::Disabled).await;
+                return Ok(());
+            }
+            Change::Unload => {
+                self.apply(Event::Unloaded).await;
+                return Ok(());
+            }
+            Change::Enable if self.life.state() == State::Ready => return Ok(()),
+            Change::Reload if self.life.state() == State::Ready => return self.reload().await,
+            Change::Enable | Change::Reload => {}
+        }
+        self.package = Ok(reread(&self.directory, self.name())?);
+        self.describe();
+        self.pause_over = None;
+        self.apply(Event::Enabled).await;
+        let mut failure = None;
+        self.plugin.update(|current| failure = current.error.clone());
+        match self.life.state() {
+            State::Ready => Ok(()),
+            _ => Err(failure.unwrap_or_else(|| PluginError::init("it did not start; see its events").of(self.name()))),
+        }
+    }
+
+    /// Lets an event happen, and does what follows from it.
+    async fn apply(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let (life, action) = self.life.clone().after(event, Instant::now().into_std());
+            self.life = life;
+            let state = self.life.state();
+            self.plugin.update(|current| current.state = state);
+            match action {
+                Action::None => {}
+                Action::Pause(pause) => self.pause_over = Some(Instant::now() + pause),
+                Action::Start => next = Some(self.start().await),
+                Action::Stop => self.stop().await,
+            }
+        }
+        if self.life.state() == State::Failed {
+            self.environment.journal.event(
+                self.name(),
+                "failed",
+                format!("given up after too many failures; mend it and run `photondb plugin enable {}`", self.name()),
+            );
+        }
+    }
+
+    async fn start(&mut self) -> Event {
+        let started = match &self.package {
+            Ok(package) => self.spawn(package).await,
+            Err(error) => Err(StartError { error: error.clone(), retry: false }),
+        };
+        match started {
+            Ok(process) => {
+                if self.has_died {
+                    self.has_died = false;
+                    self.plugin.counters().restarted();
+                }
+                self.adopt(process, "started");
+                Event::Started
+            }
+            Err(StartError { error, retry }) => {
+                let kind = match (&error, retry) {
+                    (PluginError::CapabilityConflict { .. }, _) => "conflict",
+                    (_, true) => "start failed",
+                    (_, false) => "refused",
+                };
+                self.environment.journal.event(self.name(), kind, error.message());
+                self.plugin.update(|current| current.error = Some(error));
+                if retry { Event::StartFailed } else { Event::StartRefused }
+            }
+        }
+    }
+
+    /// Starts a process of `package` and registers what it provides.
+    async fn spawn(&self, package: &Package) -> Result<Process, StartError> {
+        let environment = &self.environment;
+        let refused = |message: String| StartError { error: PluginError::init(message).of(self.name()), retry: false };
+        if environment.plugins.require_signatures {
+            return Err(refused(
+                "its signature can't be checked: this server verifies none yet; set `require_signatures = false` in \
+                 [plugins] to run it unsigned"
+                    .into(),
+            ));
+        }
+        let permissions = self.permissions(package);
+        let confinement = self.confinement(package, &permissions).map_err(|error| refused(error.to_string()))?;
+        let number = environment.instances.get() + 1;
+        environment.instances.set(number);
+        let confinement = match nix::unistd::geteuid().is_root() {
+            true => {
+                let uid = FIRST_UID + (number % UIDS) as u32;
+                confinement.run_as(uid, uid)
+            }
+            false => confinement,
+        };
+        let plan = StartPlan {
+            host: &environment.host,
+            confinement,
+            lanes: permissions.threads as usize,
+            number,
+            journal: &environment.journal,
+        };
+        let process = Process::start(package, plan).await?;
+        environment
+            .registry
+            .provide(&self.plugin, process.instance().provides())
+            .map_err(|error| StartError { error, retry: false })?;
+        Ok(process)
+    }
+
+    fn permissions(&self, package: &Package) -> Permissions {
+        grant(&package.manifest.permissions, self.environment.plugins.grants.get(self.plugin.name()))
+    }
+
+    fn confinement(&self, package: &Package, permissions: &Permissions) -> Result<Confinement, ProfileError> {
+        let environment = &self.environment;
+        let layers = |layers: &[RequiredLayer]| layers.iter().map(|layer| layer_of(*layer)).collect::<Vec<_>>();
+        let accepted = environment.sandbox.accept_degraded.get(self.plugin.name()).map(|accepted| layers(accepted));
+        let required: Vec<Layer> = layers(&environment.sandbox.require)
+            .into_iter()
+            .filter(|layer| accepted.as_ref().is_none_or(|accepted| !accepted.contains(layer)))
+            .collect();
+        environment
+            .profiles
+            .resolve(&package.manifest.permissions.profile, permissions)?
+            .require(&required)
+            .accept_degraded(&accepted.unwrap_or_default())?
+            .compile(&environment.kernel)
+    }
+
+    /// Makes a process the one that is called.
+    fn adopt(&mut self, process: Process, event: &str) {
+        let grade = process.report().grade();
+        let instance = Arc::clone(process.instance());
+        self.describe();
+        let mut version = String::new();
+        self.plugin.update(|current| {
+            version.clone_from(&current.version);
+            let provided = instance.provides();
+            let functions = provided.functions.iter().map(|function| format!("function {}", function.name));
+            let indexes = provided.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
+            current.provides = functions.chain(indexes).collect();
+            current.layers = process.report().enforced.iter().map(|report| report.layer.to_string()).collect();
+            current.grade = Some(grade.to_string());
+            current.grade_reasons.clone_from(&grade.reasons);
+            current.error = None;
+            current.instance = Some(Arc::clone(&instance));
+        });
+        self.process = Some(process);
+        let message = format!("version {version}, pid {}, grade {grade}", instance.pid());
+        self.environment.journal.event(self.name(), event, message);
+    }
+
+    /// Shows what the package says.
+    fn describe(&self) {
+        let Ok(package) = &self.package else { return };
+        let permissions = self.permissions(package);
+        let profile = package.manifest.permissions.profile.clone();
+        self.plugin.update(|current: &mut Current| {
+            current.version = package.manifest.plugin.version.to_string();
+            current.permissions = GrantedPermissions {
+                profile,
+                memory_bytes: permissions.memory_bytes,
+                threads: permissions.threads,
+            };
+        });
+    }
+
+    async fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.plugin.update(|current| current.instance = None);
+            process.stop(DRAIN).await;
+            self.environment.journal.event(self.plugin.name(), "stopped", "as the operator asked");
+        }
+    }
+
+    async fn died(&mut self, error: PluginError) {
+        self.process = None;
+        self.has_died = true;
+        self.environment.journal.event(self.name(), "crashed", error.message());
+        self.plugin.update(|current| {
+            current.instance = None;
+            current.error = Some(error);
+        });
+        self.apply(Event::Died).await;
+    }
+
+    /// Starts the version on disk beside the running one, swaps, and drains the old one. No query fails because of it.
+    async fn reload(&mut self) -> Result<(), PluginError> {
+        let package = reread(&self.directory, self.name())?;
+        let mut old = self.process.take();
+        let started = {
+            let starting = self.spawn(&package);
+            tokio::pin!(starting);
+            loop {
+                tokio::select! {
+                    started = &mut starting => break started,
+                    _ = ended(&mut old) => old = None,
+                }
+            }
+        };
+        match started {
+            Ok(process) => {
+                self.package = Ok(package);
+                self.adopt(process, "reloaded");
+                if let Some(old) = old {
+                    old.stop(DRAIN).await;
+                }
+                Ok(())
+            }
+            Err(StartError { error, .. }) => {
+                let message = format!("the running version stays: {}", error.message());
+                self.environment.journal.event(self.name(), "reload failed", message);
+                match old {
+                    Some(process) => self.process = Some(process),
+                    None => self.died(error.clone()).await,
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The package of the plugin `name` as it lies in its directory now.
+fn reread(directory: &Path, name: &str) -> Result<Package, PluginError> {
+    let failed = |message: String| Err(PluginError::init(message).of(name));
+    let place = directory.display();
+    match discover::load(directory) {
+        Found::Package(found) if found.manifest.plugin.name == name => Ok(found),
+        Found::Package(found) => failed(format!("{place} holds the plugin `{}` now", found.manifest.plugin.name)),
+        Found::Broken { reason, .. } => failed(reason),
+        Found::Ignored { reason, .. } => failed(format!("{place}: {reason}")),
+    }
+}
+
+async fn ended(process: &mut Option<Process>) -> PluginError {
+    match process {
+        Some(process) => process.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn layer_of(layer: RequiredLayer) -> Layer {
+    match layer {
+        RequiredLayer::Landlock => Layer::Landlock,
+        RequiredLayer::UserNamespace => Layer::UserNamespace,
+        RequiredLayer::Cgroup => Layer::Cgroup,
+        RequiredLayer::Uid => Layer::Uid,
+    }
+}

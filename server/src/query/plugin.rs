@@ -1,0 +1,140 @@
+//! Calling plugins' functions from queries.
+//!
+//! The rest of the server implements the two traits; this module turns rows of arguments into batches and errors into
+//! those of ReQL.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
+use photondb_plugin_sdk::{Cause, Datum, PluginError};
+
+use super::error::{ReqlError, Result};
+use super::eval::Context;
+use super::pseudo::{self, Limits, Obstacle};
+
+/// How long one call of a plugin's function may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Finds plugins' functions by name.
+pub trait PluginFunctions: Send + Sync {
+    /// The function that queries call `plugin.NAME`.
+    ///
+    /// # Errors
+    /// When no plugin provides it, or the one that does is not running.
+    fn get(&self, name: &str) -> std::result::Result<Arc<dyn PluginFunction>, PluginError>;
+}
+
+/// A plugin's function.
+pub trait PluginFunction: Send + Sync {
+    /// Number of arguments and purity.
+    fn signature(&self) -> &FunctionSignature;
+
+    /// Computes `rows` rows; `args[i][row]` is argument `i`. Blocks until all are there.
+    ///
+    /// # Errors
+    /// One for the whole batch.
+    fn invoke_batch(
+        &self,
+        args: &[Vec<Datum>],
+        rows: usize,
+        deadline: Instant,
+    ) -> std::result::Result<Vec<Datum>, PluginError>;
+}
+
+/// The functions of a server without plugins.
+pub struct NoPlugins;
+
+impl PluginFunctions for NoPlugins {
+    fn get(&self, name: &str) -> std::result::Result<Arc<dyn PluginFunction>, PluginError> {
+        let message = format!("no plugin provides a function of this name; `plugin.{name}` can't be called");
+        Err(PluginError::runtime(Cause::Unavailable, message).of(name))
+    }
+}
+
+/// A plugin's function, found and ready to be called.
+pub struct PluginCall {
+    name: Arc<str>,
+    function: Arc<dyn PluginFunction>,
+}
+
+impl PluginCall {
+    /// Finds the function.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(ctx: &Context, name: &str) -> Result<Self> {
+        let function = ctx.shared.plugins.get(name)?;
+        Ok(Self { name: name.into(), function })
+    }
+
+    /// The name behind `plugin.`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether equal arguments always give equal results.
+    #[must_use]
+    pub fn is_pure(&self) -> bool {
+        self.function.signature().purity == Purity::Pure
+    }
+
+    /// Calls the function for one row.
+    ///
+    /// # Errors
+    /// When the arguments are not what the function takes, or the call fails.
+    pub fn invoke_one(&self, ctx: &Context, args: Vec<Datum>) -> Result<Datum> {
+        let mut results = self.invoke(ctx, args.into_iter().map(|arg| vec![arg]).collect(), 1)?;
+        results.pop().ok_or_else(|| ReqlError::internal("A plugin's result was lost."))
+    }
+
+    /// Calls the function for many rows at once; `args[i][row]` is argument `i`.
+    ///
+    /// # Errors
+    /// One for the whole batch.
+    pub fn invoke(&self, ctx: &Context, args: Vec<Vec<Datum>>, rows: usize) -> Result<Vec<Datum>> {
+        ctx.check_running()?;
+        self.check(&args)?;
+        let started = ctx.profile.enter();
+        let results = self.function.invoke_batch(&args, rows, Instant::now() + DEADLINE);
+        ctx.profile.leave(started, || format!("Calling plugin.{} for {rows} rows.", self.name));
+        let results = results?;
+        if results.len() != rows {
+            return Err(ReqlError::failed(format!(
+                "plugin.{} answered {} rows to a batch of {rows}; its author has to mend that.",
+                self.name,
+                results.len()
+            )));
+        }
+        Ok(results)
+    }
+
+    fn check(&self, args: &[Vec<Datum>]) -> Result<()> {
+        let signature = self.function.signature();
+        let (least, most) = (usize::from(signature.min_args), usize::from(signature.max_args));
+        if args.len() < least || (args.len() > most && signature.max_args != u16::MAX) {
+            let expected = match (least, signature.max_args) {
+                (least, u16::MAX) => format!("{least} or more"),
+                (least, most) if usize::from(most) == least => least.to_string(),
+                (least, most) => format!("between {least} and {most}"),
+            };
+            let plural = if expected == "1" { "" } else { "s" };
+            return Err(ReqlError::logic(format!(
+                "plugin.{} expects {expected} argument{plural} but found {}.",
+                self.name,
+                args.len()
+            )));
+        }
+        let limits = Limits { depth: pseudo::MAX_DEPTH, array: usize::MAX, bytes: usize::MAX };
+        let obstacle = args.iter().flatten().find_map(|arg| pseudo::obstacle(arg, &limits));
+        match obstacle {
+            None => Ok(()),
+            Some(Obstacle::Depth) => Err(pseudo::too_deep()),
+            Some(_) => Err(ReqlError::logic(format!(
+                "`r.minval`, `r.maxval` and `r.literal` can't be passed to plugin.{}.",
+                self.name
+            ))),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Aggregations: COUNT, SUM, AVG, MIN, MAX, REDUCE.
+
+use std::sync::Arc;
+
+use photondb_plugin_sdk::Datum;
+
+use super::Op;
+use super::sequence::{accepts, advance, predicate};
+use crate::query::bulk::Calls;
+use crate::query::error::{ErrorKind, ReqlError, Result};
+use crate::query::eval::{Call, framed, number};
+use crate::query::function::{Function, Prepared};
+use crate::query::order::compare;
+use crate::query::stream::{Fused, Stream};
+use crate::query::tables::Order;
+use crate::query::value::{Shortcut, Value};
+
+/// The terms of this family.
+pub const OPS: &[Op] = &[
+    Op::new(43, "count", 1, 2, count).with(Op::STREAM_FUNCTION),
+    Op::new(145, "sum", 1, 2, sum).with(Op::STREAM_FUNCTION),
+    Op::new(146, "avg", 1, 2, avg).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS),
+    Op::new(147, "min", 1, 2, min).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS).options(&["index"]),
+    Op::new(148, "max", 1, 2, max).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS).options(&["index"]),
+    Op::new(37, "reduce", 2, 2, reduce).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS),
+];
+
+fn count(call: &Call<'_>) -> Result<Value> {
+    let source = match call.arg(0)? {
+        Value::Single(single) => Value::Datum(single.read()?),
+        source => source,
+    };
+    if call.count() == 1 {
+        let length = match &source {
+            Value::Datum(Datum::String(text)) => Some(text.chars().count()),
+            Value::Datum(Datum::Binary(bytes)) => Some(bytes.len()),
+            Value::Datum(Datum::Array(elements)) => Some(elements.len()),
+            Value::Datum(Datum::Object(object)) => Some(object.len()),
+            _ => None,
+        };
+        if let Some(length) = length {
+            return Ok((length as f64).into());
+        }
+    }
+    let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
+    let function = if call.count() > 1 { Some(predicate(call, 1)?) } else { None };
+    let rows = Fused::new(stream.into_all_rows()?);
+    let mut count = 0_u64;
+    match function {
+        None => {
+            for row in rows {
+                row?;
+                count += 1;
+            }
+        }
+        Some(function) => {
+            for prepared in Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), call.ctx().clone()) {
+                count += u64::from(accepts(&function, call.ctx(), prepared?).map_err(|error| error.at(1))?);
+            }
+        }
+    }
+    Ok(Datum::from(count).into())
+}
+
+/// The elements, each with the value that the aggregation is about; those without one are left out.
+fn keyed(call: &Call<'_>, stream: Stream) -> Result<impl Iterator<Item = Result<(Datum, Datum)>>> {
+    let function = if call.count() > 1 { Some(call.function(1, Shortcut::Field)?) } else { None };
+    let rows = Fused::new(stream.into_all_rows()?).map(|row| row.map(|row| vec![row]));
+    let ctx = call.ctx().clone();
+    let itself = Arc::new(Function::Constant(Datum::Null));
+    let calls = Calls::new(rows, function.clone().unwrap_or(itself), ctx.clone());
+    Ok(calls.filter_map(move |prepared| {
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Some(Err(error)),
+        };
+        let row = prepared.args.first().cloned().unwrap_or_default();
+        let Some(function) = &function else { return Some(Ok((row.clone(), row))) };
+        match value_of(function, &ctx, prepared) {
+            Ok(Some(value)) => Some(Ok((row, value))),
+            Ok(None) => None,
+            Err(error) => Some(Err(error.at(1))),
+        }
+    }))
+}
+
+/// The result of a prepared call; nothing where something is missing.
+fn value_of(function: &Function, ctx: &Arc<crate::query::eval::Context>, call: Prepared) -> Result<Option<Datum>> {
+    match function.finish(ctx, call).and_then(|value| value.into_datum(ctx)) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::NonExistence => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn source_stream(call: &Call<'_>) -> Result<Stream> {
+    call.stream(0)
+}
+
+fn sum(call: &Call<'_>) -> Result<Value> {
+    let mut sum = 0.0;
+    for pair in keyed(call, source_stream(call)?)? {
+        sum += number(&pair?.1)?;
+    }
+    finite(sum)
+}
+
+fn finite(value: f64) -> Result<Value> {
+    if value.is_finite() {
+        Ok(value.into())
+    } else {
+        Err(ReqlError::logic(format!("Non-finite number: {}", if value > 0.0 { "inf" } else { "-inf" })))
+    }
+}
+
+fn avg(call: &Call<'_>) -> Result<Value> {
+    let (mut sum, mut count) = (0.0, 0_u64);
+    for pair in keyed(call, source_stream(call)?)? {
+        sum += number(&pair?.1)?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(empty("avg"));
+    }
+    finite(sum / count as f64)
+}
+
+fn empty(term: &str) -> ReqlError {
+    let what = if term == "avg" { "average" } else { term };
+    ReqlError::missing(format!(
+        "Cannot take the {what} of an empty stream.  (If you passed `{term}` a field name, it may be that no elements of \
+         the stream had that field.)"
+    ))
+}
+
+fn min(call: &Call<'_>) -> Result<Value> {
+    extreme(call, Order::Ascending, "min")
+}
+
+fn max(call: &Call<'_>) -> Result<Value> {
+    extreme(call, Order::Descending, "max")
+}
+
+/// The element that comes first in the order; of equal ones the first.
+fn extreme(call: &Call<'_>, order: Order, name: &str) -> Result<Value> {
+    if call.option_node("index").is_some() {
+        let table = call.table(0)?;
+        let mut slice = super::selection::whole(table.clone());
+        slice.index = super::selection::index_option(call, &table)?;
+        slice.order = Some(order);
+        let first = table.scan(call.ctx(), &slice)?.into_rows().next().transpose()?;
+        return Ok(first.ok_or_else(|| empty(name))?.into());
+    }
+    let mut best: Option<(Datum, Datum)> = None;
+    for pair in keyed(call, source_stream(call)?)? {
+        let pair = pair?;
+        let better = best.as_ref().is_none_or(|best| match order {
+            Order::Ascending => compare(&pair.1, &best.1).is_lt(),
+            Order::Descending => compare(&pair.1, &best.1).is_gt(),
+        });
+        if better {
+            best = Some(pair);
+        }
+    }
+    Ok(best.ok_or_else(|| empty(name))?.0.into())
+}
+
+fn reduce(call: &Call<'_>) -> Result<Value> {
+    let mut rows = Fused::new(source_stream(call)?.into_all_rows()?);
+    let function = call.function(1, Shortcut::None)?;
+    let mut result = rows.next().ok_or_else(|| ReqlError::missing("Cannot reduce over an empty stream."))??;
+    for row in rows {
+        result = advance(&function, call.ctx(), result, row?).map_err(|error| error.at(1))?;
+    }
+    Ok(result.into())
+}

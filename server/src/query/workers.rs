@@ -1,0 +1,126 @@
+//! The threads that queries run on: not those that do the network's work, since queries wait for disks and plugins.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Stack of a worker. Queries are nested up to [`MAX_NESTING`](super::parse::MAX_NESTING) levels, and every level of
+/// arrays and objects costs a few hundred bytes to a few kilobytes. Only what is used takes memory.
+const STACK_BYTES: usize = 64 << 20;
+/// How long a worker without work stays.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A pool that grows with the queries that wait, up to a limit.
+#[derive(Clone)]
+pub struct Workers(Arc<Pool>);
+
+struct Pool {
+    state: Mutex<State>,
+    wake: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+impl Workers {
+    /// A pool of at most `limit` threads; none is started yet.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Pool { state: Mutex::default(), wake: Condvar::new(), limit: limit.max(1) }))
+    }
+
+    /// Runs `job` on a worker, as soon as one is free.
+    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) {
+        let mut state = self.0.lock();
+        state.jobs.push_back(Box::new(job));
+        if state.idle >= state.jobs.len() {
+            self.0.wake.notify_one();
+            return;
+        }
+        if state.threads < self.0.limit {
+            let pool = self.0.clone();
+            let builder = thread::Builder::new().name("query".to_owned()).stack_size(STACK_BYTES);
+            match builder.spawn(move || pool.work()) {
+                Ok(_) => state.threads += 1,
+                // The job waits for one of the others, or for the next attempt.
+                Err(error) => tracing::error!(%error, threads = state.threads, "can't start another query thread"),
+            }
+        }
+        self.0.wake.notify_one();
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Jobs run outside of the lock: a poisoned one still guards consistent data.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+                    tracing::error!("a query job panicked outside of its query");
+                }
+                state = self.lock();
+                continue;
+            }
+            state.idle += 1;
+            let (guard, waited) = self.wake.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            state.idle -= 1;
+            if waited.timed_out() && state.jobs.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn jobs_that_wait_for_each_other_run_at_once() {
+        let workers = Workers::new(2);
+        let (to_second, at_second) = mpsc::channel();
+        let (to_first, at_first) = mpsc::channel();
+        let (done, finished) = mpsc::channel();
+        let also_done = done.clone();
+        workers.spawn(move || {
+            to_second.send(()).unwrap();
+            at_first.recv().unwrap();
+            done.send(()).unwrap();
+        });
+        workers.spawn(move || {
+            at_second.recv().unwrap();
+            to_first.send(()).unwrap();
+            also_done.send(()).unwrap();
+        });
+        for _ in 0..2 {
+            finished.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_panicking_job_does_not_end_its_thread() {
+        let workers = Workers::new(1);
+        workers.spawn(|| panic!("expected by the test"));
+        let (done, finished) = mpsc::channel();
+        workers.spawn(move || done.send(()).unwrap());
+        finished.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+}

@@ -1,0 +1,170 @@
+//! Streams of documents out of one snapshot.
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::storage::{Direction, EntryIterator, KeyRange, StorageSnapshot};
+
+use super::error::StoreError;
+use super::keys::{self, DatumRange, MAX_INDEX_KEY};
+
+/// Documents, or values, in the order of a scan: lazily read, all as of the moment the scan began. The engine keeps what was
+/// overwritten since then while this lives, so don't hold it without need.
+pub struct Documents(Box<dyn Iterator<Item = Result<Datum, StoreError>> + Send>);
+
+impl Iterator for Documents {
+    type Item = Result<Datum, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
+/// A snapshot, and where a table's data lies in it.
+#[derive(Clone)]
+pub(super) struct View {
+    pub(super) snapshot: Arc<dyn StorageSnapshot>,
+    pub(super) documents: Arc<str>,
+    pub(super) entries: Arc<str>,
+}
+
+impl View {
+    /// Documents in the order of their primary keys.
+    pub(super) fn documents(self, range: &DatumRange, direction: Direction) -> Result<Documents, StoreError> {
+        let (start, end) = range.key_range(&[], usize::MAX);
+        let entries = self.snapshot.scan(&self.documents, &KeyRange { start, end: Some(end) }, direction)?;
+        Ok(Documents(Box::new(entries.map(move |entry| decode(&self.documents, &entry?.1)))))
+    }
+
+    /// The entries of an index in its order; equal values in the order of primary keys.
+    fn index_entries(&self, number: u32, range: &DatumRange, direction: Direction) -> Result<IndexEntries, StoreError> {
+        let (start, end) = range.key_range(&keys::index_prefix(number), MAX_INDEX_KEY);
+        let entries = self.snapshot.scan(&self.entries, &KeyRange { start, end: Some(end) }, direction)?;
+        Ok(IndexEntries {
+            keyspace: Arc::clone(&self.entries),
+            entries: entries.peekable(),
+            range: range.clone(),
+            direction,
+            cut: VecDeque::new(),
+        })
+    }
+
+    /// Documents in the order of an index.
+    pub(super) fn by_index(
+        self,
+        number: u32,
+        range: &DatumRange,
+        direction: Direction,
+    ) -> Result<Documents, StoreError> {
+        let entries = self.index_entries(number, range, direction)?;
+        Ok(Documents(Box::new(entries.map(move |entry| {
+            let entry = entry?;
+            let document = self.snapshot.get(&self.documents, &entry.primary_key)?.ok_or_else(|| {
+                StoreError::damaged(&self.entries, "an index entry has no document: drop the index and create it again")
+            })?;
+            decode(&self.documents, &document)
+        }))))
+    }
+
+    /// The distinct values of an index.
+    pub(super) fn index_values(
+        self,
+        number: u32,
+        range: &DatumRange,
+        direction: Direction,
+    ) -> Result<Documents, StoreError> {
+        let entries = self.index_entries(number, range, direction)?;
+        let mut last: Option<Datum> = None;
+        Ok(Documents(Box::new(entries.filter_map(move |entry| {
+            let value = match entry.and_then(|entry| decode(&self.entries, &entry.value)) {
+                Ok(value) => value,
+                Err(error) => return Some(Err(error)),
+            };
+            if last.as_ref() == Some(&value) {
+                return None;
+            }
+            last = Some(value.clone());
+            Some(Ok(value))
+        }))))
+    }
+}
+
+pub(super) fn decode(keyspace: &str, bytes: &[u8]) -> Result<Datum, StoreError> {
+    Datum::decode(bytes).map_err(|error| StoreError::damaged(keyspace, error))
+}
+
+/// An entry of an index.
+struct IndexEntry {
+    index_key: Vec<u8>,
+    primary_key: Vec<u8>,
+    /// The encoded value.
+    value: Vec<u8>,
+}
+
+/// Entries of an index; those whose keys are cut off are put in order and checked by their values.
+struct IndexEntries {
+    keyspace: Arc<str>,
+    entries: Peekable<EntryIterator>,
+    range: DatumRange,
+    direction: Direction,
+    /// Entries with one cut key, ready to be returned.
+    cut: VecDeque<IndexEntry>,
+}
+
+impl IndexEntries {
+    fn read(&mut self) -> Option<Result<IndexEntry, StoreError>> {
+        let (key, value) = match self.entries.next()? {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let parts = keys::split_entry(&key).map(|(index_key, primary_key)| IndexEntry {
+            index_key: index_key.to_vec(),
+            primary_key: primary_key.to_vec(),
+            value,
+        });
+        Some(parts.ok_or_else(|| StoreError::damaged(&self.keyspace, "an index entry has a wrong key")))
+    }
+
+    /// Reads all entries with the same cut key as `first`.
+    fn read_cut(&mut self, first: IndexEntry) -> Result<(), StoreError> {
+        let index_key = first.index_key.clone();
+        let mut group = vec![(decode(&self.keyspace, &first.value)?, first)];
+        while self.entries.peek().is_some_and(|next| match next {
+            Ok((key, _)) => keys::split_entry(key).is_some_and(|(next_key, _)| next_key == index_key),
+            Err(_) => true,
+        }) {
+            let Some(entry) = self.read().transpose()? else { break };
+            group.push((decode(&self.keyspace, &entry.value)?, entry));
+        }
+        group.retain(|(value, _)| self.range.contains(value));
+        // Stable: among equal values the order of primary keys, which is that of the scan, stays.
+        group.sort_by(|(a, _), (b, _)| match self.direction {
+            Direction::Forward => a.cmp(b),
+            Direction::Backward => b.cmp(a),
+        });
+        self.cut.extend(group.into_iter().map(|(_, entry)| entry));
+        Ok(())
+    }
+}
+
+impl Iterator for IndexEntries {
+    type Item = Result<IndexEntry, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.cut.pop_front() {
+                return Some(Ok(entry));
+            }
+            match self.read()? {
+                Ok(entry) if entry.index_key.len() == MAX_INDEX_KEY => {
+                    if let Err(error) = self.read_cut(entry) {
+                        return Some(Err(error));
+                    }
+                }
+                entry => return Some(entry),
+            }
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The store: what exists, and the parts that all tables share.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::storage::{Durability, StorageConfig, StorageEngine, WriteBatch};
+use uuid::Uuid;
+
+use super::build;
+use super::catalog::{self, DatabaseRecord, Dropped, IndexRecord, Records, TableRecord};
+use super::engine_fjall::FjallEngine;
+use super::error::StoreError;
+use super::indexes::{Index, IndexCore, IndexFunctions};
+use super::table::{Table, TableInfo, vectors_keyspace};
+use super::vectors::{VectorIndexContext, VectorIndexHook, VectorIndexes};
+use super::writer::Writer;
+
+/// The database that exists from the start.
+const FIRST_DATABASE: &str = "test";
+/// The engine that tables use unless they say otherwise.
+const DEFAULT_ENGINE: &str = "default";
+
+/// What a store is opened with.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Memory for the engine's cache, in bytes.
+    pub cache_bytes: u64,
+    /// Compiles the functions of indexes.
+    pub functions: Arc<dyn IndexFunctions>,
+    /// Makes vector indexes.
+    pub vectors: Arc<dyn VectorIndexes>,
+}
+
+/// What a table is created with.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// The field that documents are stored by.
+    pub primary_key: String,
+    /// How durable writes are that don't say.
+    pub durability: Durability,
+    /// The storage engine, by name; `None` for the default.
+    pub engine: Option<String>,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self { primary_key: "id".to_owned(), durability: Durability::Hard, engine: None }
+    }
+}
+
+/// A database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseInfo {
+    /// The id; never used again.
+    pub id: Uuid,
+    /// The name.
+    pub name: String,
+}
+
+struct Database {
+    info: DatabaseInfo,
+    tables: BTreeMap<String, Arc<Table>>,
+}
+
+/// What all tables share.
+pub(super) struct Shared {
+    pub(super) engine: Arc<dyn StorageEngine>,
+    pub(super) writer: Writer,
+    pub(super) functions: Arc<dyn IndexFunctions>,
+    pub(super) vectors: Arc<dyn VectorIndexes>,
+    directory: PathBuf,
+    closing: AtomicBool,
+    background: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Shared {
+    pub(super) fn is_closing(&self) -> bool {
+        // Relaxed: background work may notice a little later.
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// The directory of a vector index.
+    pub(super) fn vector_directory(&self, index: Uuid) -> PathBuf {
+        self.directory.join("vectors").join(index.to_string())
+    }
+
+    pub(super) fn open_vector_index(
+        &self,
+        record: &IndexRecord,
+    ) -> Result<Option<Arc<dyn VectorIndexHook>>, StoreError> {
+        let Some(definition) = record.vector.clone() else { return Ok(None) };
+        let context = VectorIndexContext {
+            engine: Arc::clone(&self.engine),
+            keyspace: vectors_keyspace(record.id),
+            directory: self.vector_directory(record.id),
+            table_id: record.table,
+            index_id: record.id,
+            definition,
+        };
+        self.vectors.open(&context).map(Some)
+    }
+
+    /// Runs `work` on a thread that closing the store waits for.
+    pub(super) fn in_background(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        background.retain(|thread| !thread.is_finished());
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
+            .map_err(|error| StoreError::Unavailable(format!("a background thread did not start: {error}")))?;
+        background.push(thread);
+        Ok(())
+    }
+
+    /// Removes the data of what was dropped. What fails is tried again when the store is opened the next time.
+    pub(super) fn remove_in_background(self: &Arc<Self>, dropped: Vec<Dropped>) {
+        if dropped.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let work = move || {
+            for dropped in &dropped {
+                if let Err(error) = build::remove(&shared, dropped) {
+                    tracing::warn!(dropped = dropped.key(), %error, "dropped data was not removed; the next start tries again");
+                }
+            }
+        };
+        if let Err(error) = self.in_background("storage-removal", work) {
+            tracing::warn!(%error, "dropped data was not removed; the next start tries again");
+        }
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        let background = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in background {
+            if thread.join().is_err() {
+                tracing::error!("a background thread of the store panicked");
+            }
+        }
+        self.writer.stop();
+    }
+}
+
+struct StoreInner {
+    shared: Arc<Shared>,
+    databases: RwLock<BTreeMap<String, Database>>,
+    /// Held while databases and tables come and go.
+    definitions: Mutex<()>,
+    /// Locked until the store is dropped.
+    _lock: File,
+}
+
+impl Drop for StoreInner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// An open data directory. Clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<StoreInner>);
+
+impl Store {
+    /// Opens a data directory, or makes a new one, with a database `test`. Builds of indexes that were cut short go on.
+    ///
+    /// # Errors
+    /// When the directory is in use, can't be read or written, or holds damaged data.
+    pub fn open(directory: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        let storage = directory.join("storage");
+        std::fs::create_dir_all(&storage).map_err(|error| StoreError::Directory {
+            path: storage.clone(),
+            message: format!("can't be made: {error}"),
+        })?;
+        let lock = lock_directory(directory)?;
+        let config = StorageConfig { directory: storage, cache_bytes: options.cache_bytes, settings: Datum::Null };
+        let engine: Arc<dyn StorageEngine> = Arc::new(FjallEngine::open(&config)?);
+        Self::open_engine(directory, options, engine, lock)
+    }
+
+    /// Opens a store over an engine that is open.
+    pub(super) fn open_engine(
+        directory: &Path,
+        options: &StoreOptions,
+        engine: Arc<dyn StorageEngine>,
+        lock: File,
+    ) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared {
+            writer: Writer::start(Arc::clone(&engine))?,
+            engine,
+            functions: Arc::clone(&options.functions),
+            vectors: Arc::clone(&options.vectors),
+            directory: directory.to_owned(),
+            closing: AtomicBool::new(false),
+            background: Mutex::default(),
+        });
+        let records = Records::load(&*shared.engine.snapshot()?)?;
+        let dropped = records.dropped.clone();
+        let inner = StoreInner {
+            databases: RwLock::new(open_databases(&shared, directory, records)?),
+            definitions: Mutex::default(),
+            _lock: lock,
+            shared,
+        };
+        let store = Self(Arc::new(inner));
+        for table in store.all_tables() {
+            for index in table.index_list().iter().filter(|index| !index.is_ready()) {
+                table.start_build(index)?;
+            }
+        }
+        store.0.shared.remove_in_background(dropped);
+        Ok(store)
+    }
+
+    /// The databases, by name.
+    #[must_use]
+    pub fn databases(&self) -> Vec<DatabaseInfo> {
+        self.with_databases(|databases| databases.values().map(|database| database.info.clone()).collect())
+    }
+
+    /// A database.
+    ///
+    /// # Errors
+    /// [`StoreError::DatabaseMissing`].
+    pub fn database(&self, name: &str) -> Result<DatabaseInfo, StoreError> {
+        self.with_databases(|databases| databases.get(name).map(|database| database.info.clone()))
+            .ok_or_else(|| StoreError::DatabaseMissing(name.to_owned()))
+    }
+
+    /// Creates a database.
+    ///
+    /// # Errors
+    /// When the name is taken or has other characters than letters, digits, `_` and `-`.
+    pub fn create_database(&self, name: &str) -> Result<DatabaseInfo, StoreError> {
+        check_name("Database", name)?;
+        let _definitions = self.lock_definitions();
+        if self.with_databases(|databases| databases.contains_key(name)) {
+            return Err(StoreError::DatabaseExists(name.to_owned()));
+        }
+        let record = DatabaseRecord { id: Uuid::new_v4(), name: name.to_owned() };
+        let mut batch = WriteBatch::default();
+        batch.put(catalog::KEYSPACE, record.key(), record.value());
+        self.0.shared.writer.commit(batch)?;
+        let info = DatabaseInfo { id: record.id, name: record.name };
+        let database = Database { info: info.clone(), tables: BTreeMap::new() };
+        self.change_databases(|databases| databases.insert(name.to_owned(), database));
+        Ok(info)
+    }
+
+    /// Drops a database with all its tables, and returns what was dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::DatabaseMissing`].
+    pub fn drop_database(&self, name: &str) -> Result<(DatabaseInfo, Vec<TableInfo>), StoreError> {
+        let _definitions = self.lock_definitions();
+        let found = self.with_databases(|databases| {
+            databases.get(name).map(|found| (found.info.clone(), found.tables.values().cloned().collect::<Vec<_>>()))
+        });
+        let (info, tables) = found.ok_or_else(|| StoreError::DatabaseMissing(name.to_owned()))?;
+        let record = DatabaseRecord { id: info.id, name: info.name.clone() };
+        let mut batch = WriteBatch::default();
+        batch.delete(catalog::KEYSPACE, record.key());
+        self.drop_tables(batch, &tables)?;
+        self.change_databases(|databases| databases.remove(name));
+        Ok((info, tables.iter().map(|table| table.info().clone()).collect()))
+    }
+
+    /// The tables of a database, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::DatabaseMissing`].
+    pub fn tables(&self, db: &str) -> Result<Vec<TableInfo>, StoreError> {
+        self.with_databases(|databases| {
+            let database = databases.get(db).ok_or_else(|| StoreError::DatabaseMissing(db.to_owned()))?;
+            Ok(database.tables.values().map(|table| table.info().clone()).collect())
+        })
+    }
+
+    /// All tables of all databases.
+    #[must_use]
+    pub fn all_tables(&self) -> Vec<Arc<Table>> {
+        self.with_databases(|databases| {
+            databases.values().flat_map(|database| database.tables.values().cloned()).collect()
+        })
+    }
+
+    /// Creates a table.
+    ///
+    /// # Errors
+    /// When there is no such database, the name is taken or wrong, or there is no such engine.
+    pub fn create_table(&self, db: &str, name: &str, options: &TableOptions) -> Result<TableInfo, StoreError> {
+        check_name("Table", name)?;
+        if let Some(engine) = options.engine.as_deref().filter(|engine| *engine != DEFAULT_ENGINE) {
+            return Err(StoreError::EngineMissing(engine.to_owned()));
+        }
+        let _definitions = self.lock_definitions();
+        let database = self.database(db)?;
+        if self.table(db, name).is_ok() {
+            return Err(StoreError::TableExists { db: db.to_owned(), table: name.to_owned() });
+        }
+        let record = TableRecord {
+            id: Uuid::new_v4(),
+            db: database.id,
+            name: name.to_owned(),
+            primary_key: options.primary_key.clone(),
+            durability: options.durability,
+            next_index: 0,
+        };
+        let mut batch = WriteBatch::default();
+        batch.put(catalog::KEYSPACE, record.key(), record.value());
+        self.0.shared.writer.commit(batch)?;
+        let table = Table::new(Arc::clone(&self.0.shared), record, db.to_owned(), 0, Vec::new());
+        let info = table.info().clone();
+        self.change_databases(|databases| {
+            databases.get_mut(db).map(|database| database.tables.insert(name.to_owned(), Arc::new(table)))
+        });
+        Ok(info)
+    }
+
+    /// Drops a table. Its data is removed in the background; scans that read it come to their end.
+    ///
+    /// # Errors
+    /// When there is no such table.
+    pub fn drop_table(&self, db: &str, name: &str) -> Result<TableInfo, StoreError> {
+        let _definitions = self.lock_definitions();
+        let table = self.table(db, name)?;
+        self.drop_tables(WriteBatch::default(), std::slice::from_ref(&table))?;
+        self.change_databases(|databases| databases.get_mut(db).map(|database| database.tables.remove(name)));
+        Ok(table.info().clone())
+    }
+
+    /// A table.
+    ///
+    /// # Errors
+    /// When there is no such database or table.
+    pub fn table(&self, db: &str, name: &str) -> Result<Arc<Table>, StoreError> {
+        self.with_databases(|databases| {
+            let database = databases.get(db).ok_or_else(|| StoreError::DatabaseMissing(db.to_owned()))?;
+            let missing = || StoreError::TableMissing { db: db.to_owned(), table: name.to_owned() };
+            database.tables.get(name).cloned().ok_or_else(missing)
+        })
+    }
+
+    /// The table with an id.
+    #[must_use]
+    pub fn table_by_id(&self, id: Uuid) -> Option<Arc<Table>> {
+        self.all_tables().into_iter().find(|table| table.info().id == id)
+    }
+
+    /// Puts all writes on the disk.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.0.shared.writer.sync()
+    }
+
+    /// Sizes and counts, for people.
+    #[must_use]
+    pub fn statistics(&self) -> Datum {
+        self.0.shared.engine.statistics()
+    }
+
+    /// Stops builds, puts all writes on the disk, and takes no more. Builds go on when the store is opened again.
+    pub fn close(&self) {
+        self.0.shared.close();
+    }
+
+    /// Commits `batch` and the removal of the tables' records, and starts to remove their data.
+    fn drop_tables(&self, mut batch: WriteBatch, tables: &[Arc<Table>]) -> Result<(), StoreError> {
+        let mut dropped = Vec::new();
+        let mut indexes = Vec::new();
+        for table in tables {
+            // No write may follow the commit, so the gate closes first. If the commit fails, the store is failing.
+            table.mark_dropped();
+            let id = table.info().id;
+            batch.delete(catalog::KEYSPACE, format!("table/{id}"));
+            batch.delete(catalog::KEYSPACE, catalog::count_key(id));
+            for index in table.index_list().iter() {
+                dropped.push(table.stage_drop_index(index, &mut batch));
+                indexes.push((Arc::clone(table), index.clone()));
+            }
+            let record = Dropped::Table(id);
+            batch.put(catalog::KEYSPACE, record.key(), []);
+            dropped.push(record);
+        }
+        self.0.shared.writer.commit(batch)?;
+        for (table, index) in &indexes {
+            table.forget_index(index);
+        }
+        // Tables first: then there are no entries of indexes left to remove one by one.
+        dropped.sort_by_key(|dropped| matches!(dropped, Dropped::Index { .. }));
+        self.0.shared.remove_in_background(dropped);
+        Ok(())
+    }
+
+    fn with_databases<T>(&self, read: impl FnOnce(&BTreeMap<String, Database>) -> T) -> T {
+        read(&self.0.databases.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_databases<T>(&self, change: impl FnOnce(&mut BTreeMap<String, Database>) -> T) {
+        change(&mut self.0.databases.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lock_definitions(&self) -> MutexGuard<'_, ()> {
+        self.0.definitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Locks a data directory for this process, as long as the file is open.
+pub(super) fn lock_directory(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join("photondb.lock");
+    let failed = |error: std::io::Error| StoreError::Directory {
+        path: path.clone(),
+        message: format!("can't be locked: {error}"),
+    };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn check_name(kind: &'static str, name: &str) -> Result<(), StoreError> {
+    let is_valid = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_valid { Ok(()) } else { Err(StoreError::Name { kind, name: name.to_owned() }) }
+}
+
+/// What the records describe; for a new directory, what exists from the start.
+fn open_databases(
+    shared: &Arc<Shared>,
+    directory: &Path,
+    records: Records,
+) -> Result<BTreeMap<String, Database>, StoreError> {
+    let mut databases = BTreeMap::new();
+    match records.format {
+        Some(catalog::FORMAT) => {}
+        Some(other) => {
+            let message =
+                format!("has data of format {other}, this program reads {}: use a newer PhotonDB", catalog::FORMAT);
+            return Err(StoreError::Directory { path: directory.to_owned(), message });
+        }
+        None => {
+            let record = DatabaseRecord { id: Uuid::new_v4(), name: FIRST_DATABASE.to_owned() };
+            let mut batch = WriteBatch::default();
+            batch.put(catalog::KEYSPACE, catalog::FORMAT_KEY, Datum::Number(catalog::FORMAT).encoded());
+            batch.put(catalog::KEYSPACE, record.key(), record.value());
+            shared.writer.commit(batch)?;
+            insert_database(&mut databases, record);
+        }
+    }
+    for record in records.databases {
+        insert_database(&mut databases, record);
+    }
+    for record in records.tables {
+        let indexes = records.indexes.iter().filter(|index| index.table == record.id);
+        let indexes = indexes.map(|index| open_index(shared, index)).collect::<Result<_, _>>()?;
+        let documents =
+            records.counts.iter().find(|(table, _)| *table == record.id).map_or(0, |(_, documents)| *documents);
+        let database = databases.values_mut().find(|database| database.info.id == record.db).ok_or_else(|| {
+            StoreError::damaged(
+                catalog::KEYSPACE,
+                format!("table `{}` is in no database: restore a backup", record.name),
+            )
+        })?;
+        let (name, db) = (record.name.clone(), database.info.name.clone());
+        let table = Table::new(Arc::clone(shared), record, db, documents, indexes);
+        database.tables.insert(name, Arc::new(table));
+    }
+    Ok(databases)
+}
+
+fn insert_database(databases: &mut BTreeMap<String, Database>, record: DatabaseRecord) {
+    let info = DatabaseInfo { id: record.id, name: record.name.clone() };
+    databases.insert(record.name, Database { info, tables: BTreeMap::new() });
+}
+
+fn open_index(shared: &Shared, record: &IndexRecord) -> Result<Index, StoreError> {
+    let function = shared.functions.compile(&record.source).map_err(|message| StoreError::IndexFunction {
+        index: record.name.clone(),
+        table: record.table.to_string(),
+        message,
+    })?;
+    let hook = shared.open_vector_index(record)?;
+    Ok(Index { name: record.name.clone(), core: Arc::new(IndexCore::new(record.clone(), function, hook)) })
+}

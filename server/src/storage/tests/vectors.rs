@@ -1,0 +1,177 @@
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use photondb_plugin_sdk::kinds::storage::{StorageError, WriteBatch};
+use photondb_plugin_sdk::kinds::vector::Metric;
+use uuid::Uuid;
+
+use std::time::Instant;
+
+use super::*;
+
+type Rows = BTreeMap<Vec<u8>, Datum>;
+type Staged = Vec<(Vec<u8>, Option<Datum>)>;
+
+/// Keeps what it is told, twice: in memory and in its keyspace.
+struct Mirror {
+    keyspace: String,
+    rows: Mutex<(Rows, Staged)>,
+}
+
+impl VectorIndexHook for Mirror {
+    fn stage(
+        &self,
+        batch: &mut WriteBatch,
+        key: &[u8],
+        _: Option<&Datum>,
+        new: Option<&Datum>,
+    ) -> Result<(), StorageError> {
+        if new.is_some_and(|new| new.as_str().is_some()) {
+            return Err(StorageError::Failed("not a vector".to_owned()));
+        }
+        match new {
+            Some(new) => batch.put(&self.keyspace, key, new.encoded()),
+            None => batch.delete(&self.keyspace, key),
+        }
+        self.rows.lock().unwrap().1.push((key.to_vec(), new.cloned()));
+        Ok(())
+    }
+
+    fn committed(&self) {
+        let (rows, staged) = &mut *self.rows.lock().unwrap();
+        for (key, value) in staged.drain(..) {
+            match value {
+                Some(value) => drop(rows.insert(key, value)),
+                None => drop(rows.remove(&key)),
+            }
+        }
+    }
+
+    fn aborted(&self) {
+        self.rows.lock().unwrap().1.clear();
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn progress(&self) -> f64 {
+        1.0
+    }
+
+    fn is_built(&self) -> bool {
+        true
+    }
+
+    fn wait_built(&self, _: Instant) -> bool {
+        true
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[derive(Default)]
+struct Mirrors {
+    dropped: Mutex<Vec<Uuid>>,
+}
+
+impl VectorIndexes for Mirrors {
+    fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
+        if definition.kind == "mirror" { Ok(()) } else { NoVectorIndexes.validate(definition) }
+    }
+
+    fn open(&self, context: &VectorIndexContext) -> Result<Arc<dyn VectorIndexHook>, StoreError> {
+        let mut rows = Rows::new();
+        let stored = context.engine.snapshot()?.scan(&context.keyspace, &Default::default(), Direction::Forward)?;
+        for entry in stored {
+            let (key, value) = entry?;
+            rows.insert(key, Datum::decode(&value).unwrap());
+        }
+        std::fs::create_dir_all(&context.directory).unwrap();
+        Ok(Arc::new(Mirror { keyspace: context.keyspace.clone(), rows: Mutex::new((rows, Vec::new())) }))
+    }
+
+    fn drop_index(&self, index_id: Uuid) {
+        self.dropped.lock().unwrap().push(index_id);
+    }
+}
+
+fn definition() -> IndexDefinition {
+    let vector =
+        VectorDefinition { kind: "mirror".into(), dims: 2, metric: Metric::L2, settings: Datum::object([("m", 4)]) };
+    IndexDefinition { vector: Some(vector), ..index("emb", "emb") }
+}
+
+fn document(id: i32, x: i32) -> Datum {
+    Datum::object([("id", Datum::from(id)), ("emb", Datum::array([x.into(), id.into()]))])
+}
+
+/// The values that the index holds, in the order of primary keys.
+fn rows(table: &Table) -> Vec<Datum> {
+    let handle = table.vector_index("emb").unwrap();
+    let mirror = handle.hook.as_any().downcast_ref::<Mirror>().unwrap();
+    mirror.rows.lock().unwrap().0.values().cloned().collect()
+}
+
+fn expected(table: &Table) -> Vec<Datum> {
+    let documents = all(table.scan(&DatumRange::all(), Direction::Forward));
+    documents.iter().filter_map(|document| document.get("emb").cloned()).collect()
+}
+
+#[test]
+fn vector_indexes_follow_the_documents() {
+    let directory = tempfile::tempdir().unwrap();
+    let vectors = Arc::new(Mirrors::default());
+    let options = StoreOptions { vectors: Arc::clone(&vectors) as Arc<dyn VectorIndexes>, ..options() };
+    let store = Store::open(directory.path(), &options).unwrap();
+    store.create_table("test", "t", &TableOptions::default()).unwrap();
+    let table = store.table("test", "t").unwrap();
+    put_all(&table, &(0..700).map(|id| document(id, 0)).collect::<Vec<_>>());
+    let info = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 1..20 {
+                put_all(&table, &(0..60).map(|at| document((at * 31 + round) % 800, round)).collect::<Vec<_>>());
+                delete_all(&table, &[(round * 17).into()]);
+            }
+        });
+        let info = table.create_index(&definition()).unwrap();
+        table.wait_index("emb", soon()).unwrap();
+        writer.join().unwrap();
+        info
+    });
+    assert_eq!(rows(&table), expected(&table));
+    let scan = table.index_scan("emb", &DatumRange::all(), Direction::Forward).map(drop).unwrap_err();
+    assert!(matches!(scan, StoreError::IndexIsVector(_)));
+
+    // One bad vector fails its own write and no other.
+    let bad = Datum::object([("id", Datum::from(1)), ("emb", "text".into())]);
+    let write = table.replace::<Infallible>(&[1.into()], Durability::Soft, &mut |_, _| Ok(Some(bad.clone())));
+    assert_eq!(write.unwrap_err().to_string(), "storage: not a vector");
+    put_all(&table, &[Datum::object([("id", 5)]), document(6, 99)]);
+    assert_eq!(rows(&table), expected(&table));
+    drop((store, table));
+
+    let store = Store::open(directory.path(), &options).unwrap();
+    let table = store.table("test", "t").unwrap();
+    assert_eq!(rows(&table), expected(&table));
+    assert_eq!(table.indexes(), std::slice::from_ref(&info));
+    let path = table.shared.vector_directory(info.id);
+    assert!(path.exists());
+    store.drop_table("test", "t").unwrap();
+    store.close();
+    drop((store, table));
+    // Closing may have come before the removal: then it happens at the next start.
+    Store::open(directory.path(), &options).unwrap().close();
+    assert_eq!(*vectors.dropped.lock().unwrap(), [info.id]);
+}
+
+#[test]
+fn unknown_kinds_are_refused() {
+    let (_directory, _store, table) = new_store();
+    let error = table.create_index(&definition()).unwrap_err();
+    assert_eq!(error.to_string(), "No plugin provides vector indexes of type `mirror`.");
+    assert_eq!(table.indexes(), []);
+}

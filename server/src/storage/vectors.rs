@@ -1,0 +1,123 @@
+//! The seam to vector indexes: they take part in the commits of the documents whose vectors they hold.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
+use photondb_plugin_sdk::kinds::vector::Metric;
+use uuid::Uuid;
+
+use super::error::StoreError;
+
+/// What `index_create(..., vector={...})` said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorDefinition {
+    /// The kind of index: `type`.
+    pub kind: String,
+    /// The length of the vectors.
+    pub dims: u32,
+    /// How distance is measured.
+    pub metric: Metric,
+    /// The further keys, the index kind's own: an object.
+    pub settings: Datum,
+}
+
+/// What a vector index is opened with.
+#[derive(Clone)]
+pub struct VectorIndexContext {
+    /// The engine that holds the documents. Read it freely; write through [`VectorIndexHook::stage`].
+    pub engine: Arc<dyn StorageEngine>,
+    /// A keyspace of that engine for this index alone. Dropped with the index.
+    pub keyspace: String,
+    /// A directory for this index alone, which need not exist yet. Removed with the index.
+    pub directory: PathBuf,
+    /// The table's id.
+    pub table_id: Uuid,
+    /// The index's id; never used again for another one.
+    pub index_id: Uuid,
+    /// What it was created with.
+    pub definition: VectorDefinition,
+}
+
+/// Who makes vector indexes.
+pub trait VectorIndexes: Send + Sync {
+    /// Checks what an index is to be created with.
+    ///
+    /// # Errors
+    /// [`StoreError::Vector`] with what is wrong.
+    fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError>;
+
+    /// Opens an index; one that is new is empty, and documents follow through [`VectorIndexHook::stage`].
+    ///
+    /// # Errors
+    /// When its files can't be used.
+    fn open(&self, context: &VectorIndexContext) -> Result<Arc<dyn VectorIndexHook>, StoreError>;
+
+    /// The index was dropped: let go of its files. Its keyspace and directory are removed afterwards.
+    fn drop_index(&self, index_id: Uuid);
+}
+
+/// An open vector index. `stage`, `committed`, `aborted` and `flush` are called on the writer thread, in the order of
+/// commits.
+pub trait VectorIndexHook: Send + Sync {
+    /// A document's indexed value changes from `old` to `new`; `None` stands for not being in the index. Adds to
+    /// `batch` what has to be stored together with it.
+    ///
+    /// While the index is built, `old` may be a value that the index has not seen yet, and `old: None` may come with
+    /// a key that it has (because the document was changed before its turn came): `new` always replaces what
+    /// is there.
+    ///
+    /// # Errors
+    /// The write then fails, and `aborted` follows.
+    fn stage(
+        &self,
+        batch: &mut WriteBatch,
+        key: &[u8],
+        old: Option<&Datum>,
+        new: Option<&Datum>,
+    ) -> Result<(), StorageError>;
+
+    /// Everything that was staged is stored.
+    fn committed(&self);
+
+    /// Nothing that was staged since the last `committed` or `aborted` is stored.
+    fn aborted(&self);
+
+    /// Puts what belongs to everything committed so far on the disk. Called before the commits themselves are.
+    ///
+    /// # Errors
+    /// The commits then count as not on the disk.
+    fn flush(&self) -> Result<(), StorageError>;
+
+    /// How far the index has got with what is stored, from 0 to 1.
+    fn progress(&self) -> f64;
+
+    /// Whether the index answers as it is meant to: it has caught up with what is stored once, or can't for now and
+    /// answers by slower means.
+    fn is_built(&self) -> bool;
+
+    /// Waits until [`is_built`](Self::is_built), and returns whether it came before the deadline.
+    fn wait_built(&self, deadline: Instant) -> bool;
+
+    /// For whoever made it.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Offers no kind of vector index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoVectorIndexes;
+
+impl VectorIndexes for NoVectorIndexes {
+    fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
+        Err(StoreError::Vector(format!("No plugin provides vector indexes of type `{}`.", definition.kind)))
+    }
+
+    fn open(&self, context: &VectorIndexContext) -> Result<Arc<dyn VectorIndexHook>, StoreError> {
+        Err(StoreError::Vector(format!("No plugin provides vector indexes of type `{}`.", context.definition.kind)))
+    }
+
+    fn drop_index(&self, _: Uuid) {}
+}

@@ -1,0 +1,326 @@
+//! One vector index: what it stores, and what it knows.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fixedbitset::FixedBitSet;
+use photondb_ipc_schema::column::{ColumnShape, ColumnWriter, VectorColumn};
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
+use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
+
+use super::maintain::{self, OpenGraph};
+use super::rows::{self, Rows};
+use super::split;
+use crate::plugins::plugin::Plugin;
+use crate::plugins::registry::Registry;
+use crate::storage::{StoreError, VectorIndexContext, VectorIndexHook};
+
+/// An open vector index.
+pub(super) struct VectorIndex {
+    engine: Arc<dyn StorageEngine>,
+    keyspace: String,
+    pub(super) directory: PathBuf,
+    pub(super) kind: String,
+    pub(super) options: IndexOptions,
+    registry: Arc<Registry>,
+    column: Arc<VectorColumn>,
+    writing: Mutex<Writing>,
+    rows: RwLock<Rows>,
+    graph: Mutex<GraphState>,
+    signal: Mutex<Signal>,
+    signalled: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the storage's writer thread works with.
+struct Writing {
+    column: ColumnWriter,
+    /// Changes that are not committed yet, in order.
+    staged: Vec<Staged>,
+    /// What the staged changes make of keys.
+    overlay: HashMap<Vec<u8>, Option<RowId>>,
+    next: RowId,
+}
+
+enum Staged {
+    Insert(RowId, Box<[u8]>),
+    Remove(RowId),
+}
+
+/// What the plugin's graph is known to contain.
+#[derive(Default)]
+pub(super) struct GraphState {
+    /// The graph that searches can use now.
+    pub(super) open: Option<Arc<OpenGraph>>,
+    /// Rows in it.
+    pub(super) rows: FixedBitSet,
+    /// Whether it has contained all rows once.
+    built: bool,
+    /// Why there is no graph, in a sentence.
+    pub(super) problem: Option<String>,
+}
+
+/// What the maintenance thread is asked to do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Signal {
+    pub(super) changed: bool,
+    pub(super) closing: bool,
+    pub(super) discarded: bool,
+}
+
+/// What a search works with: one consistent picture.
+pub(super) struct View {
+    pub(super) live: FixedBitSet,
+    pub(super) open: Option<Arc<OpenGraph>>,
+    /// Live rows that the graph does not contain.
+    pub(super) pending: FixedBitSet,
+    /// How many rows of the graph are not live any more.
+    pub(super) dead: usize,
+    pub(super) problem: Option<String>,
+}
+
+impl VectorIndex {
+    /// Opens an index with what is stored of it, and starts its maintenance.
+    pub(super) fn open(context: &VectorIndexContext, registry: Arc<Registry>) -> Result<Arc<Self>, StoreError> {
+        let (element, options) = split(&context.definition)?;
+        let directory = context.directory.clone();
+        let unusable =
+            |error: std::io::Error| StoreError::Directory { path: directory.clone(), message: error.to_string() };
+        let shape = ColumnShape::new(options.dims, element)
+            .ok_or_else(|| StoreError::Vector("A column of this shape is not possible.".to_owned()))?;
+        let writer = ColumnWriter::open(&context.directory, shape).map_err(unusable)?;
+        let column = VectorColumn::new(shape);
+        for segment in 0..writer.segments() {
+            writer.segment(segment).and_then(|file| column.attach(segment, &file)).map_err(unusable)?;
+        }
+        let rows = Rows::load(&*context.engine, &context.keyspace)?;
+        let next = rows.next();
+        let index = Arc::new(Self {
+            engine: Arc::clone(&context.engine),
+            keyspace: context.keyspace.clone(),
+            directory: context.directory.clone(),
+            kind: context.definition.kind.clone(),
+            options,
+            registry,
+            column: Arc::new(column),
+            writing: Mutex::new(Writing { column: writer, staged: Vec::new(), overlay: HashMap::new(), next }),
+            rows: RwLock::new(rows),
+            graph: Mutex::default(),
+            signal: Mutex::new(Signal { changed: true, ..Signal::default() }),
+            signalled: Condvar::new(),
+            thread: Mutex::default(),
+        });
+        let maintained = Arc::clone(&index);
+        let thread = thread::Builder::new()
+            .name("vector-index".into())
+            .spawn(move || maintain::run(&maintained))
+            .map_err(|error| StoreError::Vector(format!("The maintenance thread did not start: {error}.")))?;
+        *lock(&index.thread) = Some(thread);
+        Ok(index)
+    }
+
+    pub(super) fn metric(&self) -> Metric {
+        self.options.metric
+    }
+
+    pub(super) fn column(&self) -> &VectorColumn {
+        &self.column
+    }
+
+    pub(super) fn rows(&self) -> RwLockReadGuard<'_, Rows> {
+        self.rows.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn graph(&self) -> MutexGuard<'_, GraphState> {
+        lock(&self.graph)
+    }
+
+    /// The plugin that provides this kind of index, running or not.
+    pub(super) fn plugin(&self) -> Option<Arc<Plugin>> {
+        self.registry.vector_index(&self.kind).ok()
+    }
+
+    /// How many segments the column has, and a descriptor for each from `first` on.
+    pub(super) fn segments_from(&self, first: u32) -> std::io::Result<Vec<std::os::fd::OwnedFd>> {
+        let writing = lock(&self.writing);
+        (first..writing.column.segments()).map(|segment| writing.column.segment(segment)).collect()
+    }
+
+    /// What a search works with now.
+    pub(super) fn view(&self) -> View {
+        let rows = self.rows();
+        let graph = self.graph();
+        let live = rows.live().clone();
+        let mut pending = live.clone();
+        pending.difference_with(&graph.rows);
+        let dead = graph.rows.difference_count(&live);
+        View { live, open: graph.open.clone(), pending, dead, problem: graph.problem.clone() }
+    }
+
+    /// Rows that the graph has to lose and rows that it has to get.
+    pub(super) fn backlog(&self) -> (FixedBitSet, FixedBitSet) {
+        let rows = self.rows();
+        let mut graph = self.graph();
+        let (mut removes, mut inserts) = (graph.rows.clone(), rows.live().clone());
+        removes.difference_with(rows.live());
+        inserts.difference_with(&graph.rows);
+        graph.built |= graph.open.is_some() && inserts.is_clear();
+        (removes, inserts)
+    }
+
+    /// Waits until there is something to do, at most `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) -> Signal {
+        let signal = lock(&self.signal);
+        let idle = |signal: &mut Signal| !signal.changed && !signal.closing && !signal.discarded;
+        let (mut signal, _) =
+            self.signalled.wait_timeout_while(signal, timeout, idle).unwrap_or_else(PoisonError::into_inner);
+        let seen = *signal;
+        signal.changed = false;
+        seen
+    }
+
+    fn notify(&self, change: impl FnOnce(&mut Signal)) {
+        change(&mut lock(&self.signal));
+        self.signalled.notify_all();
+    }
+
+    /// Ends the maintenance, which saves the graph first.
+    pub(super) fn begin_close(&self) {
+        self.notify(|signal| signal.closing = true);
+    }
+
+    /// Waits until the maintenance has ended.
+    pub(super) fn finish_close(&self) {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!(kind = self.kind, "the maintenance of a vector index failed; its graph will be rebuilt");
+        }
+    }
+
+    /// The index was dropped: the plugin forgets it, and nothing is saved.
+    pub(super) fn discard(&self) {
+        self.notify(|signal| signal.discarded = true);
+        self.finish_close();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The vector, if the value is one: `dims` numbers that are finite as f32.
+fn vector_of(value: &Datum, dims: u32) -> Option<Vec<f32>> {
+    let numbers = value.as_array().filter(|numbers| numbers.len() == dims as usize)?;
+    numbers.iter().map(|number| number.as_number().map(|number| number as f32).filter(|n| n.is_finite())).collect()
+}
+
+impl VectorIndexHook for VectorIndex {
+    fn stage(
+        &self,
+        batch: &mut WriteBatch,
+        key: &[u8],
+        _: Option<&Datum>,
+        new: Option<&Datum>,
+    ) -> Result<(), StorageError> {
+        let mut writing = lock(&self.writing);
+        let present = match writing.overlay.get(key) {
+            Some(row) => *row,
+            None => rows::stored_row(&*self.engine, &self.keyspace, key)?,
+        };
+        if let Some(row) = present {
+            rows::stage_remove(batch, &self.keyspace, row, key);
+            writing.staged.push(Staged::Remove(row));
+        }
+        let vector = new.and_then(|value| vector_of(value, self.options.dims));
+        let row = vector
+            .map(|vector| {
+                let row = writing.next;
+                let failed = |error| StorageError::Failed(format!("writing a vector to {}: {error}", self.directory.display()));
+                writing.column.write(row, &vector).map_err(failed)?;
+                rows::stage_insert(batch, &self.keyspace, row, key);
+                writing.staged.push(Staged::Insert(row, key.into()));
+                writing.next += 1;
+                Ok(row)
+            })
+            .transpose()?;
+        writing.overlay.insert(key.to_vec(), row);
+        Ok(())
+    }
+
+    fn committed(&self) {
+        let mut writing = lock(&self.writing);
+        writing.overlay.clear();
+        let staged = std::mem::take(&mut writing.staged);
+        // Before a row can be found, its segment can be read.
+        for segment in 0..writing.column.segments() {
+            if self.column.row(segment * self.column.shape().rows_per_segment()).is_none()
+                && let Err(error) =
+                    writing.column.segment(segment).and_then(|file| self.column.attach(segment, &file))
+            {
+                tracing::error!(path = %self.directory.display(), %error, "a column segment can't be mapped; restart the server");
+            }
+        }
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        for change in staged {
+            match change {
+                Staged::Insert(row, key) => rows.set(row, key),
+                Staged::Remove(row) => rows.remove(row),
+            }
+        }
+        drop((rows, writing));
+        self.notify(|signal| signal.changed = true);
+    }
+
+    fn aborted(&self) {
+        let mut writing = lock(&self.writing);
+        writing.overlay.clear();
+        writing.staged.clear();
+        writing.next = self.rows().next();
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        lock(&self.writing)
+            .column
+            .sync()
+            .map_err(|error| StorageError::Failed(format!("flushing the vectors of {}: {error}", self.directory.display())))
+    }
+
+    fn progress(&self) -> f64 {
+        let rows = self.rows();
+        let graph = self.graph();
+        match rows.len() {
+            0 => 1.0,
+            all => graph.rows.intersection_count(rows.live()) as f64 / all as f64,
+        }
+    }
+
+    fn is_built(&self) -> bool {
+        // Without its plugin an index answers by exact scans: nothing to wait for.
+        let plugin_is_up = self.plugin().is_some_and(|plugin| plugin.running().is_some());
+        self.graph().built || !plugin_is_up || self.rows().len() == 0
+    }
+
+    fn wait_built(&self, deadline: Instant) -> bool {
+        while !self.is_built() {
+            let signal = lock(&self.signal);
+            let now = Instant::now();
+            if now >= deadline || signal.closing || signal.discarded {
+                return now < deadline;
+            }
+            let nap = (deadline - now).min(Duration::from_millis(20));
+            drop(self.signalled.wait_timeout(signal, nap).unwrap_or_else(PoisonError::into_inner));
+        }
+        true
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

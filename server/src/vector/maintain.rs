@@ -1,0 +1,231 @@
+//! Keeps a plugin's graph up with the rows of an index. One thread an index.
+//!
+//! Nothing is queued: the thread compares the rows that are live with the rows that the graph contains, and sends the
+//! difference in batches until there is none. So it does not matter what was missed while a plugin was down, or how
+//! old a saved graph is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use fixedbitset::FixedBitSet;
+use photondb_ipc_schema::lane::Operation;
+use photondb_plugin_sdk::PluginError;
+use photondb_plugin_sdk::calls;
+use photondb_plugin_sdk::kinds::vector::RowId;
+
+use super::index::VectorIndex;
+use super::saved::SavedGraph;
+use crate::plugins::instance::Instance;
+
+/// Rows of one call: some ten milliseconds of work, so that a search that comes behind it does not wait long.
+const INSERTS: usize = 128;
+const REMOVES: usize = 1024;
+/// What one maintenance call may take; generous, since a batch at the end of a large build takes longest.
+const CALL: Duration = Duration::from_secs(60);
+/// How often to look whether the plugin came or went.
+const TICK: Duration = Duration::from_millis(100);
+/// How long to leave a plugin alone that refuses.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// A graph that has not changed for so long is saved ...
+const QUIET: Duration = Duration::from_secs(1);
+/// ... and one that changes all the time is saved after so many changes, or a tenth of its rows if that is more.
+const CHANGES_BETWEEN_SAVES: usize = 20_000;
+/// The largest graph that is saved.
+const MAX_SAVED: usize = 8 << 30;
+
+/// A graph that is open in a process.
+pub(super) struct OpenGraph {
+    pub(super) instance: Arc<Instance>,
+    pub(super) number: u32,
+}
+
+/// Numbers of open graphs: never used twice, whatever process they are for.
+static NUMBERS: AtomicU32 = AtomicU32::new(0);
+
+/// The maintenance of one index, until it is closed or dropped.
+pub(super) fn run(index: &VectorIndex) {
+    let mut maintainer = Maintainer { index, segments: 0, unsaved: 0, last_change: Instant::now() };
+    let mut pause = Duration::ZERO;
+    loop {
+        let signal = index.wait(pause);
+        if signal.discarded {
+            return maintainer.discard();
+        }
+        if signal.closing {
+            return maintainer.save_if(|_| true);
+        }
+        pause = match maintainer.step() {
+            Ok(Step::More) => Duration::ZERO,
+            Ok(Step::Idle) => TICK,
+            Err(problem) => {
+                index.graph().problem = Some(problem);
+                AFTER_FAILURE
+            }
+        };
+    }
+}
+
+enum Step {
+    /// There is more to do.
+    More,
+    /// The graph contains what it should, or there is no plugin.
+    Idle,
+}
+
+struct Maintainer<'a> {
+    index: &'a VectorIndex,
+    /// Segments that the open graph has.
+    segments: u32,
+    /// Changes since the graph was saved.
+    unsaved: usize,
+    last_change: Instant,
+}
+
+impl Maintainer<'_> {
+    fn step(&mut self) -> Result<Step, String> {
+        let Some(instance) = self.index.plugin().and_then(|plugin| plugin.running()) else {
+            let mut graph = self.index.graph();
+            graph.open = None;
+            graph.problem = Some(format!("no plugin that provides `{}` is running", self.index.kind));
+            return Ok(Step::Idle);
+        };
+        let open = self.index.graph().open.clone();
+        let open = match open.filter(|open| open.instance.number() == instance.number()) {
+            Some(open) => open,
+            None => self.open(instance).map_err(|error| error.to_string())?,
+        };
+        self.attach_segments(&open).map_err(|error| error.to_string())?;
+        let (removes, inserts) = self.index.backlog();
+        let removed = self.apply(&open, Operation::IndexRemove, &removes, REMOVES)?;
+        let inserted = self.apply(&open, Operation::IndexInsert, &inserts, INSERTS)?;
+        if removed + inserted > 0 {
+            self.unsaved += removed + inserted;
+            self.last_change = Instant::now();
+            self.save_if(|this| this.unsaved >= CHANGES_BETWEEN_SAVES.max(this.index.rows().len() / 10));
+            return Ok(Step::More);
+        }
+        self.save_if(|this| this.last_change.elapsed() >= QUIET);
+        Ok(Step::Idle)
+    }
+
+    /// Sends up to `limit` of the rows, and returns how many.
+    fn apply(
+        &self,
+        open: &OpenGraph,
+        operation: Operation,
+        rows: &FixedBitSet,
+        limit: usize,
+    ) -> Result<usize, String> {
+        let rows: Vec<RowId> = rows.ones().take(limit).map(|row| row as RowId).collect();
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let lane = open.instance.maintenance_lane();
+        calls::maintain(lane, operation, open.number, &rows, Instant::now() + CALL)
+            .map_err(|error| open.instance.judge(error).to_string())?;
+        let mut graph = self.index.graph();
+        for &row in &rows {
+            graph.rows.grow(row as usize + 1);
+            graph.rows.set(row as usize, operation == Operation::IndexInsert);
+        }
+        Ok(rows.len())
+    }
+
+    /// Opens the graph in a process that does not have it, with what was saved.
+    fn open(&mut self, instance: Arc<Instance>) -> Result<Arc<OpenGraph>, PluginError> {
+        {
+            let mut graph = self.index.graph();
+            graph.open = None;
+            graph.rows.clear();
+        }
+        let index = self.index;
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let open = Arc::new(OpenGraph { instance, number });
+        let shape = index.column().shape();
+        open.instance
+            .open_index(number, &index.kind, &index.options, shape, Instant::now() + CALL)
+            .map_err(|error| open.instance.judge(error))?;
+        self.segments = 0;
+        self.attach_segments(&open)?;
+        let rows = self.load(&open);
+        self.unsaved = 0;
+        let mut graph = index.graph();
+        graph.rows = rows;
+        graph.problem = None;
+        graph.open = Some(Arc::clone(&open));
+        Ok(open)
+    }
+
+    /// The rows of the graph that was saved; none if there is no such graph, or it can't be used any more.
+    fn load(&self, open: &OpenGraph) -> FixedBitSet {
+        let path = self.index.directory.display();
+        let saved = match SavedGraph::read(&self.index.directory) {
+            Ok(Some(saved)) => saved,
+            Ok(None) => return FixedBitSet::new(),
+            Err(error) => {
+                tracing::warn!(%path, "the saved graph can't be used and is built again: {error}");
+                return FixedBitSet::new();
+            }
+        };
+        let started = Instant::now();
+        match calls::load(open.instance.maintenance_lane(), open.number, &saved.graph, Instant::now() + CALL) {
+            Ok(()) => {
+                let (rows, ms) = (saved.rows.count_ones(..), started.elapsed().as_millis());
+                tracing::info!(%path, rows, ms, "the saved graph is loaded");
+                saved.rows
+            }
+            Err(error) => {
+                let error = open.instance.judge(error);
+                tracing::warn!(%path, "the saved graph can't be used and is built again: {error}");
+                FixedBitSet::new()
+            }
+        }
+    }
+
+    fn attach_segments(&mut self, open: &OpenGraph) -> Result<(), PluginError> {
+        let files = self.index.segments_from(self.segments);
+        let files = files.map_err(|error| PluginError::init(format!("opening a column segment: {error}")))?;
+        for file in files {
+            open.instance
+                .attach_segment(open.number, self.segments, file, Instant::now() + CALL)
+                .map_err(|error| open.instance.judge(error))?;
+            self.segments += 1;
+        }
+        Ok(())
+    }
+
+    fn save_if(&mut self, is_time: impl FnOnce(&Self) -> bool) {
+        if self.unsaved == 0 || !is_time(self) {
+            return;
+        }
+        let (open, rows) = {
+            let graph = self.index.graph();
+            (graph.open.clone(), graph.rows.clone())
+        };
+        let Some(open) = open.filter(|open| open.instance.is_alive()) else { return };
+        let path = self.index.directory.display();
+        let lane = open.instance.maintenance_lane();
+        match calls::save(lane, open.number, MAX_SAVED, Instant::now() + CALL) {
+            Ok(graph) => match (SavedGraph { rows, graph }).write(&self.index.directory) {
+                Ok(()) => self.unsaved = 0,
+                Err(error) => tracing::error!(%path, "the graph can't be saved: {error}; free space on the disk"),
+            },
+            Err(error) => {
+                let error = open.instance.judge(error);
+                tracing::warn!(%path, "the graph was not saved: {error}");
+            }
+        }
+        // After a failure the next try comes after another quiet period, not at once.
+        self.last_change = Instant::now();
+    }
+
+    fn discard(&self) {
+        let open = self.index.graph().open.take();
+        if let Some(open) = open
+            && let Err(error) = open.instance.close_index(open.number, Instant::now() + Duration::from_secs(5))
+        {
+            tracing::warn!(path = %self.index.directory.display(), "the plugin did not free a dropped index: {error}");
+        }
+    }
+}

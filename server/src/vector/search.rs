@@ -1,0 +1,319 @@
+//! `get_nearest`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use fixedbitset::FixedBitSet;
+use photondb_distance::Query;
+use photondb_plugin_sdk::calls::Search;
+use photondb_plugin_sdk::{Cause, Datum, PluginError};
+use thiserror::Error;
+
+use super::index::{VectorIndex, View};
+use super::maintain::OpenGraph;
+use super::scan::{self, Scored};
+use crate::storage::{StoreError, Table, VectorIndexHandle};
+
+/// How long the plugin may take before the exact scan answers instead.
+const PLUGIN_DEADLINE: Duration = Duration::from_secs(2);
+/// With more rows than this missing from the graph, one exact scan is cheaper than graph and scan.
+const MAX_PENDING: usize = 10_000;
+/// Tables of so few numbers are scanned faster than a graph is asked.
+const SMALL_TABLE: usize = 128 << 10;
+/// Up to so many removed rows in the graph are made up for by asking for more, beyond by an allow-bitmap.
+const MAX_DEAD: usize = 64;
+/// A filter is tried on this many times the wanted rows before it is tried on all.
+const OVERSAMPLING: usize = 8;
+/// Filters that leave so few rows are answered by scanning those.
+const MAX_SCANNED_MATCHES: usize = 20_000;
+
+/// A search.
+#[derive(Clone, Copy)]
+pub struct Nearest<'a> {
+    /// The table of the index.
+    pub table: &'a Table,
+    /// The index.
+    pub index: &'a VectorIndexHandle,
+    /// The query vectors, each as long as the index's `dims`.
+    pub queries: &'a [Vec<f32>],
+    /// The most documents for each query; at least 1.
+    pub k: usize,
+    /// The greatest distance.
+    pub max_distance: Option<f64>,
+    /// The index kind's search settings: an object.
+    pub settings: &'a Datum,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// A document that was found.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    /// Exact, in the metric's unit.
+    pub distance: f64,
+    /// The document.
+    pub document: Datum,
+}
+
+/// How a search was answered, for the profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// By the plugin's graph, and an exact scan of so many rows that it has not seen yet.
+    Graph {
+        /// Rows that were scanned beside it.
+        pending: usize,
+    },
+    /// By an exact scan, and why.
+    Exact(Cow<'static, str>),
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Graph { pending: 0 } => f.write_str("vector index"),
+            Self::Graph { pending } => write!(f, "vector index, and an exact scan of {pending} rows it has not seen yet"),
+            Self::Exact(reason) => write!(f, "exact scan: {reason}"),
+        }
+    }
+}
+
+/// Why a search failed; `E` is the filter's own error.
+#[derive(Debug, Error)]
+pub enum SearchError<E> {
+    /// The documents can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The plugin refused the settings.
+    #[error(transparent)]
+    Plugin(PluginError),
+    /// The filter failed.
+    #[error("the filter failed")]
+    Filter(E),
+    /// Out of time.
+    #[error("the search did not end before its deadline; ask for fewer queries at once, or a simpler filter")]
+    Deadline,
+    /// The index was made by something else.
+    #[error("the index is not one of this server's vector indexes")]
+    Foreign,
+}
+
+/// What tells which documents count.
+type Filter<'f, E> = &'f mut dyn FnMut(&Datum) -> Result<bool, E>;
+
+impl Nearest<'_> {
+    /// The nearest documents for each query, nearest first, and how they were found. With a `filter` exactly those
+    /// that it accepts: `k` of them where they exist.
+    ///
+    /// # Errors
+    /// [`SearchError`]. A plugin that fails is no error: the exact scan answers instead.
+    pub fn run<E>(&self, filter: Option<Filter<'_, E>>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
+        let index = self.index.hook.as_any().downcast_ref::<VectorIndex>().ok_or(SearchError::Foreign)?;
+        let searcher = Searcher { request: self, index };
+        let (mut found, plan) = match filter {
+            None => searcher.unfiltered()?,
+            Some(filter) => searcher.filtered(filter)?,
+        };
+        if let Some(most) = self.max_distance {
+            found.iter_mut().for_each(|found| found.retain(|neighbour| neighbour.distance <= most));
+        }
+        Ok((found, plan))
+    }
+}
+
+struct Searcher<'a> {
+    request: &'a Nearest<'a>,
+    index: &'a VectorIndex,
+}
+
+impl Searcher<'_> {
+    fn unfiltered<E>(&self) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
+        let k = self.request.k;
+        // Documents may vanish between the search and the reading: then more rows are asked for, twice at most.
+        let mut spare = 0;
+        loop {
+            let (candidates, plan) = self.candidates(self.request.queries, k + spare, None)?;
+            let mut found = Vec::with_capacity(candidates.len());
+            let mut is_short = false;
+            for rows in &candidates {
+                let documents = self.documents(rows, k, &mut |_| Ok(true))?;
+                is_short |= documents.len() < k && documents.len() < rows.len();
+                found.push(documents);
+            }
+            if !is_short || spare > k + 16 {
+                return Ok((found, plan));
+            }
+            spare = if spare == 0 { k + 16 } else { 16 * k + 256 };
+        }
+    }
+
+    /// First on the nearest rows, which are enough for a filter that accepts many; else on every row.
+    fn filtered<E>(&self, filter: Filter<'_, E>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
+        let k = self.request.k;
+        let sample = k * OVERSAMPLING + 32;
+        let (candidates, plan) = self.candidates(self.request.queries, sample, None)?;
+        let mut found = Vec::with_capacity(candidates.len());
+        let mut is_short = false;
+        for rows in &candidates {
+            let documents = self.documents(rows, k, filter)?;
+            is_short |= documents.len() < k && rows.len() >= sample;
+            found.push(documents);
+        }
+        if !is_short {
+            return Ok((found, plan));
+        }
+        let matches = self.matching(filter)?;
+        let (candidates, plan) = self.candidates(self.request.queries, k + 16, Some(&matches))?;
+        let found = candidates.iter().map(|rows| self.documents(rows, k, filter)).collect::<Result<_, _>>()?;
+        Ok((found, plan))
+    }
+
+    /// The rows whose documents the filter accepts.
+    fn matching<E>(&self, filter: Filter<'_, E>) -> Result<FixedBitSet, SearchError<E>> {
+        let live = self.index.view().live;
+        let mut matches = FixedBitSet::with_capacity(live.len());
+        for (at, row) in live.ones().enumerate() {
+            if at % 1024 == 0 {
+                self.check_deadline()?;
+            }
+            if let Some(document) = self.document(row as u32)?
+                && filter(&document).map_err(SearchError::Filter)?
+            {
+                matches.insert(row);
+            }
+        }
+        Ok(matches)
+    }
+
+    /// The first `k` documents of the rows that exist still and that the filter accepts.
+    fn documents<E>(
+        &self,
+        rows: &[Scored],
+        k: usize,
+        filter: Filter<'_, E>,
+    ) -> Result<Vec<Neighbour>, SearchError<E>> {
+        let mut found = Vec::with_capacity(k.min(rows.len()));
+        for scored in rows {
+            if found.len() == k {
+                break;
+            }
+            if let Some(document) = self.document(scored.row)?
+                && filter(&document).map_err(SearchError::Filter)?
+            {
+                found.push(Neighbour { distance: f64::from(scored.distance), document });
+            }
+        }
+        self.check_deadline()?;
+        Ok(found)
+    }
+
+    /// The document of a row, if the row is still its own.
+    fn document<E>(&self, row: u32) -> Result<Option<Datum>, SearchError<E>> {
+        let key = self.index.rows().key(row).map(<[u8]>::to_vec);
+        let Some(key) = key else { return Ok(None) };
+        Ok(self.request.table.get_encoded(&key)?)
+    }
+
+    fn check_deadline<E>(&self) -> Result<(), SearchError<E>> {
+        if Instant::now() < self.request.deadline { Ok(()) } else { Err(SearchError::Deadline) }
+    }
+
+    /// For each query the `k` nearest live rows among `allow`, scored exactly, nearest first.
+    fn candidates<E>(
+        &self,
+        queries: &[Vec<f32>],
+        k: usize,
+        allow: Option<&FixedBitSet>,
+    ) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
+        let queries = queries.concat();
+        let view = self.index.view();
+        let mut allowed = view.live.clone();
+        if let Some(allow) = allow {
+            allowed.intersect_with(allow);
+        }
+        let exact = |reason: Cow<'static, str>| (self.scan(&queries, k, &allowed), Plan::Exact(reason));
+        let (wanted, numbers) = (allowed.count_ones(..), allowed.count_ones(..) * self.index.column().dims());
+        let open = match &view.open {
+            _ if numbers <= SMALL_TABLE => return Ok(exact("the table is small".into())),
+            _ if allow.is_some() && wanted <= MAX_SCANNED_MATCHES => {
+                return Ok(exact("the filter leaves few rows".into()));
+            }
+            None => return Ok(exact(view.problem.clone().unwrap_or_else(|| "the graph is being opened".into()).into())),
+            Some(_) if view.pending.count_ones(..) > MAX_PENDING => {
+                return Ok(exact("the graph is being built".into()));
+            }
+            Some(open) => open,
+        };
+        let found = match self.ask(open, &view, &queries, k, allow.map(|_| &allowed)) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
+            Err(error) if error.cause() == Cause::Argument => return Err(SearchError::Plugin(error)),
+            Err(error) => return Ok(exact(error.to_string().into())),
+        };
+        let mut pending = view.pending.clone();
+        pending.intersect_with(&allowed);
+        let extra = if pending.is_clear() { Vec::new() } else { self.scan(&queries, k, &pending) };
+        let dims = self.index.column().dims();
+        let mut results = Vec::with_capacity(found.len());
+        for (at, rows) in found.into_iter().enumerate() {
+            let values = &queries[at * dims..(at + 1) * dims];
+            let query = Query::new(self.index.metric(), values);
+            let mut scored: Vec<Scored> = rows
+                .into_iter()
+                .filter(|&row| allowed.contains(row as usize))
+                .filter_map(|row| Some(Scored { distance: scan::distance(self.index.column(), &query, row)?, row }))
+                .chain(extra.get(at).into_iter().flatten().copied())
+                .collect();
+            scored.sort_unstable();
+            scored.dedup_by_key(|scored| scored.row);
+            scored.truncate(k);
+            if scored.len() < k.min(wanted) {
+                scored = self.scan(values, k, &allowed).swap_remove(0);
+            }
+            results.push(scored);
+        }
+        Ok((results, Plan::Graph { pending: pending.count_ones(..) }))
+    }
+
+    fn scan(&self, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
+        scan::nearest(self.index.column(), self.index.metric(), queries, k, allowed)
+    }
+
+    /// Asks the plugin; `None` where not even one query fits into a call.
+    fn ask(
+        &self,
+        open: &OpenGraph,
+        view: &View,
+        queries: &[f32],
+        k: usize,
+        allow: Option<&FixedBitSet>,
+    ) -> Result<Option<Vec<Vec<u32>>>, PluginError> {
+        let dims = self.index.column().dims();
+        let allow = allow.or((view.dead > MAX_DEAD).then_some(&view.live));
+        let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
+        let k = if allow.is_some() { k } else { k + view.dead };
+        let lane = open.instance.lane();
+        let search = Search { queries, dims, k, allow, settings: self.request.settings };
+        let per_call = search.queries_per_call(lane);
+        if per_call == 0 {
+            return Ok(None);
+        }
+        let deadline = self.request.deadline.min(Instant::now() + PLUGIN_DEADLINE);
+        let started = Instant::now();
+        let mut found = Vec::with_capacity(queries.len() / dims);
+        let plugin = self.index.plugin();
+        for part in queries.chunks(per_call * dims) {
+            let rows = Search { queries: part, ..search }
+                .run(lane, open.number, deadline)
+                .map_err(|error| open.instance.judge(error));
+            if let Some(plugin) = &plugin {
+                let counters = plugin.counters();
+                counters.record(started.elapsed(), rows.is_ok());
+                counters.shared(size_of_val(part));
+                counters.copied(rows.as_ref().map_or(0, |rows| rows.iter().map(|rows| rows.len() * 8 + 4).sum()));
+            }
+            found.extend(rows?);
+        }
+        Ok(Some(found))
+    }
+}
