@@ -10,7 +10,7 @@ ARGS ?=
 FUZZ_CASES ?= 20000
 
 HOST_TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-TOOLS := $(CURDIR)/.tools
+TOOLS := .tools
 PYTHON := $(TOOLS)/venv/bin/python
 # Newer than the requirements once they are installed.
 VENV := $(TOOLS)/venv/installed

@@ -1,4 +1,4 @@
-//! Cap'n Proto RPC over the inherited socket. The limits of every message are set here and nowhere else.
+//! Cap'n Proto RPC, with plugins over the inherited socket and with clients over TCP. The limits of every message are set here and nowhere else.
 
 use capnp::message::ReaderOptions;
 use capnp_rpc::rpc_twoparty_capnp::Side;
@@ -6,6 +6,7 @@ use capnp_rpc::twoparty::VatNetwork;
 use capnp_rpc::{RpcSystem, new_client};
 use futures::{AsyncRead, AsyncWrite};
 
+use crate::endpoint_capnp::endpoint;
 use crate::plugin_capnp::plugin;
 
 /// The most words of a control message: 1 MiB. Larger things go through lanes or as descriptors.
@@ -41,5 +42,15 @@ where
     W: AsyncWrite + Unpin + 'static,
 {
     let client: plugin::Client = new_client(plugin);
+    RpcSystem::new(network(reader, writer, Side::Server), Some(client.client))
+}
+
+/// The server's end of a client's connection, to be driven until it ends.
+pub fn endpoint<R, W>(reader: R, writer: W, endpoint: impl endpoint::Server + 'static) -> RpcSystem<Side>
+where
+    R: AsyncRead + Unpin + 'static,
+    W: AsyncWrite + Unpin + 'static,
+{
+    let client: endpoint::Client = new_client(endpoint);
     RpcSystem::new(network(reader, writer, Side::Server), Some(client.client))
 }

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 /// The control socket: Cap'n Proto RPC, a stream.
@@ -32,8 +33,9 @@ pub struct Inherited {
 #[must_use]
 pub fn inherited() -> Option<Inherited> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    // SAFETY: only asks whether the number is open, and holds it no longer than that.
-    let open = |number| nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(number) }).is_ok();
+    // SAFETY: only asks whether the number is open, and holds it no longer than that. Not by fstat, which on Linux is a
+    // call that could take a path, and so is forbidden to a plugin.
+    let open = |number| fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD).is_ok();
     if ![CONTROL, DESCRIPTORS, SERVER_REGION, PLUGIN_REGION].into_iter().all(open) || TAKEN.swap(true, Ordering::AcqRel)
     {
         return None;

@@ -8,5 +8,6 @@ pub mod config;
 pub mod network;
 pub mod plugins;
 pub mod query;
+pub mod server;
 pub mod storage;
 pub mod vector;

@@ -184,19 +184,17 @@ fn table_config(sources: &Sources) -> Vec<Datum> {
         ])
     };
     let tables = sources.store.all_tables();
-    let indexes = |names: Vec<_>| Datum::array(names.into_iter().map(|index: crate::storage::IndexInfo| index.name.into()));
+    let indexes =
+        |names: Vec<_>| Datum::array(names.into_iter().map(|index: crate::storage::IndexInfo| index.name.into()));
     tables.iter().map(|table| row(table.info(), indexes(table.indexes()))).collect()
 }
 
 fn table_status(sources: &Sources) -> Vec<Datum> {
-    const READY: [&str; 4] =
-        ["all_replicas_ready", "ready_for_outdated_reads", "ready_for_reads", "ready_for_writes"];
+    const READY: [&str; 4] = ["all_replicas_ready", "ready_for_outdated_reads", "ready_for_reads", "ready_for_writes"];
     let server = sources.server.name.as_str();
     let replica = Datum::object([("server", server), ("state", "ready")]);
-    let shard = Datum::object([
-        ("primary_replicas", Datum::array([server.into()])),
-        ("replicas", Datum::array([replica])),
-    ]);
+    let shard =
+        Datum::object([("primary_replicas", Datum::array([server.into()])), ("replicas", Datum::array([replica]))]);
     let row = |info: &TableInfo| {
         Datum::object([
             ("id", Datum::from(info.id.to_string())),

@@ -227,3 +227,6 @@ fn adopt(environment: &Rc<Environment>, found: Found) -> Option<oneshot::Receive
     tokio::task::spawn_local(supervisor.run(settled));
     Some(first)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
 
-use super::compile::{FunctionTerm, Node};
+use super::compile::{CallNode, FunctionTerm, Node};
 use super::error::{ErrorKind, ReqlError, Result};
 use super::eval::{Bindings, Context, Env};
 use super::order::equal;
@@ -33,6 +33,15 @@ pub enum Function {
     BadField(Datum),
     /// Gives a value, whatever the arguments.
     Constant(Datum),
+    /// An argument of a term, which is evaluated anew for each call.
+    Argument {
+        /// The term.
+        node: Arc<CallNode>,
+        /// The argument's position.
+        position: usize,
+        /// The variables around the term.
+        around: Option<Arc<Bindings>>,
+    },
 }
 
 impl fmt::Display for Function {
@@ -41,7 +50,7 @@ impl fmt::Display for Function {
             Self::Closure { term, .. } => write!(f, "a function of {} parameters", term.params.len()),
             Self::Plugin(plugin) => write!(f, "r.js(\"plugin.{}\")", plugin.name()),
             Self::Field(field) => write!(f, "the function that takes the field `{field}`"),
-            Self::Pluck(_) | Self::BadField(_) | Self::Constant(_) => f.write_str("a function made of a value"),
+            Self::Pluck(_) | Self::BadField(_) | Self::Constant(_) | Self::Argument { .. } => f.write_str("a function made of a value"),
         }
     }
 }
@@ -118,6 +127,14 @@ impl Function {
             Self::Pluck(pattern) => Ok(paths::pluck(&args.remove(0), std::slice::from_ref(pattern))?.into()),
             Self::BadField(datum) => Err(ReqlError::wrong_type("STRING", datum)),
             Self::Constant(datum) => Ok(datum.clone().into()),
+            Self::Argument { node, position, around } => {
+                let env = Env { ctx: ctx.clone(), frame: around.clone() };
+                let node = node.args.get(*position).ok_or_else(|| ReqlError::internal("An argument is missing."))?;
+                match env.eval(node)? {
+                    Value::Function(function) => function.call(ctx, args),
+                    value => Ok(value),
+                }
+            }
         }
     }
 

@@ -1,1 +1,57 @@
-//! query
+//! The query engine: ReQL terms from the wire to their results.
+//!
+//! A query goes through three steps. [`parse`] reads the JSON text into terms and folds literals; [`compile`] checks
+//! the terms and resolves variables; [`eval`] computes the value. Sequences are computed while they are read, so a
+//! query's result can be a [`Cursor`], which waits between two requests of its client. Everything here blocks: it runs on
+//! [`workers`], never on the threads of the network.
+//!
+//! Terms are small functions, one file a family, in [`terms`]. What several of them need:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`value`], [`stream`], [`function`] | what terms evaluate to |
+//! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
+//! | [`bulk`], [`plugin`] | plugins' functions, called for many rows at once |
+//! | [`vector`] | the seam to vector search |
+//! | [`determinism`], [`source`] | functions that indexes are made of |
+//! | [`order`], [`pseudo`], [`pseudotype`], [`paths`] | data: order, special values, parts of objects |
+//! | [`output`], [`print`], [`json`], [`iso8601`] | data as text |
+
+pub mod bulk;
+pub mod compile;
+pub mod cursor;
+pub mod determinism;
+mod engine;
+pub mod error;
+pub mod eval;
+pub mod function;
+pub mod iso8601;
+pub mod json;
+pub mod options;
+pub mod order;
+pub mod output;
+pub mod parse;
+pub mod paths;
+pub mod plugin;
+pub mod print;
+pub mod profile;
+pub mod pseudo;
+pub mod pseudotype;
+mod random;
+pub mod source;
+pub mod stream;
+pub mod tables;
+pub mod terms;
+pub mod value;
+pub mod vector;
+pub mod workers;
+
+#[cfg(test)]
+mod tests;
+
+pub use cursor::{Answer, Cursor, Response};
+pub use determinism::index_functions;
+pub use engine::{Engine, EngineParts, Identity};
+pub use error::{ErrorKind, ReqlError};
+pub use plugin::{NoPlugins, PluginFunction, PluginFunctions};
+pub use vector::{NearestSearch, NoSearch};

@@ -14,7 +14,7 @@ use super::pseudo::{self, Special};
 use super::stream::{Fused, Stream};
 use super::terms::selection::is_empty_range;
 use super::value::{Database, Slice, Value};
-use crate::admin::SystemTable;
+use crate::admin::system_tables::SystemTable;
 use crate::storage::{DatumRange, Direction, Documents, IndexFunction, KeyEdge, StoreError, Table};
 
 /// The name of the system database.
@@ -69,7 +69,7 @@ pub fn database(ctx: &Context, name: &str) -> Result<Database> {
     if name == SYSTEM_DB {
         return Ok(Database { name: name.into(), id: String::new() });
     }
-    let info = ctx.shared.store.database(name)?;
+    let info = ctx.shared.store()?.database(name)?;
     Ok(Database { name: name.into(), id: info.id.to_string() })
 }
 
@@ -98,7 +98,7 @@ impl TableRef {
             })?;
             return Ok(Self(Source::System { shared: ctx.shared.clone(), position }));
         }
-        Ok(Self(Source::Stored(ctx.shared.store.table(db, name)?)))
+        Ok(Self(Source::Stored(ctx.shared.store()?.table(db, name)?)))
     }
 
     fn system(shared: &Shared, position: usize) -> Result<&dyn SystemTable> {

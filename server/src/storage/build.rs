@@ -22,12 +22,24 @@ const BATCH: usize = 128;
 
 /// Builds an index to its end, or until the store closes or the index is dropped.
 pub(super) fn build(table: &Table, index: &Index) {
+    let _guard = PanicGuard(&index.core);
     let result = build_batches(table, &index.core);
     if let Err(error) = result {
         let is_over = table.shared.is_closing() || index.core.with_state(|state| state.dropped);
         if !is_over {
             tracing::error!(index = index.name, table = table.info().name, %error, "the index can't be built; drop it and create it again");
             index.core.update(|state| state.failure = Some(error.to_string()));
+        }
+    }
+}
+
+/// Whoever waits for the index learns of a panic of its function.
+struct PanicGuard<'a>(&'a IndexCore);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.update(|state| state.failure = Some("the index's function panicked".to_owned()));
         }
     }
 }

@@ -129,6 +129,14 @@ pub enum StoreError {
     /// A document is nested too deep.
     #[error("Documents can be nested {max} levels deep at most.", max = photondb_plugin_sdk::datum::MAX_DEPTH)]
     TooDeep,
+    /// The function of an index that is to be created does not compile.
+    #[error("Index `{index}` can't be created: {message}")]
+    IndexDefinition {
+        /// The index.
+        index: String,
+        /// What is wrong.
+        message: String,
+    },
     /// The function of a stored index does not compile.
     #[error(
         "Index `{index}` of table {table} can't be used: {message}; start the version of PhotonDB that made it and drop the index"

@@ -118,8 +118,8 @@ impl Table {
     /// # Errors
     /// When the key can't be one, or the engine fails.
     pub fn get(&self, key: &Datum) -> Result<Option<Datum>, StoreError> {
-        let document = self.shared.engine.get(&self.documents, &keys::primary_key(key)?)?;
-        document.map(|document| scan::decode(&self.documents, &document)).transpose()
+        self.check_not_dropped()?;
+        self.get_encoded(&keys::primary_key(key)?)
     }
 
     /// The documents in a range of primary keys, in their order.
@@ -187,11 +187,8 @@ impl Table {
     pub fn create_index(self: &Arc<Self>, definition: &IndexDefinition) -> Result<IndexInfo, StoreError> {
         let IndexDefinition { name, source, multi, vector } = definition;
         indexes::check_name(name, &self.info.primary_key)?;
-        let function = self.shared.functions.compile(source).map_err(|message| StoreError::IndexFunction {
-            index: name.clone(),
-            table: self.info.name.clone(),
-            message,
-        })?;
+        let invalid = |message| StoreError::IndexDefinition { index: name.clone(), message };
+        let function = self.shared.functions.compile(source).map_err(invalid)?;
         if let Some(vector) = vector {
             self.shared.vectors.validate(vector)?;
         }

@@ -144,7 +144,8 @@ impl Writer {
     pub(super) fn start(engine: Arc<dyn StorageEngine>) -> Result<Self, StoreError> {
         let (sender, receiver) = sync_channel(QUEUE);
         let stopped = Arc::new(OnceLock::new());
-        let worker = Worker { engine, receiver, stopped: Arc::clone(&stopped), soft_since: None, unflushed: Vec::new() };
+        let worker =
+            Worker { engine, receiver, stopped: Arc::clone(&stopped), soft_since: None, unflushed: Vec::new() };
         let thread = std::thread::Builder::new()
             .name("storage-writer".to_owned())
             .spawn(move || worker.run())

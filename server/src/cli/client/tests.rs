@@ -126,7 +126,7 @@ fn a_server_of_another_kind_is_named_as_such() {
         stream.read_exact(&mut [0; 4]).unwrap();
         stream.write_all(b"ERROR: who are you?\n\0").unwrap();
         // Until the client hangs up: closing with unread bytes would take the answer back.
-        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        let _ = io::copy(&mut stream, &mut io::sink());
     });
     let error = Client::connect(&address, "admin", "").err().unwrap().to_string();
     assert!(error.contains("not a ReQL server") && error.contains("who are you?"), "{error}");

@@ -14,7 +14,13 @@ impl PluginControl for Hostile {
     fn list(&self) -> Vec<PluginStatus> {
         let error = Some(SCRIPT.to_owned());
         let status = PluginStatus { name: "geo\"\n".into(), state: "ready".into(), error, ..PluginStatus::default() };
-        vec![PluginStatus { calls: 7, bytes_copied: 9, p99_ms: Some(1.5), grade_reasons: vec![SCRIPT.into()], ..status }]
+        vec![PluginStatus {
+            calls: 7,
+            bytes_copied: 9,
+            p99_ms: Some(1.5),
+            grade_reasons: vec![SCRIPT.into()],
+            ..status
+        }]
     }
 
     fn events(&self) -> Vec<PluginEvent> {

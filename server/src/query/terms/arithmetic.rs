@@ -129,7 +129,8 @@ fn repeat(call: &Call<'_>, elements: &Arc<[Datum]>, count: &Datum) -> Result<Dat
     if length > call.ctx().array_limit() {
         return Err(crate::query::stream::array_too_long(call.ctx().array_limit()));
     }
-    Ok(elements.repeat(if elements.is_empty() { 0 } else { count }).into())
+    let repeated = std::iter::repeat_n(elements, if elements.is_empty() { 0 } else { count });
+    Ok(Datum::array(repeated.flat_map(|elements| elements.iter().cloned())))
 }
 
 fn div(call: &Call<'_>) -> Result<Value> {

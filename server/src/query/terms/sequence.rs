@@ -55,7 +55,7 @@ fn map(call: &Call<'_>) -> Result<Value> {
         }
         Some(Ok(tuple))
     });
-    let results = called(call.ctx(), tuples, function, sequences);
+    let results = called(call.ctx().clone(), tuples, function, sequences);
     let stream = if infinite { Stream::infinite(results) } else { Stream::new(results) };
     Ok(stream.with_array(array).into())
 }
@@ -75,17 +75,16 @@ fn check_map_arity(function: &Function, sequences: usize) -> Result<()> {
 /// The results of the function for each element.
 pub(super) fn mapped(ctx: &Arc<Context>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
     let ctx = ctx.clone();
-    stream.map_rows(move |rows| called(&ctx, rows.map(|row| row.map(|row| vec![row])), function, position))
+    stream.map_rows(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), function, position))
 }
 
 /// The results of the function for each row of arguments.
 fn called(
-    ctx: &Arc<Context>,
+    ctx: Arc<Context>,
     rows: impl Iterator<Item = Result<Vec<Datum>>> + Send + 'static,
     function: Arc<Function>,
     position: usize,
 ) -> impl Iterator<Item = Result<Datum>> + Send + 'static {
-    let ctx = ctx.clone();
     let calls = Calls::new(rows, function.clone(), ctx.clone());
     Fused::new(calls.map(move |prepared| {
         let value = function.finish(&ctx, prepared?).and_then(|value| value.into_datum(&ctx));

@@ -187,6 +187,29 @@ fn indexes_are_renamed_and_dropped() {
 }
 
 #[test]
+fn a_function_that_does_not_compile_makes_no_index() {
+    let (directory, store, table) = new_store();
+    let error = table.create_index(&index("v", "")).unwrap_err().to_string();
+    assert_eq!(error, "Index `v` can't be created: no field is named");
+    assert_eq!(table.indexes(), []);
+
+    // Stored by a version that understood it.
+    struct Anything;
+    impl IndexFunctions for Anything {
+        fn compile(&self, _: &str) -> Result<Arc<dyn IndexFunction>, String> {
+            Fields.compile("v")
+        }
+    }
+    drop((store, table));
+    let newer = StoreOptions { functions: Arc::new(Anything), ..options() };
+    let store = Store::open(directory.path(), &newer).unwrap();
+    store.table("test", "t").unwrap().create_index(&index("v", "")).unwrap();
+    drop(store);
+    let error = Store::open(directory.path(), &options()).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("Index `v` of table") && error.contains("drop the index"), "{error}");
+}
+
+#[test]
 fn documents_without_a_value_are_not_in_the_index() {
     let (_directory, _store, table) = new_store();
     table.create_index(&index("v", "v")).unwrap();

@@ -1,12 +1,11 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use photondb_plugin_sdk::kinds::storage::{StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::Metric;
 use uuid::Uuid;
-
-use std::time::Instant;
 
 use super::*;
 

@@ -1,0 +1,1 @@
+//! Tests of the protocol against a real server.

@@ -1,0 +1,76 @@
+//! Plugins as real processes. The executables are built by `make test`; where they are missing, these tests say so.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use photondb_plugin_sdk::{Cause, Datum};
+
+use super::*;
+use crate::config::Grant;
+
+/// `target/debug`, which holds this test's executable in `deps/`.
+fn target() -> PathBuf {
+    let executable = std::env::current_exe().expect("a test has an executable");
+    executable.ancestors().nth(2).expect("deps/ is in a folder").to_owned()
+}
+
+async fn manager(plugins: &[&str]) -> Option<PluginManager> {
+    let (host, all) = (target().join("photondb-plugin-host"), target().with_file_name("debug-plugins"));
+    if !host.exists() || !all.exists() {
+        eprintln!("SKIPPED: {} or {} is missing; run `make test`", host.display(), all.display());
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("tempdir");
+    for plugin in plugins {
+        std::os::unix::fs::symlink(all.join(plugin), folder.path().join(plugin)).expect("link");
+    }
+    let mut config = PluginsConfig { paths: vec![folder.path().to_owned()], ..PluginsConfig::default() };
+    config.grants.insert("stats".into(), Grant { threads: Some(1), ..Grant::default() });
+    Some(PluginManager::start(host, config, SandboxConfig::default()).await.expect("start"))
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn numbers(range: std::ops::Range<i32>) -> Vec<Datum> {
+    range.map(Datum::from).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confined_plugin_answers_is_restarted_and_stopped() {
+    let Some(manager) = manager(&["stats"]).await else { return };
+    let status = manager.list().remove(0);
+    assert_eq!(status.state, "ready", "{status:?}");
+    assert!(status.layers.iter().any(|layer| layer.contains("seccomp")), "{status:?}");
+    let pid = status.pid.expect("running");
+    let call = {
+        let manager = manager.clone();
+        move || {
+            let function = manager.function("approx")?;
+            function.invoke_batch(&[numbers(0..5000), vec![Datum::from(2); 5000]], 5000, soon())
+        }
+    };
+    let results = tokio::task::spawn_blocking(call.clone()).await.expect("thread").expect("answer");
+    assert_eq!((results.len(), results[1234].as_number()), (5000, Some(1200.0)));
+
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    tokio::task::spawn_blocking(call).await.expect("thread").expect("a pure call survives a crash");
+    let status = manager.list().remove(0);
+    assert_ne!(status.pid, Some(pid));
+    assert_eq!(status.restarts, 1, "{status:?}");
+
+    manager.change(Change::Disable, "stats").await.expect("disable");
+    let function = manager.function("approx").expect("known");
+    let error = tokio::task::spawn_blocking(move || function.invoke_batch(&[numbers(0..1)], 1, soon()));
+    let error = error.await.expect("thread").expect_err("disabled");
+    assert_eq!(error.cause(), Cause::Unavailable);
+    assert!(error.message().contains("enable stats"), "{error}");
+    manager.change(Change::Enable, "stats").await.expect("enable");
+    let before = manager.list().remove(0).pid;
+    let status = manager.change(Change::Reload, "stats").await.expect("reload");
+    assert_eq!(status.state, "ready");
+    assert_ne!(status.pid, before);
+    manager.shutdown().await;
+    assert_eq!(manager.list().remove(0).pid, None);
+}

@@ -1,0 +1,207 @@
+//! The engine: what queries need of the server, and how one is run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::datum::{Object, Time};
+
+use super::compile::{self, Node};
+use super::cursor::{Answer, Cursor};
+use super::error::{Frame, ReqlError, Result};
+use super::eval::{Context, Env};
+use super::options::RunOptions;
+use super::output;
+use super::parse::{Request, Term};
+use super::plugin::{NoPlugins, PluginFunctions};
+use super::profile::Profile;
+use super::pseudo::REQL_TYPE;
+use super::terms::group;
+use super::value::Value;
+use super::vector::{NearestSearch, NoSearch};
+use super::workers::Workers;
+use crate::admin::system_tables::SystemTable;
+use crate::storage::Store;
+
+/// Most threads that queries run on.
+const MAX_WORKERS: usize = 256;
+
+/// How a server calls itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The id, a UUID.
+    pub id: String,
+    /// The name.
+    pub name: String,
+}
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// The data.
+    pub store: Store,
+    /// Plugins' functions.
+    pub plugins: Arc<dyn PluginFunctions>,
+    /// Vector search.
+    pub nearest: Arc<dyn NearestSearch>,
+    /// The tables of the database `rethinkdb`.
+    pub system: Vec<Box<dyn SystemTable>>,
+    /// The server.
+    pub identity: Identity,
+}
+
+/// The server's parts as queries see them.
+pub struct Shared {
+    store: Option<Store>,
+    /// Plugins' functions.
+    pub plugins: Arc<dyn PluginFunctions>,
+    /// Vector search.
+    pub nearest: Arc<dyn NearestSearch>,
+    /// The tables of the database `rethinkdb`.
+    pub system: Vec<Box<dyn SystemTable>>,
+    identity: Identity,
+}
+
+impl Shared {
+    /// What functions see that are called outside of any server: nothing.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self {
+            store: None,
+            plugins: Arc::new(NoPlugins),
+            nearest: Arc::new(NoSearch),
+            system: Vec::new(),
+            identity: Identity { id: String::new(), name: String::new() },
+        }
+    }
+
+    /// The data.
+    ///
+    /// # Errors
+    /// Where there is none, as in the function of an index.
+    pub fn store(&self) -> Result<&Store> {
+        self.store.as_ref().ok_or_else(|| ReqlError::logic("Tables and databases can't be used here."))
+    }
+}
+
+/// Runs queries. Clones share everything.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    workers: Workers,
+}
+
+impl Engine {
+    /// An engine of the given parts.
+    #[must_use]
+    pub fn new(parts: EngineParts) -> Self {
+        let EngineParts { store, plugins, nearest, system, identity } = parts;
+        let shared = Shared { store: Some(store), plugins, nearest, system, identity };
+        Self { shared: Arc::new(shared), workers: Workers::new(MAX_WORKERS) }
+    }
+
+    /// The threads that queries run on.
+    #[must_use]
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// How the server calls itself.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// Runs a START query; blocks until the result, or its first part, is there. `cancelled` ends it early.
+    ///
+    /// # Errors
+    /// With the path to the term that failed. A panic becomes an INTERNAL error.
+    pub fn run(&self, request: Request, cancelled: &Arc<AtomicBool>) -> Result<Answer> {
+        let Request::Start { term, options } = request else {
+            return Err(ReqlError::internal("Only START requests are run by the engine."));
+        };
+        guarded(|| self.start(term, options, cancelled))
+    }
+
+    fn start(&self, term: Term, options: Vec<(Arc<str>, Term)>, cancelled: &Arc<AtomicBool>) -> Result<Answer> {
+        let options = self.options(options, cancelled)?;
+        let profile = Profile::new(options.profile);
+        let ctx = Arc::new(self.context(options, profile, cancelled));
+        let node = compile::query(term)?;
+        let env = Env { ctx: ctx.clone(), frame: None };
+        let value = env.eval(&node)?;
+        // The term may be large, and the cursor lives on: what it needs of the term it holds itself.
+        drop(node);
+        answer(value, &ctx)
+    }
+
+    fn context(&self, options: RunOptions, profile: Profile, cancelled: &Arc<AtomicBool>) -> Context {
+        Context { shared: self.shared.clone(), options, now: Time::now(), cancelled: cancelled.clone(), profile }
+    }
+
+    fn options(&self, options: Vec<(Arc<str>, Term)>, cancelled: &Arc<AtomicBool>) -> Result<RunOptions> {
+        let ctx = Arc::new(self.context(RunOptions::default(), Profile::default(), cancelled));
+        let env = Env { ctx, frame: None };
+        let mut values = Object::new();
+        let mut db = None;
+        for (name, term) in options {
+            RunOptions::check_name(&name)?;
+            let framed = |error: ReqlError| error.within(Frame::Option(name.clone()));
+            let node = compile::query(term).map_err(framed)?;
+            if &*name == "db" {
+                db = match env.eval(&node).map_err(framed)? {
+                    Value::Database(database) => Some(database),
+                    other => return Err(framed(other.wrong_kind("DATABASE"))),
+                };
+            } else if let Some(value) = option_value(&env, &node).map_err(framed)? {
+                values.insert(name.clone(), value);
+            }
+        }
+        RunOptions::new(values, db)
+    }
+}
+
+/// The plain value of a run option; nothing for a function, which only terms can make use of.
+fn option_value(env: &Env, node: &Node) -> Result<Option<Datum>> {
+    match env.eval(node)? {
+        Value::Function(_) => Ok(None),
+        value => Ok(Some(value.into_datum(&env.ctx)?)),
+    }
+}
+
+/// Runs `work`; a panic in it is an error of ours, which the client is told instead of losing its connection.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        tracing::error!(panic = text, "a query panicked");
+        Err(ReqlError::internal(format!(
+            "The query could not be run because of a mistake in the server ({text}); please report it with the query."
+        )))
+    })
+}
+
+fn answer(value: Value, ctx: &Arc<Context>) -> Result<Answer> {
+    let datum = match value {
+        Value::Datum(datum) => datum,
+        Value::Single(single) => single.read()?,
+        Value::Grouped(groups) => {
+            let groups = group::closed(groups, ctx)?;
+            let data = groups.into_iter().map(|(group, reduction)| Datum::array([group, reduction]));
+            Datum::object([(REQL_TYPE, Datum::from("GROUPED_DATA")), ("data", Datum::array(data))])
+        }
+        Value::Stream(stream) | Value::Selection(_, stream) if stream.is_array() => stream.collect_array(ctx)?,
+        Value::Function(_) | Value::Database(_) => {
+            return Err(ReqlError::logic(format!(
+                "Query result must be of type DATUM, GROUPED_DATA, or STREAM (got {}).",
+                value.kind()
+            )));
+        }
+        sequence => return Ok(Answer::Stream(Cursor::new(sequence.into_stream(ctx)?, ctx.clone()))),
+    };
+    output::check(&datum)?;
+    Ok(Answer::Atom { datum, profile: ctx.profile.take() })
+}
