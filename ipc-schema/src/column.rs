@@ -164,7 +164,7 @@ impl VectorColumn {
             .segments
             .get(segment as usize)
             .ok_or_else(|| io::Error::other(format!("segment {segment} is beyond the last one, {MAX_SEGMENTS}")))?;
-        slot.set(TrustedRegion::map(file.as_fd(), wanted)?)
+        slot.set(TrustedRegion::map_sparse(file.as_fd(), wanted)?)
             .map_err(|_| io::Error::other(format!("segment {segment} is attached already")))
     }
 
@@ -185,7 +185,9 @@ impl VectorColumn {
     /// # Errors
     /// When memory is short or the shape is impossible.
     pub fn in_memory(dims: u32, element: Element, rows: &[f32]) -> io::Result<Self> {
-        let shape = ColumnShape::new(dims, element).ok_or(io::ErrorKind::InvalidInput)?;
+        let count = rows.len() / dims.max(1) as usize;
+        let rows_per_segment = u32::try_from(count.next_power_of_two().clamp(64, 1 << 16)).map_err(io::Error::other)?;
+        let shape = ColumnShape::with_segments(dims, element, rows_per_segment).ok_or(io::ErrorKind::InvalidInput)?;
         let column = Self::new(shape);
         let mut encoded = Vec::new();
         for (segment, rows) in rows.chunks(dims as usize * shape.rows_per_segment as usize).enumerate() {

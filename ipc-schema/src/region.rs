@@ -39,9 +39,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags) -> io::Result<Self> {
+    fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, more: MapFlags) -> io::Result<Self> {
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
+        let flags = MapFlags::MAP_SHARED | more;
         // SAFETY: no address is asked for, so no existing mapping is replaced.
         let base = unsafe { mmap(None, size, protection, flags, fd, 0) }?;
         Ok(Self { base: base.cast(), len })
@@ -112,7 +112,8 @@ impl OwnRegion {
     /// # Errors
     /// When the kernel refuses, for instance because the file is sealed.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        let mapping = Mapping::new(fd, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let mapping = Mapping::new(fd, len, protection, MapFlags::MAP_POPULATE)?;
         Ok(Self { mapping: Arc::new(mapping), carved: 0 })
     }
 
@@ -176,7 +177,15 @@ impl TrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ)? })
+        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE)? })
+    }
+
+    /// As [`map`](Self::map), for a file that is large and sparse: pages are read when they are touched.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn map_sparse(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ, MapFlags::empty())? })
     }
 
     /// The bytes of the region.
@@ -233,7 +242,7 @@ impl UntrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ)? })
+        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE)? })
     }
 
     /// Loads a word once. Acquire: pairs with an honest peer's Release store.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::frame::{self, BODY_LIMIT, Header};
 use super::noreply::Noreply;
@@ -23,7 +23,7 @@ use crate::query::parse::{self, Request};
 use crate::query::{Answer, Cursor, Response};
 
 /// Most requests of a connection that are not yet answered.
-const MAX_REQUESTS: usize = 1024;
+const MAX_REQUESTS: u32 = 1024;
 /// Bytes of responses that may wait before no more requests are read.
 const MAX_UNSENT: usize = 8 << 20;
 
@@ -122,8 +122,18 @@ async fn send(
 }
 
 async fn receive(mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>, connection: &Arc<Connection>) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(MAX_REQUESTS));
-    while let Some(Header { token, length }) = frame::read_header(&mut reader).await? {
+    let places = Arc::new(Semaphore::new(MAX_REQUESTS as usize));
+    let mut stopping = connection.server.stopping.clone();
+    loop {
+        let header = tokio::select! {
+            header = frame::read_header(&mut reader) => header?,
+            () = stopped(&mut stopping) => {
+                // All places are free when every request is answered.
+                let _ = places.acquire_many(MAX_REQUESTS).await;
+                return Ok(());
+            }
+        };
+        let Some(Header { token, length }) = header else { return Ok(()) };
         let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
         connection.unsent.wait().await;
         if length >= BODY_LIMIT {
@@ -143,7 +153,12 @@ async fn receive(mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>, connecti
             connection.start(token, body, unparsed, place);
         }
     }
-    Ok(())
+}
+
+/// Waits until the server stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone, which is a stop too.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// The requests that are no START.

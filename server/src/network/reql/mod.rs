@@ -20,14 +20,14 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use users::{Users, UsersError};
 
 use crate::query::Engine;
 
 /// Most connections at a time.
-const MAX_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: u32 = 4096;
 /// Bytes of query texts that all connections together may have read and not yet parsed.
 const MAX_UNPARSED: usize = 1 << 30;
 /// How long to wait after the system refused a connection, as it does when descriptors run out.
@@ -39,17 +39,21 @@ struct Server {
     users: Arc<Users>,
     /// In kibibytes.
     unparsed: Arc<Semaphore>,
+    /// True once no more requests are taken.
+    stopping: watch::Receiver<bool>,
 }
 
-/// Takes connections of ReQL drivers until `stop` is done. Connections then open are closed as their tasks end with
-/// the runtime.
+/// Takes connections of ReQL drivers until `stop` is done; then lets the requests that run finish, answers them, and
+/// closes the connections.
 pub async fn serve_reql(listener: TcpListener, engine: Engine, users: Arc<Users>, stop: impl Future<Output = ()>) {
-    let server = Arc::new(Server { engine, users, unparsed: Arc::new(Semaphore::new(MAX_UNPARSED / 1024)) });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (stopped, stopping) = watch::channel(false);
+    let unparsed = Arc::new(Semaphore::new(MAX_UNPARSED / 1024));
+    let server = Arc::new(Server { engine, users, unparsed, stopping });
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
-            () = &mut stop => return,
+            () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -72,6 +76,10 @@ pub async fn serve_reql(listener: TcpListener, engine: Engine, users: Arc<Users>
             }
         }
     }
+    drop(listener);
+    stopped.send_replace(true);
+    // All places are free when the last connection is closed; the semaphore itself is never closed.
+    let _ = places.acquire_many(MAX_CONNECTIONS).await;
 }
 
 async fn refuse(mut stream: TcpStream) {
