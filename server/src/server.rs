@@ -22,8 +22,9 @@ use uuid::Uuid;
 
 use crate::admin::socket::{AdminSocket, SocketError};
 use crate::admin::status::PluginControl;
-use crate::admin::system_tables::{ServerInfo, Sources, User, system_tables};
+use crate::admin::system_tables::{ServerInfo, Sources, system_tables};
 use crate::config::Config;
+use crate::network::reql::{Users, UsersError};
 use crate::network::{http, reql, rpc};
 use crate::plugins::{Function, PluginManager};
 use crate::query::error::ErrorKind;
@@ -73,6 +74,9 @@ pub enum ServerError {
     /// The data can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The users' credentials can't be read.
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// The local socket can't be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -149,12 +153,14 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         http_port,
         cache_bytes: cache_bytes(),
     };
+    let users = Arc::new(Users::open(&config.data)?);
+    let known_users = Arc::clone(&users);
     let control: Arc<dyn PluginControl> = Arc::new(plugins.clone());
     let sources = Sources {
         store: store.clone(),
         plugins: Arc::clone(&control),
         server: info,
-        users: Box::new(|| vec![User { name: "admin".into(), has_password: false }]),
+        users: Box::new(move || known_users.list()),
     };
     let engine = Engine::new(EngineParts {
         store: store.clone(),
@@ -170,7 +176,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     let listener = |socket| TcpListener::from_std(socket).map_err(system("listening"));
-    let reql = tokio::spawn(reql::serve_reql(listener(reql_socket)?, engine, stopped(stopping.clone())));
+    let reql = tokio::spawn(reql::serve_reql(listener(reql_socket)?, engine, users, stopped(stopping.clone())));
     let http = tokio::spawn(http::serve_http(listener(http_socket)?, Arc::clone(&control), stopped(stopping)));
     let admin = tokio::spawn(admin.serve(control));
     rpc::serve_rpc(rpc_socket).map_err(system("starting the RPC thread"))?;

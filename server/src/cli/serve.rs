@@ -66,6 +66,6 @@ impl Serve {
             .with_env_var(LOG_VARIABLE)
             .from_env_lossy();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal()).init();
-        crate::server::run(config)
+        Ok(crate::server::run(config)?)
     }
 }

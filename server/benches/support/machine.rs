@@ -1,0 +1,54 @@
+//! What the figures were measured on.
+
+use std::fs;
+use std::thread::available_parallelism;
+
+use serde_json::{Value, json};
+
+/// The machine, as far as it explains figures.
+pub struct Machine {
+    cpu: String,
+    cores: usize,
+    kernel: String,
+    load: String,
+}
+
+impl Machine {
+    /// This machine now.
+    pub fn now() -> Self {
+        Self {
+            cpu: cpu_model().unwrap_or_else(|| std::env::consts::ARCH.into()),
+            cores: available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            kernel: first_line("/proc/sys/kernel/osrelease"),
+            load: load(),
+        }
+    }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let Self { cpu, cores, kernel, load } = self;
+        format!("{cpu}, {cores} cores, Linux {kernel}, load {load}")
+    }
+
+    /// The same for programs, with the load at the end.
+    pub fn to_json(&self) -> Value {
+        let Self { cpu, cores, kernel, load: before } = self;
+        json!({ "cpu": cpu, "cores": cores, "kernel": kernel, "load_before": before, "load_after": load() })
+    }
+}
+
+/// Runnable tasks, as means over 1, 5 and 15 minutes.
+pub fn load() -> String {
+    first_line("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn cpu_model() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn first_line(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
