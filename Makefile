@@ -71,6 +71,8 @@ release: need-compiler
 
 debug: need-compiler
 	$(call build,,debug)
+	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --target $(HOST_TRIPLE) -p photondb-hostile-plugin
+	install -D -m 755 target/$(HOST_TRIPLE)/debug/photondb-hostile-plugin target/debug-hostile/photondb-hostile-plugin
 
 need-compiler:
 	@tests/tools/need cargo cc

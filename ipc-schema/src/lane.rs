@@ -126,6 +126,8 @@ struct State {
     /// The number of the next call.
     next: u64,
     slots: Vec<SlotState>,
+    /// Callers that wait for a slot: to wake nobody is a system call all the same.
+    waiting: usize,
     died_of: Option<Arc<str>>,
 }
 
@@ -161,7 +163,7 @@ impl Lane {
                     lane,
                     own: Arc::clone(&own),
                     peer: Arc::clone(&peer),
-                    state: Mutex::new(State { next: 1, slots, died_of: None }),
+                    state: Mutex::new(State { next: 1, slots, waiting: 0, died_of: None }),
                     slot_freed: Condvar::new(),
                     dead: AtomicBool::new(false),
                     spin,
@@ -223,7 +225,9 @@ impl Lane {
                 return Err(LaneError::Full);
             }
             let nap = (deadline - now).min(NAP);
+            state.waiting += 1;
             (state, _) = self.slot_freed.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
@@ -286,20 +290,15 @@ impl Lane {
         self.nonces.hash_one((self.lane, number))
     }
 
-    fn publish(&self, number: u64, request: &Request) {
+    /// Returns the nonce that the completion has to repeat.
+    fn publish(&self, number: u64, request: &Request) -> u64 {
         let slot = self.slot_of(number);
         let at = self.sequence(slot);
-        let payload = request.payload as u64 | (self.layout.buffer_bytes() as u64) << 32;
-        let words = [
-            u64::from(request.operation) | u64::from(request.target) << 32,
-            self.nonce(number),
-            payload,
-            request.argument,
-        ];
+        let (payload, nonce) = (request.payload as u64 | (self.layout.buffer_bytes() as u64) << 32, self.nonce(number));
+        let words = [u64::from(request.operation) | u64::from(request.target) << 32, nonce, payload, request.argument];
         for (index, word) in words.into_iter().enumerate() {
             self.own.store_u64(at + 8 + index * 8, word);
         }
-        self.own.store_u32(self.layout.caller_sleeps(self.lane, slot), 0);
         // Release inside: publishes the request and its payload to the Acquire load in `Worker::next`.
         self.own.store_u64(at, number);
         // Orders the store above before the load below, as the fence in `Worker::next` orders its two: one of both
@@ -308,10 +307,11 @@ impl Lane {
         if self.peer.load_u32(self.layout.worker_sleeps(self.lane)) != 0 {
             self.own.wake(at);
         }
+        nonce
     }
 
     /// The completion of call `number`, if it is there.
-    fn poll(&self, number: u64) -> Option<Result<Completion, LaneError>> {
+    fn poll(&self, number: u64, nonce: u64) -> Option<Result<Completion, LaneError>> {
         let at = self.sequence(self.slot_of(number));
         let found = self.peer.load_u64(at);
         if found != number {
@@ -322,7 +322,7 @@ impl Lane {
         // Read once, into private memory; only these copies are checked and used.
         let words: [u64; DESCRIPTOR_WORDS] = std::array::from_fn(|index| self.peer.load_u64(at + 8 + index * 8));
         let payload = words[2] as usize;
-        Some(if words[1] != self.nonce(number) {
+        Some(if words[1] != nonce {
             Err(LaneError::Violation("a completion with a wrong nonce"))
         } else if payload > self.layout.buffer_bytes() {
             Err(LaneError::Violation("a completion longer than its buffer"))
@@ -333,19 +333,25 @@ impl Lane {
         })
     }
 
-    fn wait(&self, number: u64, deadline: Instant) -> Result<Completion, LaneError> {
-        if let Some(found) = self.spin.until(|| self.poll(number)) {
+    fn wait(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
+        if let Some(found) = self.spin.until(|| self.poll(number, nonce)) {
             return found;
         }
-        let slot = self.slot_of(number);
-        let (at, flag) = (self.sequence(slot), self.layout.caller_sleeps(self.lane, slot));
+        // Only who sleeps touches the flag: a store for each call would take its cache line from the worker every time.
+        let flag = self.layout.caller_sleeps(self.lane, self.slot_of(number));
+        self.own.store_u32(flag, 1);
+        let ended = self.sleep(number, nonce, deadline);
+        self.own.store_u32(flag, 0);
+        ended
+    }
+
+    fn sleep(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
+        let at = self.sequence(self.slot_of(number));
         loop {
-            self.own.store_u32(flag, 1);
-            // Pairs with the fence in `Worker::complete`: either we see the completion or it sees that we sleep.
+            // Pairs with the fence in `Worker::serve_next`: either we see the completion or it sees that we sleep.
             fence(Ordering::SeqCst);
             let seen = self.peer.load_u64(at);
-            if let Some(found) = self.poll(number) {
-                self.own.store_u32(flag, 0);
+            if let Some(found) = self.poll(number, nonce) {
                 return found;
             }
             if self.dead.load(Ordering::Acquire) {
@@ -363,8 +369,11 @@ impl Lane {
         let slot = self.slot_of(number);
         let mut state = lock(&self.state);
         state.slots[slot] = if answered { SlotState::Free(window) } else { SlotState::Abandoned(window, number) };
+        let is_wanted = state.waiting > 0;
         drop(state);
-        self.slot_freed.notify_one();
+        if is_wanted {
+            self.slot_freed.notify_one();
+        }
     }
 }
 
@@ -387,8 +396,8 @@ impl Draft {
     #[must_use]
     pub fn send(mut self, operation: Operation, target: u32, payload: usize, argument: u64) -> Pending {
         let request = Request { operation: operation as u16, target, payload, argument };
-        self.lane.publish(self.number, &request);
-        Pending { lane: Arc::clone(&self.lane), number: self.number, window: self.window.take(), answered: false }
+        let nonce = self.lane.publish(self.number, &request);
+        Pending { lane: Arc::clone(&self.lane), number: self.number, nonce, window: self.window.take(), answered: false }
     }
 }
 
@@ -407,6 +416,7 @@ impl Drop for Draft {
 pub struct Pending {
     lane: Arc<Lane>,
     number: u64,
+    nonce: u64,
     window: Option<OwnWindow>,
     answered: bool,
 }
@@ -417,7 +427,7 @@ impl Pending {
     /// # Errors
     /// [`LaneError`], after which nothing of this call can be had any more.
     pub fn wait(mut self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, LaneError> {
-        let completion = self.lane.wait(self.number, deadline)?;
+        let completion = self.lane.wait(self.number, self.nonce, deadline)?;
         let window = self.lane.layout.buffer(self.lane.lane, self.lane.slot_of(self.number));
         self.lane.peer.copy(window.start, completion.payload, reply);
         self.answered = true;

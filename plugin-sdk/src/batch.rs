@@ -233,7 +233,11 @@ pub fn read_results(bytes: &[u8], rows: usize) -> Result<Vec<Datum>, PluginError
         let message = format!("{} columns of {} results for {rows} rows", batch.columns(), batch.rows());
         return Err(PluginError::runtime(Cause::Protocol, message));
     }
-    (0..rows).map(|row| batch.datum(0, row)).collect()
+    let Some(numbers) = batch.numbers(0) else { return (0..rows).map(|row| batch.datum(0, row)).collect() };
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(row) => Err(not_finite(numbers[row], row)),
+        None => Ok(numbers.iter().copied().map(Datum::Number).collect()),
+    }
 }
 
 #[cfg(test)]

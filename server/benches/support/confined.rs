@@ -42,7 +42,13 @@ impl Confined {
         let manager = runtime.block_on(PluginManager::start(host, config, SandboxConfig::default()))?;
         let confined = Self { manager, runtime };
         for status in confined.manager.list() {
-            anyhow::ensure!(status.state == "ready", "the plugin {} is {}: {:?}", status.name, status.state, status.error);
+            anyhow::ensure!(
+                status.state == "ready",
+                "the plugin {} is {}: {:?}",
+                status.name,
+                status.state,
+                status.error
+            );
             println!("plugin {}: process {}, {}", status.name, status.pid.unwrap_or(0), status.layers.join(", "));
         }
         Ok(confined)

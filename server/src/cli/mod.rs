@@ -1,6 +1,6 @@
 //! The command line: what was typed -> what it means -> a call. One file a command.
 
-mod client;
+pub mod client;
 mod import;
 mod plugin;
 mod progress;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::counters::Counters;
 use super::instance::Instance;
 use super::life::State;
-use super::process::resident_bytes;
+use super::process::memory;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
 
 /// What the plugin thread is asked to do with one plugin.
@@ -169,7 +169,7 @@ impl Plugin {
             grade: current.grade.clone(),
             grade_reasons: current.grade_reasons.clone(),
             restarts: totals.restarts,
-            memory_bytes: pid.and_then(resident_bytes),
+            memory_bytes: pid.and_then(memory).map(|memory| memory.resident),
             calls: totals.calls,
             errors: totals.errors,
             p50_ms: totals.p50_ms,

@@ -151,6 +151,8 @@ pub struct StartPlan<'a> {
     pub confinement: Confinement,
     /// Worker threads, each with a lane.
     pub lanes: usize,
+    /// The most private memory.
+    pub memory_bytes: u64,
     /// The number of this instance: unique in this server.
     pub number: u64,
     /// Where prints and denials go.
@@ -174,6 +176,8 @@ impl Process {
         let memory = "making its shared memory";
         let (own, own_fd) = region::server_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
         let (peer, peer_fd) = region::plugin_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
+        // Before the plugin starts: it reads the layout from its region.
+        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
         let excused = plan.confinement.excused.clone();
         let start = StartMessage { name: name.into(), server_pid: std::process::id(), confinement: plan.confinement };
         let start = serde_json::to_vec(&start).map_err(|error| failed(name, error.to_string()))?;
@@ -215,8 +219,15 @@ impl Process {
             let (client, system) = connect(control_socket).map_err(io_failed("its control socket"))?;
             tasks.push(system);
             let provides = tokio::select! {
-                provides = handshake(&client, package) => provides?,
-                status = child.exited() => return Err(failed(name, format!("it ended at once: {}", describe(status)))),
+                provides = handshake(&client, package) => match provides {
+                    // The connection may fail a little before the process that fails it has ended.
+                    Err(error) if error.retry => match timeout(GRACE, child.exited()).await {
+                        Ok(status) => return Err(ended_at_once(name, status)),
+                        Err(_) => return Err(error),
+                    },
+                    provides => provides?,
+                },
+                status = child.exited() => return Err(ended_at_once(name, status)),
             };
             Ok((report, client, provides))
         });
@@ -238,8 +249,8 @@ impl Process {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(Link { client, passing });
         tasks.push(tokio::task::spawn_local(run_jobs(Rc::clone(&link), job_queue)));
-        tasks.push(tokio::task::spawn_local(keep_pinging(link, doom_sender.clone())));
-        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
+        let memory_bytes = plan.memory_bytes;
+        tasks.push(tokio::task::spawn_local(watch(link, pid as u32, memory_bytes, doom_sender.clone())));
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
         Ok(Self { instance: Arc::new(instance), child, report, dooms, doom_sender, tasks, reason: RefCell::default() })
     }
@@ -314,6 +325,10 @@ impl Drop for Process {
         self.tasks.drain(..).for_each(|task| task.abort());
         self.instance.end(Cause::Unavailable, "it was stopped");
     }
+}
+
+fn ended_at_once(name: &str, status: WaitStatus) -> StartError {
+    failed(name, format!("it ended before it had shaken hands: {}; see its logs", describe(status)))
 }
 
 /// What the host says before it becomes the plugin.
@@ -415,7 +430,8 @@ async fn run_jobs(link: Rc<Link>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     }
 }
 
-async fn keep_pinging(link: Rc<Link>, doom: mpsc::UnboundedSender<Doom>) {
+/// Has the process killed when it stops answering, or takes more memory than it was granted.
+async fn watch(link: Rc<Link>, pid: u32, memory_bytes: u64, doom: mpsc::UnboundedSender<Doom>) {
     loop {
         sleep(PING_EVERY).await;
         let ping = link.client.ping_request().send().promise;
@@ -423,6 +439,14 @@ async fn keep_pinging(link: Rc<Link>, doom: mpsc::UnboundedSender<Doom>) {
             let seconds = PING_DEADLINE.as_secs();
             let message = format!("it did not answer a ping within {seconds} s");
             let _ = doom.send(Doom::Now(Cause::Deadline, message));
+            return;
+        }
+        // The limits of the process stop most growth before; where there is no cgroup, this finds the rest.
+        if let Some(private) = memory(pid).map(|memory| memory.private)
+            && private > memory_bytes
+        {
+            let message = format!("it uses {private} bytes of memory and was granted {memory_bytes}");
+            let _ = doom.send(Doom::Now(Cause::Limit, message));
             return;
         }
     }
@@ -532,12 +556,23 @@ fn describe(status: WaitStatus) -> String {
     }
 }
 
-/// Resident memory of a process, from the kernel.
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Pages that are in memory.
+    pub resident: u64,
+    /// Those of them that it shares with nobody and that no file backs.
+    pub private: u64,
+}
+
+/// What the kernel says of a process's memory; `None` once it has ended.
 #[must_use]
-pub fn resident_bytes(pid: u32) -> Option<u64> {
+pub fn memory(pid: u32) -> Option<Memory> {
     let statm = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/statm"))).ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * 4096)
+    let mut pages = statm.split_whitespace().skip(1).map_while(|pages| pages.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    let page = rustix::param::page_size() as u64;
+    Some(Memory { resident: resident * page, private: resident.saturating_sub(shared) * page })
 }
 
 #[cfg(test)]

@@ -214,6 +214,7 @@ impl Supervisor {
             host: &environment.host,
             confinement,
             lanes: permissions.threads as usize,
+            memory_bytes: permissions.memory_bytes,
             number,
             journal: &environment.journal,
         };

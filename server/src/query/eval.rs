@@ -1,6 +1,6 @@
 //! Evaluating nodes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -145,7 +145,7 @@ impl Env {
         {
             return Ok(result.clone().into());
         }
-        let call = Call { env: self, node, spliced: self.splice(node)?, first: RefCell::new(None) };
+        let call = Call { env: self, node, spliced: self.splice(node)?, first: RefCell::new(None), in_group: Cell::new(false) };
         if call.spliced.is_some() {
             node.op.check_arity(call.count())?;
         }
@@ -204,6 +204,7 @@ pub struct Call<'a> {
     spliced: Option<Vec<Argument>>,
     /// An argument that has been evaluated already.
     first: RefCell<Option<(usize, Value)>>,
+    in_group: Cell<bool>,
 }
 
 impl<'a> Call<'a> {
@@ -221,6 +222,7 @@ impl<'a> Call<'a> {
     fn for_each_group(&self, position: usize, groups: Groups) -> Result<Value> {
         let mut results = Vec::with_capacity(groups.groups.len());
         let mut open = true;
+        self.in_group.set(true);
         for (group, value) in groups.groups {
             self.first.replace(Some((position, value)));
             match self.run() {
@@ -240,6 +242,12 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn ctx(&self) -> &'a Arc<Context> {
         &self.env.ctx
+    }
+
+    /// Whether the operation is applied to one of several groups.
+    #[must_use]
+    pub fn is_in_group(&self) -> bool {
+        self.in_group.get()
     }
 
     /// How many positional arguments there are.

@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
+use uuid::Uuid;
 
 use super::determinism;
 use super::engine::Shared;
@@ -36,7 +37,52 @@ pub struct TableRef(Source);
 #[derive(Clone)]
 enum Source {
     Stored(Arc<Table>),
-    System { shared: Arc<Shared>, position: usize },
+    System(SystemRef),
+}
+
+/// A table of the database `rethinkdb`.
+#[derive(Clone)]
+struct SystemRef {
+    shared: Arc<Shared>,
+    position: usize,
+    identifiers: Identifiers,
+}
+
+/// How rows of system tables name databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identifiers {
+    /// By their names.
+    Names,
+    /// By their ids.
+    Uuids,
+}
+
+impl SystemRef {
+    fn table(&self) -> Result<&dyn SystemTable> {
+        let table = self.shared.system.get(self.position);
+        Ok(&**table.ok_or_else(|| ReqlError::internal("A system table is gone."))?)
+    }
+
+    fn rows(&self) -> Result<Vec<Datum>> {
+        let mut rows = self.table()?.rows();
+        if self.identifiers == Identifiers::Uuids {
+            rows.iter_mut().for_each(|row| self.name_by_id(row));
+        }
+        Ok(rows)
+    }
+
+    fn name_by_id(&self, row: &mut Datum) {
+        let Datum::Object(object) = row else { return };
+        let database = object.get("db").and_then(Datum::as_str).map(|name| self.shared.store()?.database(name).map_err(ReqlError::from));
+        if let Some(Ok(database)) = database {
+            Arc::make_mut(object).insert("db", database.id.to_string());
+        }
+    }
+}
+
+/// The id of something of the system database, the same on every server.
+fn system_id(name: &str) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
 /// The error that a query shows for one of the store.
@@ -67,7 +113,7 @@ pub fn store_error(error: &StoreError) -> ReqlError {
 pub fn database(ctx: &Context, name: &str) -> Result<Database> {
     check_name("Database", name)?;
     if name == SYSTEM_DB {
-        return Ok(Database { name: name.into(), id: String::new() });
+        return Ok(Database { name: name.into(), id: system_id(SYSTEM_DB) });
     }
     let info = ctx.shared.store()?.database(name)?;
     Ok(Database { name: name.into(), id: info.id.to_string() })
@@ -90,20 +136,15 @@ impl TableRef {
     ///
     /// # Errors
     /// When there is none, or the name is no name.
-    pub fn open(ctx: &Context, db: &str, name: &str) -> Result<Self> {
+    pub fn open(ctx: &Context, db: &str, name: &str, identifiers: Identifiers) -> Result<Self> {
         check_name("Table", name)?;
         if db == SYSTEM_DB {
             let position = ctx.shared.system.iter().position(|table| table.name() == name).ok_or_else(|| {
                 store_error(&StoreError::TableMissing { db: db.to_owned(), table: name.to_owned() })
             })?;
-            return Ok(Self(Source::System { shared: ctx.shared.clone(), position }));
+            return Ok(Self(Source::System(SystemRef { shared: ctx.shared.clone(), position, identifiers })));
         }
         Ok(Self(Source::Stored(ctx.shared.store()?.table(db, name)?)))
-    }
-
-    fn system(shared: &Shared, position: usize) -> Result<&dyn SystemTable> {
-        let table = shared.system.get(position).ok_or_else(|| ReqlError::internal("A system table is gone."))?;
-        Ok(&**table)
     }
 
     /// The name.
@@ -111,7 +152,7 @@ impl TableRef {
     pub fn name(&self) -> &str {
         match &self.0 {
             Source::Stored(table) => &table.info().name,
-            Source::System { shared, position } => Self::system(shared, *position).map_or("", |table| table.name()),
+            Source::System(system) => system.table().map_or("", |table| table.name()),
         }
     }
 
@@ -122,16 +163,16 @@ impl TableRef {
             Source::Stored(table) => {
                 Database { name: table.info().db.as_str().into(), id: table.info().db_id.to_string() }
             }
-            Source::System { .. } => Database { name: SYSTEM_DB.into(), id: String::new() },
+            Source::System(_) => Database { name: SYSTEM_DB.into(), id: system_id(SYSTEM_DB) },
         }
     }
 
-    /// The id; system tables have none.
+    /// The id.
     #[must_use]
-    pub fn id(&self) -> Option<String> {
+    pub fn id(&self) -> String {
         match &self.0 {
-            Source::Stored(table) => Some(table.info().id.to_string()),
-            Source::System { .. } => None,
+            Source::Stored(table) => table.info().id.to_string(),
+            Source::System(_) => system_id(self.name()),
         }
     }
 
@@ -140,9 +181,7 @@ impl TableRef {
     pub fn primary_key(&self) -> &str {
         match &self.0 {
             Source::Stored(table) => &table.info().primary_key,
-            Source::System { shared, position } => {
-                Self::system(shared, *position).map_or("id", |table| table.primary_key())
-            }
+            Source::System(system) => system.table().map_or("id", |table| table.primary_key()),
         }
     }
 
@@ -153,7 +192,7 @@ impl TableRef {
     pub fn stored(&self) -> Result<&Arc<Table>> {
         match &self.0 {
             Source::Stored(table) => Ok(table),
-            Source::System { .. } => Err(ReqlError::failed(format!(
+            Source::System(_) => Err(ReqlError::failed(format!(
                 "It's illegal to write to, index or sync the `{SYSTEM_DB}.{}` table: it shows the server's state, which is \
                  changed by the operations that are about it.",
                 self.name()
@@ -179,10 +218,9 @@ impl TableRef {
     pub fn get(&self, key: &Datum) -> Result<Option<Datum>> {
         match &self.0 {
             Source::Stored(table) => Ok(table.get(key)?),
-            Source::System { shared, position } => {
-                let table = Self::system(shared, *position)?;
-                let is_it = |row: &Datum| row.get(table.primary_key()).is_some_and(|value| equal(value, key));
-                Ok(table.rows().into_iter().find(is_it))
+            Source::System(system) => {
+                let is_it = |row: &Datum| row.get(self.primary_key()).is_some_and(|value| equal(value, key));
+                Ok(system.rows()?.into_iter().find(is_it))
             }
         }
     }
@@ -194,7 +232,7 @@ impl TableRef {
     pub fn count_estimate(&self) -> Result<u64> {
         match &self.0 {
             Source::Stored(table) => Ok(table.count_estimate()),
-            Source::System { shared, position } => Ok(Self::system(shared, *position)?.rows().len() as u64),
+            Source::System(system) => Ok(system.rows()?.len() as u64),
         }
     }
 
@@ -203,7 +241,7 @@ impl TableRef {
     pub fn index_names(&self) -> Vec<String> {
         match &self.0 {
             Source::Stored(table) => table.indexes().into_iter().map(|index| index.name).collect(),
-            Source::System { .. } => Vec::new(),
+            Source::System(_) => Vec::new(),
         }
     }
 
@@ -214,7 +252,7 @@ impl TableRef {
     pub fn check_index(&self, name: &str) -> Result<()> {
         let status = match &self.0 {
             Source::Stored(table) => table.index_status(name)?,
-            Source::System { .. } => {
+            Source::System(_) => {
                 return Err(store_error(&StoreError::IndexMissing {
                     index: name.to_owned(),
                     db: SYSTEM_DB.to_owned(),
@@ -246,7 +284,7 @@ impl TableRef {
         }
         let table = match &self.0 {
             Source::Stored(table) => table,
-            Source::System { shared, position } => return Self::scan_system(Self::system(shared, *position)?, slice),
+            Source::System(system) => return self.scan_system(system, slice),
         };
         let range = range(&slice.low, &slice.high);
         let direction = direction(slice.order);
@@ -257,8 +295,8 @@ impl TableRef {
         Ok(stored_rows(ctx, documents))
     }
 
-    fn scan_system(table: &dyn SystemTable, slice: &Slice) -> Result<Stream> {
-        let key = |row: &Datum| row.get(table.primary_key()).cloned().unwrap_or_default();
+    fn scan_system(&self, system: &SystemRef, slice: &Slice) -> Result<Stream> {
+        let key = |row: &Datum| row.get(self.primary_key()).cloned().unwrap_or_default();
         let above = |value: &Datum| match &slice.low {
             Bound::Included(low) => compare(low, value).is_le(),
             Bound::Excluded(low) => compare(low, value).is_lt(),
@@ -269,7 +307,7 @@ impl TableRef {
             Bound::Excluded(high) => compare(value, high).is_lt(),
             Bound::Unbounded => true,
         };
-        let mut rows: Vec<Datum> = table.rows();
+        let mut rows = system.rows()?;
         rows.retain(|row| above(&key(row)) && below(&key(row)));
         rows.sort_by(|left, right| compare(&key(left), &key(right)));
         if slice.order == Some(Order::Descending) {

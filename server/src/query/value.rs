@@ -48,7 +48,7 @@ pub struct Groups {
 pub struct Database {
     /// The name.
     pub name: Arc<str>,
-    /// The id; empty for the system database.
+    /// The id.
     pub id: String,
 }
 

@@ -59,8 +59,6 @@ pub(super) struct GraphState {
     pub(super) open: Option<Arc<OpenGraph>>,
     /// Rows in it.
     pub(super) rows: FixedBitSet,
-    /// Whether it has contained all rows once.
-    built: bool,
     /// Why there is no graph, in a sentence.
     pub(super) problem: Option<String>,
 }
@@ -156,21 +154,16 @@ impl VectorIndex {
         let rows = self.rows();
         let graph = self.graph();
         let live = rows.live().clone();
-        let mut pending = live.clone();
-        pending.difference_with(&graph.rows);
-        let dead = graph.rows.difference_count(&live);
+        let pending = without(&live, &graph.rows);
+        let dead = without(&graph.rows, &live).count_ones(..);
         View { live, open: graph.open.clone(), pending, dead, problem: graph.problem.clone() }
     }
 
     /// Rows that the graph has to lose and rows that it has to get.
     pub(super) fn backlog(&self) -> (FixedBitSet, FixedBitSet) {
         let rows = self.rows();
-        let mut graph = self.graph();
-        let (mut removes, mut inserts) = (graph.rows.clone(), rows.live().clone());
-        removes.difference_with(rows.live());
-        inserts.difference_with(&graph.rows);
-        graph.built |= graph.open.is_some() && inserts.is_clear();
-        (removes, inserts)
+        let graph = self.graph();
+        (without(&graph.rows, rows.live()), without(rows.live(), &graph.rows))
     }
 
     /// Waits until there is something to do, at most `timeout`.
@@ -213,6 +206,14 @@ impl VectorIndex {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The rows of the one that are not in the other. (`FixedBitSet::difference_count` ignores what is behind the end of
+/// the shorter set.)
+fn without(rows: &FixedBitSet, others: &FixedBitSet) -> FixedBitSet {
+    let mut rest = rows.clone();
+    rest.difference_with(others);
+    rest
 }
 
 /// The vector, if the value is one: `dims` numbers that are finite as f32.
@@ -303,8 +304,15 @@ impl VectorIndexHook for VectorIndex {
 
     fn is_built(&self) -> bool {
         // Without its plugin an index answers by exact scans: nothing to wait for.
-        let plugin_is_up = self.plugin().is_some_and(|plugin| plugin.running().is_some());
-        self.graph().built || !plugin_is_up || self.rows().len() == 0
+        if self.plugin().and_then(|plugin| plugin.running()).is_none() {
+            return true;
+        }
+        let rows = self.rows();
+        let graph = self.graph();
+        let missing = without(rows.live(), &graph.rows).count_ones(..);
+        // A few rows are missing all the time while documents are written; they are scanned beside the graph.
+        let caught_up = graph.open.is_some() && missing <= (rows.len() / 100).max(64);
+        caught_up || graph.problem.is_some() || rows.len() == 0
     }
 
     fn wait_built(&self, deadline: Instant) -> bool {

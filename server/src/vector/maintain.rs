@@ -55,22 +55,29 @@ pub(super) fn run(index: &VectorIndex) {
         if signal.closing {
             return maintainer.save_if(|_| true);
         }
-        pause = match maintainer.step() {
-            Ok(Step::More) => Duration::ZERO,
-            Ok(Step::Idle) => TICK,
-            Err(problem) => {
-                index.graph().problem = Some(problem);
-                AFTER_FAILURE
-            }
+        let problem;
+        (pause, problem) = match maintainer.step() {
+            Ok(Step::More) => (Duration::ZERO, None),
+            Ok(Step::Idle) => (TICK, None),
+            Ok(Step::NoPlugin) => (TICK, Some(format!("no plugin that provides `{}` is running", index.kind))),
+            Err(problem) => (AFTER_FAILURE, Some(problem)),
         };
+        let mut graph = index.graph();
+        if problem.is_some() && problem != graph.problem {
+            let (path, problem) = (index.directory.display(), problem.as_deref().unwrap_or_default());
+            tracing::warn!(%path, "searches of a vector index are exact scans for now: {problem}");
+        }
+        graph.problem = problem;
     }
 }
 
 enum Step {
     /// There is more to do.
     More,
-    /// The graph contains what it should, or there is no plugin.
+    /// The graph contains what it should.
     Idle,
+    /// There is nobody to keep up.
+    NoPlugin,
 }
 
 struct Maintainer<'a> {
@@ -85,10 +92,8 @@ struct Maintainer<'a> {
 impl Maintainer<'_> {
     fn step(&mut self) -> Result<Step, String> {
         let Some(instance) = self.index.plugin().and_then(|plugin| plugin.running()) else {
-            let mut graph = self.index.graph();
-            graph.open = None;
-            graph.problem = Some(format!("no plugin that provides `{}` is running", self.index.kind));
-            return Ok(Step::Idle);
+            self.index.graph().open = None;
+            return Ok(Step::NoPlugin);
         };
         let open = self.index.graph().open.clone();
         let open = match open.filter(|open| open.instance.number() == instance.number()) {
@@ -152,7 +157,6 @@ impl Maintainer<'_> {
         self.unsaved = 0;
         let mut graph = index.graph();
         graph.rows = rows;
-        graph.problem = None;
         graph.open = Some(Arc::clone(&open));
         Ok(open)
     }

@@ -224,6 +224,12 @@ impl Client {
 }
 
 impl Response {
+    /// The type of the response, as the protocol numbers it: 1 for a value, 18 for a runtime error, ...
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.kind
+    }
+
     /// The one value of the answer, or the error that it reports.
     ///
     /// # Errors

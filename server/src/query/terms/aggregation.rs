@@ -18,7 +18,7 @@ use crate::query::value::{Shortcut, Value};
 /// The terms of this family.
 pub const OPS: &[Op] = &[
     Op::new(43, "count", 1, 2, count).with(Op::STREAM_FUNCTION),
-    Op::new(145, "sum", 1, 2, sum).with(Op::STREAM_FUNCTION),
+    Op::new(145, "sum", 1, 2, sum).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS),
     Op::new(146, "avg", 1, 2, avg).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS),
     Op::new(147, "min", 1, 2, min).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS).options(&["index"]),
     Op::new(148, "max", 1, 2, max).with(Op::STREAM_FUNCTION | Op::DROPS_EMPTY_GROUPS).options(&["index"]),
@@ -93,14 +93,15 @@ fn value_of(function: &Function, ctx: &Arc<crate::query::eval::Context>, call: P
     }
 }
 
-fn source_stream(call: &Call<'_>) -> Result<Stream> {
-    call.stream(0)
-}
-
 fn sum(call: &Call<'_>) -> Result<Value> {
-    let mut sum = 0.0;
-    for pair in keyed(call, source_stream(call)?)? {
+    let (mut sum, mut is_empty) = (0.0, true);
+    for pair in keyed(call, call.stream(0)?)? {
         sum += number(&pair?.1)?;
+        is_empty = false;
+    }
+    // Without groups nothing sums up to 0; a group without values has no sum.
+    if is_empty && call.is_in_group() {
+        return Err(empty("sum"));
     }
     finite(sum)
 }
@@ -115,7 +116,7 @@ fn finite(value: f64) -> Result<Value> {
 
 fn avg(call: &Call<'_>) -> Result<Value> {
     let (mut sum, mut count) = (0.0, 0_u64);
-    for pair in keyed(call, source_stream(call)?)? {
+    for pair in keyed(call, call.stream(0)?)? {
         sum += number(&pair?.1)?;
         count += 1;
     }
@@ -143,16 +144,21 @@ fn max(call: &Call<'_>) -> Result<Value> {
 
 /// The element that comes first in the order; of equal ones the first.
 fn extreme(call: &Call<'_>, order: Order, name: &str) -> Result<Value> {
-    if call.option_node("index").is_some() {
-        let table = call.table(0)?;
-        let mut slice = super::selection::whole(table.clone());
-        slice.index = super::selection::index_option(call, &table)?;
-        slice.order = Some(order);
-        let first = table.scan(call.ctx(), &slice)?.into_rows().next().transpose()?;
-        return Ok(first.ok_or_else(|| empty(name))?.into());
-    }
+    let by_index = call.option_node("index").is_some();
+    let source = match call.arg(0)? {
+        // Without a function, a table's documents compare by their primary keys.
+        Value::Table(table) if by_index || call.count() == 1 => {
+            let mut slice = super::selection::whole(table.clone());
+            slice.index = super::selection::index_option(call, &table)?;
+            slice.order = Some(order);
+            let first = table.scan(call.ctx(), &slice)?.into_rows().next().transpose()?;
+            return Ok(first.ok_or_else(|| empty(name))?.into());
+        }
+        other if by_index => return Err(other.wrong_kind("TABLE").at(0)),
+        other => framed(other.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0),
+    };
     let mut best: Option<(Datum, Datum)> = None;
-    for pair in keyed(call, source_stream(call)?)? {
+    for pair in keyed(call, source)? {
         let pair = pair?;
         let better = best.as_ref().is_none_or(|best| match order {
             Order::Ascending => compare(&pair.1, &best.1).is_lt(),
@@ -166,7 +172,7 @@ fn extreme(call: &Call<'_>, order: Order, name: &str) -> Result<Value> {
 }
 
 fn reduce(call: &Call<'_>) -> Result<Value> {
-    let mut rows = Fused::new(source_stream(call)?.into_all_rows()?);
+    let mut rows = Fused::new(call.stream(0)?.into_all_rows()?);
     let function = call.function(1, Shortcut::None)?;
     let mut result = rows.next().ok_or_else(|| ReqlError::missing("Cannot reduce over an empty stream."))??;
     for row in rows {

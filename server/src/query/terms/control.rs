@@ -17,7 +17,8 @@ pub const OPS: &[Op] = &[
     Op::new(12, "error", 0, 1, error),
     Op::new(65, "branch", 3, MANY, branch).with(Op::LAZY),
     Op::new(68, "for_each", 2, 2, for_each),
-    Op::new(92, "default", 2, 2, default).with(Op::LAZY),
+    // Not group by group: its first argument may fail, which is what it is for.
+    Op::new(92, "default", 2, 2, default).with(Op::LAZY | Op::UNGROUPED),
     Op::new(super::ARGS, "args", 1, 1, args),
     Op::new(180, "minval", 0, 0, minval),
     Op::new(181, "maxval", 0, 0, maxval),

@@ -9,7 +9,7 @@ use super::{MANY, Op};
 use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, integer};
 use crate::query::order::equal;
-use crate::query::tables::{self, SYSTEM_DB, TableRef};
+use crate::query::tables::{self, Identifiers, SYSTEM_DB, TableRef};
 use crate::query::value::{Database, Single, Value};
 use crate::storage::{DatabaseInfo, Durability, StoreError, TableInfo, TableOptions};
 
@@ -184,7 +184,7 @@ fn table_list(call: &Call<'_>) -> Result<Value> {
 /// The row about a table in one of the system tables.
 fn table_row(call: &Call<'_>, system: &str, info: &TableInfo) -> Result<Datum> {
     let id = Datum::from(info.id.to_string());
-    let row = TableRef::open(call.ctx(), SYSTEM_DB, system)?.get(&id)?;
+    let row = TableRef::open(call.ctx(), SYSTEM_DB, system, Identifiers::Names)?.get(&id)?;
     Ok(row.unwrap_or_else(|| {
         Datum::object([("id", id), ("name", info.name.as_str().into()), ("db", info.db.as_str().into())])
     }))
@@ -204,24 +204,23 @@ fn target(call: &Call<'_>) -> Result<Target> {
     })
 }
 
-fn system_row(call: &Call<'_>, system: &str, key: Option<String>) -> Result<Value> {
-    let table = TableRef::open(call.ctx(), SYSTEM_DB, system)?;
-    let key = key.ok_or_else(|| ReqlError::failed("System tables have no configuration."))?;
+/// The row about something that is not of the system database itself.
+fn system_row(call: &Call<'_>, system: &str, db: &str, key: String) -> Result<Value> {
+    refuse_system(db, "it has no configuration")?;
+    let table = TableRef::open(call.ctx(), SYSTEM_DB, system, Identifiers::Names)?;
     Ok(Value::Single(Single { table, key: key.into(), document: None }))
 }
 
 fn config(call: &Call<'_>) -> Result<Value> {
     match target(call)? {
-        Target::Table(table) => system_row(call, "table_config", table.id()),
-        Target::Database(database) => {
-            system_row(call, "db_config", Some(database.id).filter(|id| !id.is_empty()))
-        }
+        Target::Table(table) => system_row(call, "table_config", &table.database().name, table.id()),
+        Target::Database(database) => system_row(call, "db_config", &database.name, database.id),
     }
 }
 
 fn status(call: &Call<'_>) -> Result<Value> {
     let table = call.table(0)?;
-    system_row(call, "table_status", table.id())
+    system_row(call, "table_status", &table.database().name, table.id())
 }
 
 /// The tables that the term is about.

@@ -14,7 +14,7 @@ use crate::query::function::{Function, Missing};
 use crate::query::order::compare;
 use crate::query::pseudo::{self, Special};
 use crate::query::stream::{Fused, Stream};
-use crate::query::tables::{self, TableRef};
+use crate::query::tables::{self, Identifiers, TableRef};
 use crate::query::value::{Shortcut, Single, Slice, Value};
 
 /// The terms of this family.
@@ -60,14 +60,16 @@ fn table(call: &Call<'_>) -> Result<Value> {
             "Read mode `{mode}` unrecognized (options are \"majority\", \"single\", and \"outdated\")."
         )));
     }
-    if let Some(format) = call.option_string("identifier_format")?
-        && !["name", "uuid"].contains(&&*format)
-    {
-        return Err(ReqlError::logic(format!(
-            "Identifier format `{format}` unrecognized (options are \"name\" and \"uuid\")."
-        )));
-    }
-    Ok(Value::Table(TableRef::open(call.ctx(), &db, &name)?))
+    let identifiers = match call.option_string("identifier_format")?.as_deref() {
+        None | Some("name") => Identifiers::Names,
+        Some("uuid") => Identifiers::Uuids,
+        Some(other) => {
+            return Err(ReqlError::logic(format!(
+                "Identifier format `{other}` unrecognized (options are \"name\" and \"uuid\")."
+            )));
+        }
+    };
+    Ok(Value::Table(TableRef::open(call.ctx(), &db, &name, identifiers)?))
 }
 
 fn option(name: &str) -> Frame {

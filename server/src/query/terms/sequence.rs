@@ -35,7 +35,10 @@ fn map(call: &Call<'_>) -> Result<Value> {
     let sequences = call.count() - 1;
     if sequences == 1 {
         let stream = call.stream(0)?;
-        let function = call.function(1, Shortcut::Field)?;
+        let function = call.with(1, |value| match &value {
+            Value::Datum(Datum::String(_)) => value.into_function(Shortcut::Field, call.ctx()),
+            _ => value.into_function(Shortcut::None, call.ctx()),
+        })?;
         check_map_arity(&function, 1)?;
         return Ok(mapped(call.ctx(), stream, function, 1).into());
     }
@@ -287,7 +290,10 @@ fn offsets_of(call: &Call<'_>) -> Result<Value> {
 
 /// A function as a predicate; a plain value accepts what equals it.
 pub(super) fn predicate(call: &Call<'_>, position: usize) -> Result<Arc<Function>> {
-    call.function(position, Shortcut::Constant)
+    call.with(position, |value| match value {
+        Value::Function(function) => Ok(function),
+        value => Ok(Arc::new(Function::Constant(value.into_datum(call.ctx())?))),
+    })
 }
 
 /// Whether the predicate accepts the first argument.

@@ -132,15 +132,15 @@ fn info(call: &Call<'_>) -> Result<Value> {
 }
 
 fn database_info(database: &Database) -> Datum {
-    let id = if database.id.is_empty() { Datum::Null } else { database.id.as_str().into() };
-    Datum::object([("type", "DB".into()), ("name", Datum::String(database.name.clone())), ("id", id)])
+    let name = Datum::String(database.name.clone());
+    Datum::object([("type", "DB".into()), ("name", name), ("id", database.id.as_str().into())])
 }
 
 fn table_info(table: &TableRef) -> Result<Datum> {
     Ok(Datum::object([
         ("type", "TABLE".into()),
         ("name", table.name().into()),
-        ("id", table.id().map_or(Datum::Null, Datum::from)),
+        ("id", table.id().into()),
         ("primary_key", table.primary_key().into()),
         ("db", database_info(&table.database())),
         ("indexes", Datum::array(table.index_names().into_iter().map(Datum::from))),

@@ -19,7 +19,7 @@ use crate::query::pseudo::{self, Limits, MAX_DEPTH, Obstacle};
 use crate::query::stream::{Fused, Rows, Stream};
 use crate::query::tables::TableRef;
 use crate::query::value::{Shortcut, Value};
-use crate::storage::{Durability, Outcome};
+use crate::storage::{Durability, MAX_KEY_STRING, Outcome, StoreError};
 
 /// The terms of this family.
 pub const OPS: &[Op] = &[
@@ -356,11 +356,11 @@ fn insert_chunk(
     Ok(())
 }
 
+/// What can be said of a key without the store, which says the rest.
 fn check_primary_key(key: &Datum) -> Result<()> {
     match key {
-        Datum::Null => Err(ReqlError::logic(
-            "Primary keys must be either a number, string, bool, pseudotype or array (got type NULL):\nnull",
-        )),
+        Datum::Null | Datum::Object(_) => Err(StoreError::KeyType { found: key.clone() }.into()),
+        Datum::String(text) if text.len() > MAX_KEY_STRING => Err(StoreError::KeyTooLong { key: key.clone() }.into()),
         _ => Ok(()),
     }
 }

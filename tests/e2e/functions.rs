@@ -1,0 +1,83 @@
+//! Query functions of a plugin, over many rows.
+
+use photondb_tests::driver;
+use photondb_tests::place::Place;
+use photondb_tests::reql;
+use photondb_tests::server::Server;
+use serde_json::{Value, json};
+
+const ROWS: usize = 100_000;
+
+/// Numbers of very different sizes, none of them half-way between two that have three digits.
+fn number(row: usize) -> f64 {
+    (row as f64 + 0.123_456_7) * [0.001, 1.0, 7_919.0][row % 3]
+}
+
+/// Whether `rounded` is `number` to so many significant digits.
+fn is_approx(rounded: f64, number: f64, digits: usize) -> bool {
+    format!("{number:.*e}", digits - 1).parse::<f64>().is_ok_and(|expected| (rounded - expected).abs() <= expected.abs() * 1e-12)
+}
+
+fn check(what: &str, results: &Value, number: impl Fn(usize) -> f64, digits: usize) {
+    let results = results.as_array().unwrap_or_else(|| panic!("{what} gave {results}"));
+    assert_eq!(results.len(), ROWS, "{what}");
+    for (row, result) in results.iter().enumerate() {
+        let (result, number) = (result.as_f64().expect("a number"), number(row));
+        assert!(is_approx(result, number, digits), "{what}, row {row}: {number} became {result}");
+    }
+}
+
+#[test]
+fn functions_give_right_values_over_many_rows() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    server.query(&reql::table_create("numbers"));
+    let rows: Vec<Value> = (0..ROWS).map(|row| json!({"id": row, "x": number(row)})).collect();
+    for documents in rows.chunks(5000) {
+        server.query(&reql::insert(&reql::table("numbers"), documents, "soft"));
+    }
+    let said = driver::run(&server, "functions", json!({"count": ROWS}));
+
+    // Without a number of digits: what the manual of the plugin says.
+    const DEFAULT_DIGITS: usize = 3;
+    check("map", &said["map"], number, DEFAULT_DIGITS);
+    check("do", &said["do"], number, 3);
+    assert_eq!(said["streamed"], said["do"]);
+    assert_eq!(said["term"], said["do"]);
+    let range = said["range"].as_array().expect("numbers");
+    assert!(range.len() == ROWS && range[..1000].iter().enumerate().all(|(row, result)| result.as_f64() == Some(row as f64)));
+
+    let in_filter = (0..ROWS).filter(|row| (95_000.0..150_000.0).contains(&number(*row))).count();
+    assert_eq!(said["in_filter"], in_filter);
+    let new = &said["in_update"]["changes"][0]["new_val"];
+    assert!(new["rounded"].as_f64().is_some_and(|rounded| is_approx(rounded, number(7), 2)), "{new}");
+    for (key, expected) in [
+        ("one", json!(120)),
+        ("array", json!([1.3, 120])),
+        ("quantile", json!(3)),
+        ("zscore", json!(1)),
+        ("mean", json!(3)),
+        ("default", json!("nothing")),
+    ] {
+        assert_eq!(said[key].to_string(), expected.to_string(), "{key}");
+    }
+    mistakes_name_the_function(&said);
+
+    let status = server.plugin("stats");
+    assert!(status.calls > 0 && status.bytes_shared > 0 && status.restarts == 0, "{status:?}");
+}
+
+fn mistakes_name_the_function(said: &Value) {
+    let expected = [
+        ("ReqlQueryLogicError", "approx"),
+        ("ReqlQueryLogicError", "plugin.approx expects between 1 and 2 arguments but found 4."),
+        ("ReqlQueryLogicError", "no_such_function"),
+        ("ReqlQueryLogicError", "r.js(\"plugin.NAME\")"),
+        ("ReqlNonExistenceError", "approx"),
+    ];
+    let refused = said["refused"].as_array().expect("a list");
+    for (mistake, (class, text)) in refused.iter().chain([&said["term_error"]]).zip(expected.into_iter().chain([expected[0]])) {
+        let message = mistake[1].as_str().unwrap_or_default();
+        assert!(mistake[0] == class && message.contains(text), "{mistake} is not {class} with {text}");
+    }
+}

@@ -1,0 +1,13 @@
+//! What PhotonDB promises, tried on the real thing. One module a behaviour.
+
+#![forbid(unsafe_code)]
+
+mod chaos;
+mod commands;
+mod configuration;
+mod driver;
+mod durability;
+mod functions;
+mod hostile;
+mod lies;
+mod protocol;

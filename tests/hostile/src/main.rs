@@ -1,0 +1,86 @@
+//! A plugin that attacks, or lies about itself: which way depends on the name that it is installed under.
+//!
+//! It comes by the same road as every plugin: a static executable with a manifest, started and confined by the host. A
+//! plugin named after an attack provides one function of the same name, which makes the attack when it is called.
+
+#[expect(unsafe_code, reason = "attackers do not keep to safe Rust")]
+mod attacks;
+mod liar;
+
+use std::process::ExitCode;
+
+use photondb_plugin_sdk::prelude::*;
+
+use attacks::Attack;
+
+/// A plugin of the given name.
+struct Hostile {
+    /// The name of the manifest, which the host passes as the name of the process.
+    installed_as: String,
+}
+
+impl Plugin for Hostile {
+    fn name(&self) -> &str {
+        match self.installed_as.as_str() {
+            "wrong_name" => "somebody_else",
+            name => name,
+        }
+    }
+
+    fn version(&self) -> &str {
+        match self.installed_as.as_str() {
+            "wrong_version" => "9.9.9",
+            _ => env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    fn register(&self, registry: &mut PluginRegistry) {
+        match self.installed_as.as_str() {
+            "exit_at_start" => std::process::exit(7),
+            "attack_at_start" => drop(std::fs::File::open("/etc/passwd")),
+            "sleep_at_start" => loop {
+                std::thread::park();
+            },
+            // Declares one function in its manifest, and has two.
+            "more_than_declared" => {
+                registry.function(Innocent("declared")).function(Innocent("undeclared"));
+            }
+            // Declares two functions in its manifest, and has one.
+            "less_than_declared" => {
+                registry.function(Innocent("declared"));
+            }
+            // Names that the plugin `stats` has as well.
+            "greedy" => {
+                registry.function(Innocent("harmless")).function(Innocent("approx"));
+            }
+            "innocent" => {
+                registry.function(Innocent("innocent"));
+            }
+            _ => {}
+        }
+        if let Some(attack) = Attack::named(&self.installed_as) {
+            registry.function(attack);
+        }
+    }
+}
+
+/// A function that gives back what it gets.
+struct Innocent(&'static str);
+
+impl QueryFunctionPlugin for Innocent {
+    fn signature(&self) -> FunctionSignature {
+        FunctionSignature::pure(self.0, 1, 1)
+    }
+
+    fn invoke(&self, args: &[Datum]) -> Result<Datum, PluginError> {
+        Ok(args[0].clone())
+    }
+}
+
+fn main() -> ExitCode {
+    let installed_as = std::env::args().next().unwrap_or_default();
+    match installed_as.as_str() {
+        "other_protocol" => liar::run(&installed_as),
+        _ => photondb_plugin_sdk::runtime::run(Hostile { installed_as }),
+    }
+}
