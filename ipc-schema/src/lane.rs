@@ -397,7 +397,13 @@ impl Draft {
     pub fn send(mut self, operation: Operation, target: u32, payload: usize, argument: u64) -> Pending {
         let request = Request { operation: operation as u16, target, payload, argument };
         let nonce = self.lane.publish(self.number, &request);
-        Pending { lane: Arc::clone(&self.lane), number: self.number, nonce, window: self.window.take(), answered: false }
+        Pending {
+            lane: Arc::clone(&self.lane),
+            number: self.number,
+            nonce,
+            window: self.window.take(),
+            answered: false,
+        }
     }
 }
 
