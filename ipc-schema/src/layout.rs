@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(layout.buffer(0, 0).start, layout.buffers());
         assert_eq!(layout.buffer(2, 7).end, layout.region_bytes());
         assert_eq!(layout.buffer(1, 0).start, layout.buffer(0, 7).end);
-        assert!(layout.sequence(1, 3) % LINE_PAIR == 0);
+        assert!(layout.sequence(1, 3).is_multiple_of(LINE_PAIR));
     }
 
     #[test]

@@ -72,7 +72,7 @@ struct Figures {
     field: f64,
 }
 
-fn compare(title: &str, documents: &Vec<Datum>) {
+fn compare(title: &str, documents: &[Datum]) {
     let json: usize = documents.iter().map(|document| document.to_json_string().len()).sum();
     println!("\n{title}: {} bytes of JSON a document", json / documents.len());
     println!("{:>14} {:>16} {:>18} {:>18} {:>16}", "", "bytes", "encode", "decode", "one field");

@@ -1,7 +1,6 @@
 //! Plugin processes that are killed again and again, under load.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -11,7 +10,8 @@ use photondb_tests::place::Place;
 use photondb_tests::processes::{self, Process};
 use photondb_tests::reql::{self, Failure, RUNTIME_ERROR};
 use photondb_tests::server::Server;
-use photondb_tests::{driver, wait};
+use photondb_tests::wait::{self, Stop};
+use photondb_tests::driver;
 use serde_json::{Value, json};
 
 const PLUGINS: [&str; 2] = ["hnsw", "stats"];
@@ -33,10 +33,10 @@ struct Seen {
 }
 
 /// Goes on until `stop`; `step` says whether it got an answer or an error that it may get.
-fn go_on(address: SocketAddr, stop: &AtomicBool, mut step: impl FnMut(&mut Client, usize) -> bool) -> Seen {
+fn go_on(address: SocketAddr, stop: &Stop, mut step: impl FnMut(&mut Client, usize) -> bool) -> Seen {
     let mut client = reql::connect(address).expect("a connection");
     let mut seen = Seen::default();
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_raised() {
         match step(&mut client, seen.answers + seen.errors) {
             true => seen.answers += 1,
             false => seen.errors += 1,
@@ -110,18 +110,11 @@ fn nobody_notices_that_plugins_die() {
     server.query(&reql::index_wait(&reql::table("packages")));
     server.query(&reql::table_create("unrelated"));
     let (queries, truth) = (data::queries(), data::truth());
-    let (address, stop) = (server.address(), AtomicBool::new(false));
+    let (address, stop) = (server.address(), Stop::default());
     let many = reql::to_array(&reql::map(&reql::range(5000), &reql::function("approx")));
     let many_expected = server.query(&many);
 
     thread::scope(|scope| {
-        /// Ends the clients also when this thread panics, so that the panic is seen.
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let (stop, queries, truth, many, many_expected) = (&stop, &queries, &truth, &many, &many_expected);
         let unrelated = scope.spawn(move || go_on(address, stop, unrelated));
         let single = scope.spawn(move || {
@@ -137,7 +130,7 @@ fn nobody_notices_that_plugins_die() {
         });
         let batch = scope.spawn(move || go_on(address, stop, |client, _| search(client, queries, truth)));
 
-        let stopping = Stop(stop);
+        let stopping = stop.on_drop();
         for signal in ROUNDS {
             let old = PLUGINS.map(|plugin| (plugin, server.ready_plugin(plugin)));
             for (plugin, process) in old {

@@ -1,5 +1,6 @@
 //! Conditions under a watchdog.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,4 +32,32 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
+}
+
+/// A flag for threads that go on until it is raised. Raised on drop, too, so that a test that fails ends its threads.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicBool);
+
+/// Raises the flag that it is of.
+#[derive(Debug)]
+pub struct StopOnDrop<'a>(&'a Stop);
+
+impl Stop {
+    /// Whether the flag is raised.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Raises the flag when the value that this gives is dropped.
+    #[must_use]
+    pub fn on_drop(&self) -> StopOnDrop<'_> {
+        StopOnDrop(self)
+    }
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -16,7 +16,8 @@ use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
 use photondb_plugin_sdk::{Cause, PluginError};
 use tokio::sync::mpsc;
 
-use super::process::{Doom, Provided};
+use super::handshake::Provided;
+use super::process::Doom;
 
 /// The control connection to one process. Belongs to the plugin thread.
 pub struct Link {

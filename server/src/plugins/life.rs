@@ -109,13 +109,14 @@ pub struct Life {
     crashes: VecDeque<Instant>,
 }
 
-impl Life {
-    /// A plugin that never ran.
-    #[must_use]
-    pub fn new() -> Self {
+/// A plugin that never ran.
+impl Default for Life {
+    fn default() -> Self {
         Self { state: State::Stopped, ready_since: None, failed_starts: 0, relapses: 0, crashes: VecDeque::new() }
     }
+}
 
+impl Life {
     /// Where it is.
     #[must_use]
     pub fn state(&self) -> State {
@@ -128,7 +129,7 @@ impl Life {
         use State::{BackingOff, Failed, Ready, Refused, Starting, Stopped, Unloaded};
         let action = match (event, self.state) {
             (Event::Enabled, Stopped | Unloaded | Failed | Refused | BackingOff) => {
-                self = Self { state: Starting, ..Self::new() };
+                self = Self { state: Starting, ..Self::default() };
                 Action::Start
             }
             (Event::Wanted, Unloaded) | (Event::PauseOver, BackingOff) => {
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn pauses_grow_and_shrink_again_after_recovery() {
         let start = Instant::now();
-        let (mut life, action) = run(Life::new(), &[Event::Enabled], start);
+        let (mut life, action) = run(Life::default(), &[Event::Enabled], start);
         assert_eq!(action, Action::Start);
         let mut pauses = Vec::new();
         for _ in 0..9 {
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn too_many_crashes_or_failed_starts_are_the_end_until_enabled() {
         let now = Instant::now();
-        let (mut life, _) = run(Life::new(), &[Event::Enabled], now);
+        let (mut life, _) = run(Life::default(), &[Event::Enabled], now);
         for _ in 0..MAX_CRASHES {
             assert_ne!(life.state(), State::Failed);
             life = run(life, &[Event::Started, Event::Died, Event::PauseOver], now).0;
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn old_crashes_are_forgiven() {
         let mut now = Instant::now();
-        let (mut life, _) = run(Life::new(), &[Event::Enabled], now);
+        let (mut life, _) = run(Life::default(), &[Event::Enabled], now);
         for _ in 0..MAX_CRASHES * 3 {
             life = run(life, &[Event::Started, Event::Died, Event::PauseOver], now).0;
             now += CRASH_WINDOW / 20;
@@ -243,10 +244,10 @@ mod tests {
     #[test]
     fn a_refused_or_disabled_plugin_stays_down() {
         let now = Instant::now();
-        let (life, _) = run(Life::new(), &[Event::Enabled, Event::StartRefused], now);
+        let (life, _) = run(Life::default(), &[Event::Enabled, Event::StartRefused], now);
         assert_eq!(run(life.clone(), &[Event::Wanted, Event::PauseOver], now).1, Action::None);
         assert!(!life.state().may_become_ready());
-        let (life, action) = run(Life::new(), &[Event::Enabled, Event::Started, Event::Disabled], now);
+        let (life, action) = run(Life::default(), &[Event::Enabled, Event::Started, Event::Disabled], now);
         assert_eq!((life.state(), action), (State::Stopped, Action::Stop));
         assert_eq!(life.after(Event::Died, now).1, Action::None);
     }
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn an_unloaded_plugin_starts_when_it_is_wanted() {
         let now = Instant::now();
-        let (life, action) = run(Life::new(), &[Event::Enabled, Event::Started, Event::Unloaded], now);
+        let (life, action) = run(Life::default(), &[Event::Enabled, Event::Started, Event::Unloaded], now);
         assert_eq!((life.state(), action), (State::Unloaded, Action::Stop));
         assert_eq!(life.after(Event::Wanted, now).1, Action::Start);
     }

@@ -4,14 +4,15 @@
 //! |---|---|
 //! | [`discover`] | plugin directories -> packages |
 //! | [`grant`] | declared AND granted |
-//! | [`process`] | one process: spawned, confined, shaken hands with, watched |
+//! | [`process`] | one process: spawned, confined, watched |
+//! | [`handshake`] | the first words with it, and what it may register |
 //! | [`instance`] | that process as the rest of the server sees it |
 //! | [`call`] | **where a query meets a plugin**: rows -> lane -> rows |
 //! | [`registry`] | which plugin provides what |
 //! | [`plugin`] | one plugin, whichever process runs it now |
 //! | [`life`] | when it is started, restarted and given up: a pure function |
 //! | `supervisor` | acts on what `life` decides |
-//! | [`journal`] | events and logs |
+//! | [`journal`] | events and logs; `output` cuts what plugins print into lines |
 //! | [`counters`] | what it costs |
 //!
 //! All processes are spawned and watched on one thread that lives as long as the server. Queries call from their own
@@ -21,9 +22,11 @@ pub mod call;
 pub mod counters;
 pub mod discover;
 pub mod grant;
+pub mod handshake;
 pub mod instance;
 pub mod journal;
 pub mod life;
+mod output;
 pub mod plugin;
 pub mod process;
 pub mod registry;

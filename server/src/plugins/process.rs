@@ -21,15 +21,13 @@ use photondb_ipc_schema::lane::Lane;
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::plugin_capnp::plugin;
 use photondb_ipc_schema::wake::Spin;
-use photondb_ipc_schema::{PROTOCOL_VERSION, control, region};
+use photondb_ipc_schema::{control, region};
 use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCalls, Descriptors};
-use photondb_plugin_sdk::calls::escape;
-use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 use photondb_plugin_sdk::{Cause, PluginError};
 use photondb_sandbox_profiles::{Confinement, HostReply, Report, StartMessage};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -37,8 +35,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use super::discover::Package;
+use super::handshake::handshake;
 use super::instance::{Instance, Job, Link};
 use super::journal::Journal;
+use super::output::keep_lines;
 
 /// From the first byte of the host to the last answer of the handshake.
 const START_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,10 +51,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const LANE_DEPTH: usize = 8;
 /// The payload of a call, in each direction.
 const LANE_BUFFER_BYTES: usize = 1 << 20;
-/// The longest line that is kept of what a plugin prints.
-const MAX_LINE: usize = 4096;
-/// Lines a second that are kept of what a plugin prints; the rest is counted.
-const MAX_LINES_PER_SECOND: u32 = 200;
 /// A report of a host is a few hundred bytes.
 const MAX_REPORT: usize = 64 << 10;
 
@@ -67,11 +63,11 @@ pub struct StartError {
     pub retry: bool,
 }
 
-fn failed(name: &str, message: impl Into<String>) -> StartError {
+pub(super) fn failed(name: &str, message: impl Into<String>) -> StartError {
     StartError { error: PluginError::init(message).of(name), retry: true }
 }
 
-fn refused(name: &str, message: impl Into<String>) -> StartError {
+pub(super) fn refused(name: &str, message: impl Into<String>) -> StartError {
     StartError { error: PluginError::init(message).of(name), retry: false }
 }
 
@@ -360,70 +356,6 @@ fn connect(socket: StdUnixStream) -> io::Result<(plugin::Client, JoinHandle<()>)
     Ok((client, task))
 }
 
-/// What a plugin registered: checked against its manifest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Provided {
-    /// Query functions; the position is the number on a lane.
-    pub functions: Vec<FunctionSignature>,
-    /// Kinds of vector index.
-    pub vector_indexes: Vec<String>,
-}
-
-async fn handshake(client: &plugin::Client, package: &Package) -> Result<Provided, StartError> {
-    let (identity, declared) = (&package.manifest.plugin, &package.manifest.provides);
-    let name = identity.name.as_str();
-    let mut request = client.handshake_request();
-    request.get().set_protocol(PROTOCOL_VERSION);
-    let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", escape(&error.to_string())));
-    let response = request.send().promise.await.map_err(wire)?;
-    let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {
-        text.and_then(|text| Ok(text.to_string()?)).map_err(wire)
-    };
-    let info = response.get().and_then(|results| results.get_info()).map_err(wire)?;
-    if info.get_protocol() != PROTOCOL_VERSION {
-        let message = format!(
-            "it speaks protocol {}, this server {PROTOCOL_VERSION}; build it with a matching SDK",
-            info.get_protocol()
-        );
-        return Err(refused(name, message));
-    }
-    for (key, said, wanted) in
-        [("name", text(info.get_name())?, name), ("version", text(info.get_version())?, &identity.version.to_string())]
-    {
-        if said != wanted {
-            let said = escape(&said);
-            return Err(refused(name, format!("it says that its {key} is `{said}`; its manifest says `{wanted}`")));
-        }
-    }
-    let mut provided = Provided::default();
-    for function in info.get_functions().map_err(wire)? {
-        provided.functions.push(FunctionSignature {
-            name: text(function.get_name())?,
-            min_args: function.get_min_args(),
-            max_args: function.get_max_args(),
-            purity: if function.get_pure() { Purity::Pure } else { Purity::Volatile },
-        });
-    }
-    for kind in info.get_vector_indexes().map_err(wire)? {
-        provided.vector_indexes.push(text(kind)?);
-    }
-    let functions: Vec<&String> = provided.functions.iter().map(|function| &function.name).collect();
-    let indexes: Vec<&String> = provided.vector_indexes.iter().collect();
-    for (what, registered, declared) in
-        [("function", functions, &declared.functions), ("vector index", indexes, &declared.vector_indexes)]
-    {
-        if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
-            let message = format!("it registered the {what} `{}`, which its manifest does not declare", escape(extra));
-            let error = PluginError::CapabilityConflict { plugin: name.into(), message };
-            return Err(StartError { error, retry: false });
-        }
-        if let Some(missing) = declared.iter().find(|name| !registered.contains(name)) {
-            return Err(refused(name, format!("its manifest declares the {what} `{missing}`, which it did not register")));
-        }
-    }
-    Ok(provided)
-}
-
 async fn run_jobs(link: Rc<Link>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = jobs.recv().await {
         job(Rc::clone(&link)).await;
@@ -483,63 +415,6 @@ fn watch_denials(
     }
 }
 
-async fn keep_lines(mut reader: impl AsyncRead + Unpin, plugin: String, source: &'static str, journal: Arc<Journal>) {
-    let mut lines = Lines::default();
-    let mut chunk = [0; 4096];
-    while let Ok(count @ 1..) = reader.read(&mut chunk).await {
-        lines.push(&chunk[..count], tokio::time::Instant::now().into_std(), |line| journal.line(&plugin, source, line));
-    }
-    lines.finish(|line| journal.line(&plugin, source, line));
-}
-
-/// Cuts what a plugin prints into lines: bounded in length and in number.
-#[derive(Default)]
-struct Lines {
-    partial: Vec<u8>,
-    second: Option<std::time::Instant>,
-    kept: u32,
-    dropped: u64,
-}
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8], now: std::time::Instant, mut keep: impl FnMut(&str)) {
-        if self.second.is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1)) {
-            self.second = Some(now);
-            self.kept = 0;
-            if self.dropped > 0 {
-                keep(&format!("({} lines dropped: more than {MAX_LINES_PER_SECOND} a second)", self.dropped));
-                self.dropped = 0;
-            }
-        }
-        for &byte in bytes {
-            if byte != b'\n' && self.partial.len() < MAX_LINE {
-                self.partial.push(byte);
-                continue;
-            }
-            self.line(&mut keep);
-            if byte != b'\n' {
-                self.partial.push(byte);
-            }
-        }
-    }
-
-    fn line(&mut self, keep: &mut impl FnMut(&str)) {
-        if self.kept < MAX_LINES_PER_SECOND {
-            self.kept += 1;
-            keep(&String::from_utf8_lossy(&self.partial));
-        } else {
-            self.dropped += 1;
-        }
-        self.partial.clear();
-    }
-
-    fn finish(mut self, mut keep: impl FnMut(&str)) {
-        if !self.partial.is_empty() {
-            self.line(&mut keep);
-        }
-    }
-}
-
 /// How a process ended, in words.
 fn describe(status: WaitStatus) -> String {
     match status {
@@ -573,30 +448,4 @@ pub fn memory(pid: u32) -> Option<Memory> {
     let (resident, shared) = (pages.next()?, pages.next()?);
     let page = rustix::param::page_size() as u64;
     Some(Memory { resident: resident * page, private: resident.saturating_sub(shared) * page })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    #[test]
-    fn a_flood_of_lines_is_cut_and_counted() {
-        let (mut lines, mut kept) = (Lines::default(), Vec::new());
-        let start = Instant::now();
-        lines.push(&b"x\n".repeat(1000), start, |line| kept.push(line.to_owned()));
-        assert_eq!(kept.len(), MAX_LINES_PER_SECOND as usize);
-        kept.clear();
-        lines.push(b"y\n", start + Duration::from_secs(1), |line| kept.push(line.to_owned()));
-        assert_eq!(kept, ["(800 lines dropped: more than 200 a second)", "y"]);
-    }
-
-    #[test]
-    fn an_endless_line_is_cut() {
-        let (mut lines, mut kept) = (Lines::default(), Vec::new());
-        lines.push(&[b'x'; MAX_LINE * 2 + 1], Instant::now(), |line| kept.push(line.len()));
-        lines.finish(|line| kept.push(line.len()));
-        assert_eq!(kept, [MAX_LINE, MAX_LINE, 1]);
-    }
 }

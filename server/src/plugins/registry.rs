@@ -7,7 +7,7 @@ use photondb_plugin_sdk::{Cause, PluginError};
 
 use super::call::Function;
 use super::plugin::Plugin;
-use super::process::Provided;
+use super::handshake::Provided;
 
 /// The names that queries use. Lookups don't wait for changes longer than for a map operation.
 #[derive(Default)]

@@ -67,7 +67,7 @@ impl Supervisor {
             directory,
             package,
             commands,
-            life: Life::new(),
+            life: Life::default(),
             process: None,
             pause_over: None,
             has_died: false,

@@ -112,8 +112,7 @@ impl Compiler {
     }
 
     fn call(&mut self, number: u32, args: Vec<Term>, options: Vec<(Arc<str>, Term)>) -> Result<Node> {
-        let op = terms::find(number)
-            .ok_or_else(|| ReqlError::compile(format!("Unrecognized TermType: {number}.")))?;
+        let op = terms::find(number).ok_or_else(|| ReqlError::compile(format!("Unrecognized TermType: {number}.")))?;
         if op.is(Op::WRITES) && self.in_stream_function {
             return Err(ReqlError::compile(
                 "Cannot nest writes or meta ops in stream operations.  Use FOR_EACH instead.",

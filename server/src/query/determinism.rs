@@ -101,7 +101,7 @@ impl IndexFunction for Compiled {
     fn value(&self, document: &Datum) -> Option<Datum> {
         // Whatever the failure, the document is not in the index: an index must not stop writes.
         let value = self.function.call_datum(&self.ctx, vec![document.clone()]).ok()?;
-        let limits = Limits { depth: pseudo::MAX_DEPTH, array: usize::MAX, bytes: usize::MAX };
+        let limits = Limits { depth: pseudo::MAX_DEPTH, array: usize::MAX, bytes: 1 << 30 };
         let storable = !matches!(value, Datum::Null) && pseudo::obstacle(&value, &limits).is_none();
         storable.then_some(value)
     }

@@ -1,11 +1,11 @@
 //! Evaluating nodes.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use photondb_plugin_sdk::datum::{Object, Time};
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::datum::{Object, Time};
 
 use super::compile::{CallNode, Node};
 use super::engine::Shared;
@@ -145,7 +145,13 @@ impl Env {
         {
             return Ok(result.clone().into());
         }
-        let call = Call { env: self, node, spliced: self.splice(node)?, first: RefCell::new(None), in_group: Cell::new(false) };
+        let call = Call {
+            env: self,
+            node,
+            spliced: self.splice(node)?,
+            first: RefCell::new(None),
+            in_group: Cell::new(false),
+        };
         if call.spliced.is_some() {
             node.op.check_arity(call.count())?;
         }

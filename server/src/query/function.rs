@@ -50,7 +50,9 @@ impl fmt::Display for Function {
             Self::Closure { term, .. } => write!(f, "a function of {} parameters", term.params.len()),
             Self::Plugin(plugin) => write!(f, "r.js(\"plugin.{}\")", plugin.name()),
             Self::Field(field) => write!(f, "the function that takes the field `{field}`"),
-            Self::Pluck(_) | Self::BadField(_) | Self::Constant(_) | Self::Argument { .. } => f.write_str("a function made of a value"),
+            Self::Pluck(_) | Self::BadField(_) | Self::Constant(_) | Self::Argument { .. } => {
+                f.write_str("a function made of a value")
+            }
         }
     }
 }
@@ -182,9 +184,10 @@ impl Function {
     pub fn matches(&self, ctx: &Arc<Context>, call: Prepared, missing: &Missing) -> Result<bool> {
         let row = call.args.first().cloned().unwrap_or_default();
         let pattern = self.gives_pattern();
-        let outcome = self.finish(ctx, call).and_then(|value| value.into_datum(ctx)).and_then(|result| {
-            if pattern { matches_pattern(&result, &row, true) } else { Ok(truthy(&result)) }
-        });
+        let outcome = self
+            .finish(ctx, call)
+            .and_then(|value| value.into_datum(ctx))
+            .and_then(|result| if pattern { matches_pattern(&result, &row, true) } else { Ok(truthy(&result)) });
         match outcome {
             Err(error) if error.kind() == ErrorKind::NonExistence => missing.decide(ctx, error),
             other => other,

@@ -27,9 +27,7 @@ pub fn parse(text: &str, zone: Option<&str>) -> Result<Time> {
     let offset = match own_zone.or(zone) {
         Some(zone) => Time::parse_zone(zone)?,
         None => {
-            return Err(ReqlError::logic(
-                "ISO 8601 string has no time zone, and no default time zone was provided.",
-            ));
+            return Err(ReqlError::logic("ISO 8601 string has no time zone, and no default time zone was provided."));
         }
     };
     let (year, month, day) = parse_date(date).ok_or_else(|| invalid("date"))?;

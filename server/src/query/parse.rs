@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use photondb_plugin_sdk::datum::Object;
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::datum::Object;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::pseudotype;
@@ -73,9 +73,9 @@ impl Request {
     #[must_use]
     pub fn is_noreply(&self) -> bool {
         let Self::Start { options, .. } = self else { return false };
-        options.iter().any(|(name, term)| {
-            &**name == "noreply" && matches!(term, Term::Constant { value: Datum::Bool(true), .. })
-        })
+        options
+            .iter()
+            .any(|(name, term)| &**name == "noreply" && matches!(term, Term::Constant { value: Datum::Bool(true), .. }))
     }
 }
 

@@ -126,11 +126,14 @@ impl PluginCall {
                 args.len()
             )));
         }
-        let limits = Limits { depth: pseudo::MAX_DEPTH, array: usize::MAX, bytes: usize::MAX };
+        let limits = Limits { depth: pseudo::MAX_DEPTH, array: usize::MAX, bytes: 1 << 30 };
         let obstacle = args.iter().flatten().find_map(|arg| pseudo::obstacle(arg, &limits));
         match obstacle {
             None => Ok(()),
             Some(Obstacle::Depth) => Err(pseudo::too_deep()),
+            Some(Obstacle::Size) => {
+                Err(ReqlError::limit(format!("An argument of plugin.{} takes more than 1 GiB.", self.name)))
+            }
             Some(_) => Err(ReqlError::logic(format!(
                 "`r.minval`, `r.maxval` and `r.literal` can't be passed to plugin.{}.",
                 self.name

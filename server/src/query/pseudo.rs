@@ -3,12 +3,13 @@
 //! They are objects with the reserved key `$reql_type$`, as the other pseudotypes are on the wire. A client can't
 //! make such an object by hand, since unknown values of that key are refused on input, and none of them is ever stored.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use photondb_plugin_sdk::datum::Object;
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::datum::Object;
 
-use super::error::ReqlError;
+use super::error::{ReqlError, Result};
 
 /// The reserved key.
 pub const REQL_TYPE: &str = "$reql_type$";
@@ -173,13 +174,57 @@ fn find_obstacle(datum: &Datum, depth: usize, array: usize, bytes: &mut usize) -
     }
 }
 
-/// Whether the value has more levels than `limit`.
-pub fn deeper_than(datum: &Datum, limit: usize) -> bool {
-    match datum {
-        Datum::Array(elements) => limit == 0 || elements.iter().any(|element| deeper_than(element, limit - 1)),
-        Datum::Object(object) => limit == 0 || object.iter().any(|(_, value)| deeper_than(value, limit - 1)),
-        _ => false,
+/// Checks a value that a loop hands to its next round, where it can double each time.
+///
+/// Parts that occur several times are measured once: the time goes with the memory that the value takes, not with the
+/// text that it stands for.
+///
+/// # Errors
+/// When it is too deep for any stack, or so large that no operation on it would end.
+pub fn check_growth(datum: &Datum) -> Result<()> {
+    const MAX_PARTS: u64 = 1 << 28;
+    let measured = measure(datum, &mut HashMap::new());
+    if measured.depth > MAX_DEPTH {
+        return Err(too_deep());
     }
+    if measured.parts > MAX_PARTS {
+        return Err(ReqlError::limit("A value has more than 2^28 parts; no value may."));
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Measured {
+    depth: usize,
+    parts: u64,
+}
+
+fn measure(datum: &Datum, known: &mut HashMap<*const (), Measured>) -> Measured {
+    let (address, is_empty) = match datum {
+        Datum::Array(elements) => (Arc::as_ptr(elements).cast(), elements.is_empty()),
+        Datum::Object(object) => (Arc::as_ptr(object).cast(), object.is_empty()),
+        _ => return Measured { depth: 0, parts: 1 },
+    };
+    if is_empty {
+        return Measured { depth: 1, parts: 1 };
+    }
+    if let Some(measured) = known.get(&address) {
+        return *measured;
+    }
+    let mut sum = Measured { depth: 1, parts: 1 };
+    let mut add = |part: &Datum| {
+        // Scalars, which most parts are, need no look at what is known.
+        let part = measure(part, known);
+        sum.depth = sum.depth.max(part.depth + 1);
+        sum.parts = sum.parts.saturating_add(part.parts);
+    };
+    match datum {
+        Datum::Array(elements) => elements.iter().for_each(&mut add),
+        Datum::Object(object) => object.iter().for_each(|(_, value)| add(value)),
+        _ => {}
+    }
+    known.insert(address, sum);
+    sum
 }
 
 /// Whether both are the same value in memory, which makes a comparison unnecessary.
@@ -188,5 +233,25 @@ pub fn same(left: &Datum, right: &Datum) -> bool {
         (Datum::Array(left), Datum::Array(right)) => Arc::ptr_eq(left, right),
         (Datum::Object(left), Datum::Object(right)) => Arc::ptr_eq(left, right),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_doubles_is_measured_in_no_time() {
+        let doubled = (0..300).fold(Datum::from(1), |value, _| Datum::array([value.clone(), value]));
+        assert!(check_growth(&doubled).unwrap_err().message().contains("parts"));
+        let limits = Limits { depth: MAX_DEPTH, array: 10, bytes: 1 << 16 };
+        assert_eq!(obstacle(&doubled, &limits), Some(Obstacle::Size));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |levels| (0..levels).fold(Datum::from(1), |value, _| Datum::array([value]));
+        assert!(check_growth(&nested(MAX_DEPTH)).is_ok());
+        assert!(check_growth(&nested(MAX_DEPTH + 1)).unwrap_err().message().contains("levels"));
     }
 }

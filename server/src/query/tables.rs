@@ -73,7 +73,10 @@ impl SystemRef {
 
     fn name_by_id(&self, row: &mut Datum) {
         let Datum::Object(object) = row else { return };
-        let database = object.get("db").and_then(Datum::as_str).map(|name| self.shared.store()?.database(name).map_err(ReqlError::from));
+        let database = object
+            .get("db")
+            .and_then(Datum::as_str)
+            .map(|name| self.shared.store()?.database(name).map_err(ReqlError::from));
         if let Some(Ok(database)) = database {
             Arc::make_mut(object).insert("db", database.id.to_string());
         }
@@ -124,7 +127,8 @@ pub fn database(ctx: &Context, name: &str) -> Result<Database> {
 /// # Errors
 /// When there are other characters in it than allowed.
 pub fn check_name(kind: &'static str, name: &str) -> Result<()> {
-    let valid = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let valid =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if valid {
         return Ok(());
     }
@@ -139,9 +143,10 @@ impl TableRef {
     pub fn open(ctx: &Context, db: &str, name: &str, identifiers: Identifiers) -> Result<Self> {
         check_name("Table", name)?;
         if db == SYSTEM_DB {
-            let position = ctx.shared.system.iter().position(|table| table.name() == name).ok_or_else(|| {
-                store_error(&StoreError::TableMissing { db: db.to_owned(), table: name.to_owned() })
-            })?;
+            let position =
+                ctx.shared.system.iter().position(|table| table.name() == name).ok_or_else(|| {
+                    store_error(&StoreError::TableMissing { db: db.to_owned(), table: name.to_owned() })
+                })?;
             return Ok(Self(Source::System(SystemRef { shared: ctx.shared.clone(), position, identifiers })));
         }
         Ok(Self(Source::Stored(ctx.shared.store()?.table(db, name)?)))

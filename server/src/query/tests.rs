@@ -1,1 +1,245 @@
-//! In-process tests.
+//! Queries in process, over a store in a temporary directory.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use photondb_plugin_sdk::kinds::function::FunctionSignature;
+use photondb_plugin_sdk::{Datum, PluginError};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::storage::{NoVectorIndexes, Store, StoreOptions};
+
+/// Doubles numbers, and keeps the sizes of the batches it got.
+struct Double {
+    signature: FunctionSignature,
+    batches: Mutex<Vec<usize>>,
+    failures: AtomicUsize,
+}
+
+impl PluginFunction for Double {
+    fn signature(&self) -> &FunctionSignature {
+        &self.signature
+    }
+
+    fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, _deadline: Instant) -> Result<Vec<Datum>, PluginError> {
+        self.batches.lock().unwrap().push(rows);
+        let double = |arg: &Datum| arg.as_number().map(|number| Datum::from(number * 2.0));
+        args[0].iter().map(double).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            PluginError::argument("not a number").of("double")
+        })
+    }
+}
+
+struct Plugins(Arc<Double>);
+
+impl PluginFunctions for Plugins {
+    fn get(&self, name: &str) -> Result<Arc<dyn PluginFunction>, PluginError> {
+        if name == "double" { Ok(self.0.clone()) } else { NoPlugins.get(name) }
+    }
+}
+
+struct Server {
+    engine: Engine,
+    double: Arc<Double>,
+    _directory: TempDir,
+}
+
+impl Server {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options =
+            StoreOptions { cache_bytes: 1 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
+        let signature = FunctionSignature::pure("double", 1, 1);
+        let double = Arc::new(Double { signature, batches: Mutex::default(), failures: AtomicUsize::new(0) });
+        let engine = Engine::new(EngineParts {
+            store: Store::open(directory.path(), &options).unwrap(),
+            plugins: Arc::new(Plugins(double.clone())),
+            nearest: Arc::new(NoSearch),
+            system: Vec::new(),
+            identity: Identity { id: "id".to_owned(), name: "test".to_owned() },
+        });
+        Self { engine, double, _directory: directory }
+    }
+
+    /// All responses to a query, as JSON.
+    fn responses(&self, term: &Value) -> Vec<Value> {
+        let request = parse::request(json!([1, term]).to_string().as_bytes()).unwrap();
+        let parsed = |response: &Response| serde_json::from_slice(&response.0).unwrap();
+        match self.engine.run(request, &Arc::default()) {
+            Err(error) => vec![parsed(&Response::error(&error))],
+            Ok(Answer::Atom { datum, profile }) => vec![parsed(&Response::atom(&datum, profile))],
+            Ok(Answer::Stream(mut cursor)) => {
+                let mut responses = Vec::new();
+                loop {
+                    let (response, is_last) = cursor.next_response();
+                    responses.push(parsed(&response));
+                    if is_last {
+                        return responses;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The value of a query; the elements of a sequence.
+    fn value(&self, term: &Value) -> Value {
+        let responses = self.responses(term);
+        if responses[0]["t"] == 1 {
+            return responses[0]["r"][0].clone();
+        }
+        responses.iter().flat_map(|response| response["r"].as_array().unwrap().clone()).collect()
+    }
+
+    /// The message and the backtrace of a query that fails.
+    fn error(&self, term: &Value) -> (String, Value) {
+        let response = self.responses(term).pop().unwrap();
+        (response["r"][0].as_str().unwrap().to_owned(), response["b"].clone())
+    }
+
+    fn batches(&self) -> Vec<usize> {
+        std::mem::take(&mut self.double.batches.lock().unwrap())
+    }
+}
+
+/// `x => BODY`, with `[10,[1]]` for `x`.
+fn function(body: Value) -> Value {
+    json!([69, [[2, [1]], body]])
+}
+
+fn range(count: u32) -> Value {
+    json!([173, [count]])
+}
+
+#[test]
+fn a_plugin_as_a_function_gets_batches_that_grow() {
+    let server = Server::new();
+    let doubled = server.value(&json!([38, [range(100), [11, ["plugin.double"]]]]));
+    assert_eq!(doubled, Value::from((0..100).map(|number| number * 2).collect::<Vec<_>>()));
+    assert_eq!(server.batches(), [16, 32, 52]);
+}
+
+#[test]
+fn plugin_calls_within_a_function_are_made_for_many_rows() {
+    let server = Server::new();
+    let double = |argument| json!([1000, ["double", argument]]);
+    let nested = function(json!([24, [double(double(json!([10, [1]]))), 1]]));
+    let results = server.value(&json!([38, [range(16), nested]]));
+    assert_eq!(results[15], 61);
+    assert_eq!(server.batches(), [16, 16]);
+}
+
+#[test]
+fn calls_under_a_branch_are_made_only_where_the_branch_is_taken() {
+    let server = Server::new();
+    let taken = json!([19, [[10, [1]], 3]]);
+    let body = json!([65, [taken, [64, [[11, ["plugin.double"]], [10, [1]]]], 0]]);
+    server.value(&json!([38, [range(10), function(body)]]));
+    assert_eq!(server.batches(), [1, 1, 1]);
+}
+
+#[test]
+fn an_error_in_a_row_leaves_the_rows_before_it() {
+    let server = Server::new();
+    let rows = json!([38, [range(10), function(json!([65, [[19, [[10, [1]], 5]], [10, [1]], "five"]]))]]);
+    let responses = server.responses(&json!([38, [rows, [11, ["plugin.double"]]]]));
+    assert_eq!(responses[0]["t"], 3);
+    assert_eq!(responses[0]["r"], json!([0, 2, 4, 6, 8]));
+    assert_eq!(responses[1]["t"], 18);
+    assert_eq!(responses[1]["r"][0], "plugin `double`: not a number");
+}
+
+#[test]
+fn a_row_whose_arguments_are_missing_can_have_a_default() {
+    let server = Server::new();
+    let field = json!([170, [[10, [1]], "a"]]);
+    let body = json!([92, [[1000, ["double", field]], "none"]]);
+    let rows = json!([2, [{"a": 1}, {}, {"a": 3}]]);
+    assert_eq!(server.value(&json!([38, [rows, function(body)]])), json!([2, "none", 6]));
+}
+
+#[test]
+fn writes_get_plugin_results_in_batches() {
+    let server = Server::new();
+    server.value(&json!([60, ["t"]]));
+    let table = json!([15, ["t"]]);
+    server.value(&json!([56, [table, [38, [range(20), function(json!({"id": [10, [1]]}))]]]]));
+    let change = function(json!({"x": [1000, ["double", [170, [[10, [1]], "id"]]]]}));
+    let summary = server.value(&json!([53, [table, change]]));
+    assert_eq!(summary["replaced"], 20);
+    assert_eq!(server.batches(), [20]);
+    assert_eq!(server.value(&json!([16, [table, 7]])), json!({"id": 7, "x": 14}));
+}
+
+#[test]
+fn backtraces_lead_to_the_culprit() {
+    let server = Server::new();
+    let (message, backtrace) = server.error(&json!([24, [1, [25, [2, "a"]]]]));
+    assert_eq!(message, "Expected type NUMBER but found STRING.");
+    assert_eq!(backtrace, json!([1, 1]));
+    let body = function(json!([24, [[10, [1]], "a"]]));
+    assert_eq!(server.error(&json!([43, [[38, [range(3), body]]]])).1, json!([0, 1, 1, 1]));
+    assert_eq!(server.error(&json!([30, [[2, []], 1, 2], {"left_bound": 5}])).1, json!(["left_bound"]));
+    assert_eq!(server.error(&json!([23, [[999, []]]])), ("Unrecognized TermType: 999.".to_owned(), json!([0])));
+}
+
+#[test]
+fn javascript_is_said_not_to_run() {
+    let server = Server::new();
+    assert!(server.error(&json!([11, ["1 + 1"]])).0.contains("plugin.NAME"));
+}
+
+#[test]
+fn writes_have_no_place_in_the_functions_of_streams() {
+    let server = Server::new();
+    let body = function(json!([57, ["d"]]));
+    let (message, _) = server.error(&json!([38, [range(2), body]]));
+    assert_eq!(message, "Cannot nest writes or meta ops in stream operations.  Use FOR_EACH instead.");
+    let each = json!([68, [[2, ["a", "b"]], function(json!([57, [[10, [1]]]]))]]);
+    assert_eq!(server.value(&each)["dbs_created"], 2);
+}
+
+#[test]
+fn nesting_ends_in_errors_not_in_crashes() {
+    // On a worker: tests' own threads have small stacks.
+    let (done, finished) = std::sync::mpsc::channel();
+    workers::Workers::new(1).spawn(move || {
+        let server = Server::new();
+        let nots = (0..590).fold(json!(true), |term, _| json!([23, [term]]));
+        assert_eq!(server.value(&nots), true);
+        let arrays = (0..590).fold(json!(1), |term, _| json!([2, [term]]));
+        assert!(server.error(&arrays).0.contains("nested deeper"));
+        let step = json!([69, [[2, [1, 2]], [2, [[10, [1]], [10, [1]]]]]]);
+        assert!(server.error(&json!([187, [range(1000), 1, step]])).0.contains("parts"));
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(std::time::Duration::from_secs(120)).unwrap();
+}
+
+#[test]
+fn a_cancelled_query_ends() {
+    let server = Server::new();
+    let request = parse::request(json!([1, [43, [range(u32::MAX)]]]).to_string().as_bytes()).unwrap();
+    let cancelled = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    assert!(server.engine.run(request, &cancelled).is_err());
+}
+
+#[test]
+fn indexes_are_made_of_functions_with_their_surroundings() {
+    let server = Server::new();
+    server.value(&json!([60, ["t"]]));
+    let table = json!([15, ["t"]]);
+    server.value(&json!([56, [table, [2, [{"id": 1, "a": 5}, {"id": 2, "a": 6}, {"id": 3}]]]]));
+    let inner = json!([69, [[2, [2]], [170, [[10, [2]], [10, [1]]]]]]);
+    let create = function(json!([75, [table, "by_a", inner]]));
+    assert_eq!(server.value(&json!([64, [create, "a"]])), json!({"created": 1}));
+    server.value(&json!([140, [table, "by_a"]]));
+    let found = server.value(&json!([78, [table, 6], {"index": "by_a"}]));
+    assert_eq!(found, json!([{"id": 2, "a": 6}]));
+    assert_eq!(server.value(&json!([43, [[182, [table, [180], [181]], {"index": "by_a"}]]])), 2);
+    let random = function(json!([151, []]));
+    assert!(server.error(&json!([75, [table, "r", random]])).0.contains("deterministic"));
+}

@@ -197,8 +197,7 @@ impl Value {
             Self::Table(table) => table.scan_all(ctx),
             Self::Single(single) => Self::Datum(single.read()?).into_stream(ctx),
             Self::Datum(datum) => {
-                let kind =
-                    if matches!(datum, Datum::Null) { ErrorKind::NonExistence } else { ErrorKind::QueryLogic };
+                let kind = if matches!(datum, Datum::Null) { ErrorKind::NonExistence } else { ErrorKind::QueryLogic };
                 Err(ReqlError::new(kind, format!("Cannot convert {} to SEQUENCE", pseudo::type_name(&datum))))
             }
             other => Err(other.wrong_kind("SEQUENCE")),
@@ -210,11 +209,7 @@ impl Value {
     pub fn is_sequence(&self) -> bool {
         matches!(
             self,
-            Self::Datum(Datum::Array(_))
-                | Self::Stream(_)
-                | Self::Selection(..)
-                | Self::Slice(_)
-                | Self::Table(_)
+            Self::Datum(Datum::Array(_)) | Self::Stream(_) | Self::Selection(..) | Self::Slice(_) | Self::Table(_)
         )
     }
 

@@ -154,6 +154,12 @@ impl Client {
         }
     }
 
+    /// The socket, for whoever wants to say something else than this client would. Between two answers.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     /// Sends a query without waiting, and gives the token that its answer will carry.
     ///
     /// # Errors

@@ -121,15 +121,23 @@ async fn send(
     writer.flush().await
 }
 
-async fn receive(mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>, connection: &Arc<Connection>) -> io::Result<()> {
+async fn receive(
+    mut reader: BufReader<tokio::net::tcp::OwnedReadHalf>,
+    connection: &Arc<Connection>,
+) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(MAX_REQUESTS as usize));
     let mut stopping = connection.server.stopping.clone();
     loop {
         let header = tokio::select! {
             header = frame::read_header(&mut reader) => header?,
             () = stopped(&mut stopping) => {
-                // All places are free when every request is answered.
-                let _ = places.acquire_many(MAX_REQUESTS).await;
+                // All places are free when every request is answered. Whatever the client still sends is too late; that
+                // it is gone is worth knowing.
+                let mut ignored = tokio::io::sink();
+                tokio::select! {
+                    _ = places.acquire_many(MAX_REQUESTS) => {}
+                    _ = tokio::io::copy(&mut reader, &mut ignored) => {}
+                }
                 return Ok(());
             }
         };
@@ -250,10 +258,8 @@ impl Connection {
 
     /// Runs a query on this thread, which is a worker.
     fn run(self: &Arc<Self>, token: u64, request: Request, place: OwnedSemaphorePermit) {
-        let query = Arc::new(Query {
-            cancelled: Arc::default(),
-            state: Mutex::new(State { busy: true, ..State::default() }),
-        });
+        let query =
+            Arc::new(Query { cancelled: Arc::default(), state: Mutex::new(State { busy: true, ..State::default() }) });
         match self.queries().entry(token) {
             Entry::Occupied(_) => {
                 let error = ReqlError::new(ErrorKind::Client, format!("ERROR: duplicate token {token}"));

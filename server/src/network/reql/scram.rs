@@ -136,8 +136,7 @@ impl Exchange {
     #[must_use]
     pub fn new(client_first: ClientFirst, credentials: Credentials, server_nonce: [u8; 18]) -> Self {
         let nonce = format!("{}{}", client_first.nonce, STANDARD.encode(server_nonce));
-        let server_first =
-            format!("r={nonce},s={},i={}", STANDARD.encode(credentials.salt), credentials.iterations);
+        let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(credentials.salt), credentials.iterations);
         Self { credentials, client_first, nonce, server_first }
     }
 

@@ -33,7 +33,13 @@ fn finite(value: f64) -> Result<Datum> {
     if value.is_finite() {
         return Ok(Datum::Number(value));
     }
-    let text = if value.is_nan() { "nan" } else if value > 0.0 { "inf" } else { "-inf" };
+    let text = if value.is_nan() {
+        "nan"
+    } else if value > 0.0 {
+        "inf"
+    } else {
+        "-inf"
+    };
     Err(ReqlError::logic(format!("Non-finite number: {text}")))
 }
 
@@ -123,8 +129,8 @@ fn mul(call: &Call<'_>) -> Result<Value> {
 
 fn repeat(call: &Call<'_>, elements: &Arc<[Datum]>, count: &Datum) -> Result<Datum> {
     let count = integer(count)?;
-    let count = usize::try_from(count)
-        .map_err(|_| ReqlError::logic("Cannot multiply an ARRAY by a negative number."))?;
+    let count =
+        usize::try_from(count).map_err(|_| ReqlError::logic("Cannot multiply an ARRAY by a negative number."))?;
     let length = elements.len().saturating_mul(count);
     if length > call.ctx().array_limit() {
         return Err(crate::query::stream::array_too_long(call.ctx().array_limit()));

@@ -94,9 +94,7 @@ fn place(index: i64, end: usize, size: usize, largest: usize) -> Result<usize> {
     let position = if index < 0 { usize::try_from(index + end as i64).ok() } else { usize::try_from(index).ok() };
     match position {
         Some(position) if position <= largest => Ok(position),
-        Some(_) => {
-            Err(ReqlError::missing(format!("Index `{index}` out of bounds for array of size: `{size}`.")))
-        }
+        Some(_) => Err(ReqlError::missing(format!("Index `{index}` out of bounds for array of size: `{size}`."))),
         None => Err(ReqlError::missing(format!("Index out of bounds: {index}"))),
     }
 }

@@ -37,7 +37,7 @@ fn error(call: &Call<'_>) -> Result<Value> {
 }
 
 fn branch(call: &Call<'_>) -> Result<Value> {
-    if call.count() % 2 == 0 {
+    if call.count().is_multiple_of(2) {
         return Err(ReqlError::logic("Cannot call `branch` term with an even number of arguments."));
     }
     for test in (0..call.count() - 1).step_by(2) {

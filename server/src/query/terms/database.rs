@@ -130,8 +130,7 @@ fn db_drop(call: &Call<'_>) -> Result<Value> {
 }
 
 fn db_list(call: &Call<'_>) -> Result<Value> {
-    let mut names: Vec<String> =
-        call.ctx().shared.store()?.databases().into_iter().map(|info| info.name).collect();
+    let mut names: Vec<String> = call.ctx().shared.store()?.databases().into_iter().map(|info| info.name).collect();
     names.push(SYSTEM_DB.to_owned());
     names.sort();
     Ok(Datum::array(names.into_iter().map(Datum::from)).into())
@@ -235,8 +234,7 @@ fn target_tables(call: &Call<'_>) -> Result<Vec<TableInfo>> {
 }
 
 fn wait(call: &Call<'_>) -> Result<Value> {
-    const STATES: [&str; 4] =
-        ["ready_for_outdated_reads", "ready_for_reads", "ready_for_writes", "all_replicas_ready"];
+    const STATES: [&str; 4] = ["ready_for_outdated_reads", "ready_for_reads", "ready_for_writes", "all_replicas_ready"];
     if let Some(state) = call.option_string("wait_for")?
         && !STATES.contains(&&*state)
     {

@@ -26,9 +26,7 @@ const CHUNK: usize = 1024;
 fn group(call: &Call<'_>) -> Result<Value> {
     let source = call.arg(0)?;
     if matches!(source, Value::Grouped(_)) {
-        return Err(ReqlError::logic(
-            "Cannot call `group` on the output of `group` (did you mean to `ungroup`?).",
-        ));
+        return Err(ReqlError::logic("Cannot call `group` on the output of `group` (did you mean to `ungroup`?)."));
     }
     let table = source.table();
     let functions =
@@ -76,7 +74,8 @@ fn group(call: &Call<'_>) -> Result<Value> {
             }
         }
     }
-    let groups = groups.into_iter().map(|(key, rows)| (key.0, Value::Stream(Stream::from_list(rows).with_array(false))));
+    let groups =
+        groups.into_iter().map(|(key, rows)| (key.0, Value::Stream(Stream::from_list(rows).with_array(false))));
     Ok(Value::Grouped(Groups { open: true, groups: groups.collect() }))
 }
 
@@ -118,9 +117,9 @@ fn ungroup(call: &Call<'_>) -> Result<Value> {
         Value::Grouped(groups) => Ok(groups),
         other => Err(other.wrong_kind("GROUPED_DATA")),
     })?;
-    let rows = closed(groups, call.ctx())?.into_iter().map(|(group, reduction)| {
-        Datum::object([("group", group), ("reduction", reduction)])
-    });
+    let rows = closed(groups, call.ctx())?
+        .into_iter()
+        .map(|(group, reduction)| Datum::object([("group", group), ("reduction", reduction)]));
     Ok(call.ctx().array(rows.collect())?.into())
 }
 

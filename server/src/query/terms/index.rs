@@ -75,14 +75,18 @@ fn index_create(call: &Call<'_>) -> Result<Value> {
 /// The text of an index's function.
 fn index_source(call: &Call<'_>, function: &Function) -> Result<String> {
     let Function::Closure { term, around } = function else {
-        return Err(ReqlError::logic("Could not prove function deterministic.  Index functions must be deterministic."));
+        return Err(ReqlError::logic(
+            "Could not prove function deterministic.  Index functions must be deterministic.",
+        ));
     };
     if term.params.len() > 1 {
         let message = format!("Index functions must expect 1 argument, but this one expects {}.", term.params.len());
         return Err(ReqlError::logic(message).at(2));
     }
     if !determinism::is_deterministic(call.ctx(), &term.body, Scope::Index) {
-        return Err(ReqlError::logic("Could not prove function deterministic.  Index functions must be deterministic."));
+        return Err(ReqlError::logic(
+            "Could not prove function deterministic.  Index functions must be deterministic.",
+        ));
     }
     Ok(source::function(term, around.as_ref()))
 }
@@ -103,9 +107,10 @@ fn vector_definition(options: &Datum) -> Result<VectorDefinition> {
         Some(dims) => crate::query::eval::integer(dims)?,
         None => return Err(ReqlError::logic("`vector` needs the length of the vectors as `dims`.")),
     };
-    let dims = u32::try_from(dims).ok().filter(|dims| (1..=MAX_DIMS).contains(&i64::from(*dims))).ok_or_else(|| {
-        ReqlError::logic(format!("`dims` has to be between 1 and {MAX_DIMS}, found {dims}."))
-    })?;
+    let dims = u32::try_from(dims)
+        .ok()
+        .filter(|dims| (1..=MAX_DIMS).contains(&i64::from(*dims)))
+        .ok_or_else(|| ReqlError::logic(format!("`dims` has to be between 1 and {MAX_DIMS}, found {dims}.")))?;
     let metric = match options.get("metric") {
         None => Metric::Cosine,
         Some(Datum::String(name)) => metric(name)?,
@@ -241,7 +246,9 @@ impl SavedFunction {
 
     fn decode(bytes: &[u8]) -> Result<Self> {
         let invalid = || {
-            ReqlError::logic("The binary is not an index's function: take it from the field `function` of INDEX_STATUS.")
+            ReqlError::logic(
+                "The binary is not an index's function: take it from the field `function` of INDEX_STATUS.",
+            )
         };
         let text = bytes.strip_prefix(FUNCTION_PREFIX).ok_or_else(invalid)?;
         let saved = json::parse(std::str::from_utf8(text).map_err(|_| invalid())?).map_err(|_| invalid())?;
@@ -270,11 +277,9 @@ fn index_rename(call: &Call<'_>) -> Result<Value> {
     }
     let overwrite = if call.option_flag("overwrite")? { Overwrite::Drop } else { Overwrite::Refuse };
     let renamed = table.stored()?.rename_index(&from, &to, overwrite).map_err(|error| match error {
-        StoreError::IndexAbsent { db, table, .. } | StoreError::IndexExists { db, table, .. } => {
-            ReqlError::failed(format!(
-                "Index `{from}` does not exist or index `{to}` already exists on table `{db}.{table}`."
-            ))
-        }
+        StoreError::IndexAbsent { db, table, .. } | StoreError::IndexExists { db, table, .. } => ReqlError::failed(
+            format!("Index `{from}` does not exist or index `{to}` already exists on table `{db}.{table}`."),
+        ),
         other => other.into(),
     })?;
     Ok(Datum::object([("renamed", u32::from(renamed))]).into())

@@ -42,10 +42,11 @@ fn nested_loop(call: &Call<'_>, outer: bool) -> Result<Value> {
     let function = call.function(2, Shortcut::None)?;
     let ctx = call.ctx().clone();
     let joined = left.map_rows(move |rows| {
-        let pairs = rows.flat_map(move |row| match row.and_then(|row| matches_of(&ctx, &function, &row, &right, outer)) {
-            Ok(pairs) => pairs.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
-        });
+        let pairs =
+            rows.flat_map(move |row| match row.and_then(|row| matches_of(&ctx, &function, &row, &right, outer)) {
+                Ok(pairs) => pairs.into_iter().map(Ok).collect::<Vec<_>>(),
+                Err(error) => vec![Err(error)],
+            });
         Fused::new(pairs)
     });
     Ok(joined.into())
@@ -111,9 +112,7 @@ fn zip(call: &Call<'_>) -> Result<Value> {
 }
 
 fn merge_pair(row: &Datum) -> Result<Datum> {
-    let left = row
-        .get("left")
-        .ok_or_else(|| ReqlError::logic("ZIP can only be called on the result of a join."))?;
+    let left = row.get("left").ok_or_else(|| ReqlError::logic("ZIP can only be called on the result of a join."))?;
     Ok(match row.get("right") {
         Some(right) => paths::merge(left, right),
         None => left.clone(),

@@ -150,9 +150,27 @@ impl Op {
 
 static TABLE: LazyLock<HashMap<u32, &'static Op>> = LazyLock::new(|| {
     let families = [
-        aggregation::OPS, arithmetic::OPS, arrays::OPS, comparison::OPS, control::OPS, database::OPS, functions::OPS,
-        group::OPS, index::OPS, joins::OPS, logic::OPS, objects::OPS, order::OPS, plugin::OPS, selection::OPS,
-        sequence::OPS, strings::OPS, time::OPS, types::OPS, vector::OPS, write::OPS,
+        aggregation::OPS,
+        arithmetic::OPS,
+        arrays::OPS,
+        comparison::OPS,
+        control::OPS,
+        database::OPS,
+        functions::OPS,
+        group::OPS,
+        index::OPS,
+        joins::OPS,
+        logic::OPS,
+        objects::OPS,
+        order::OPS,
+        plugin::OPS,
+        selection::OPS,
+        sequence::OPS,
+        strings::OPS,
+        time::OPS,
+        types::OPS,
+        vector::OPS,
+        write::OPS,
     ];
     families.into_iter().flatten().map(|op| (op.number, op)).collect()
 });
@@ -167,9 +185,9 @@ pub fn find(number: u32) -> Option<&'static Op> {
 #[must_use]
 pub fn obsolete_option(_number: u32, name: &str) -> Option<ReqlError> {
     match name {
-        "return_vals" => Some(ReqlError::logic(
-            "Error: encountered obsolete optarg `return_vals`.  Use `return_changes` instead.",
-        )),
+        "return_vals" => {
+            Some(ReqlError::logic("Error: encountered obsolete optarg `return_vals`.  Use `return_changes` instead."))
+        }
         "use_outdated" => Some(ReqlError::logic(
             "The `use_outdated` optarg is no longer supported.  Use the `read_mode` optarg instead.",
         )),
@@ -184,9 +202,27 @@ mod tests {
     #[test]
     fn every_number_is_used_once() {
         let count = [
-            aggregation::OPS, arithmetic::OPS, arrays::OPS, comparison::OPS, control::OPS, database::OPS,
-            functions::OPS, group::OPS, index::OPS, joins::OPS, logic::OPS, objects::OPS, order::OPS, plugin::OPS,
-            selection::OPS, sequence::OPS, strings::OPS, time::OPS, types::OPS, vector::OPS, write::OPS,
+            aggregation::OPS,
+            arithmetic::OPS,
+            arrays::OPS,
+            comparison::OPS,
+            control::OPS,
+            database::OPS,
+            functions::OPS,
+            group::OPS,
+            index::OPS,
+            joins::OPS,
+            logic::OPS,
+            objects::OPS,
+            order::OPS,
+            plugin::OPS,
+            selection::OPS,
+            sequence::OPS,
+            strings::OPS,
+            time::OPS,
+            types::OPS,
+            vector::OPS,
+            write::OPS,
         ]
         .iter()
         .map(|family| family.len())

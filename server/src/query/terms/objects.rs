@@ -107,7 +107,10 @@ fn bracket(call: &Call<'_>) -> Result<Value> {
             let position = call.integer(1)?;
             if !source.is_sequence() && !matches!(source, Value::Single(_)) {
                 // The message names the sequence that was expected.
-                return Err(source.into_stream(call.ctx()).err().unwrap_or_else(|| ReqlError::internal("No sequence.")));
+                return Err(source
+                    .into_stream(call.ctx())
+                    .err()
+                    .unwrap_or_else(|| ReqlError::internal("No sequence.")));
             }
             super::sequence::nth_of(call, source, position)
         }
@@ -227,8 +230,7 @@ fn literal(call: &Call<'_>) -> Result<Value> {
 fn keys(call: &Call<'_>) -> Result<Value> {
     let datum = call.datum(0)?;
     let Datum::Object(object) = &datum else {
-        let message =
-            format!("Cannot call `keys` on objects of type `{}`.", pseudo::type_name(&datum));
+        let message = format!("Cannot call `keys` on objects of type `{}`.", pseudo::type_name(&datum));
         return Err(ReqlError::logic(message).at(0));
     };
     Ok(Datum::array(object.iter().map(|(name, _)| Datum::String(name.clone()))).into())
@@ -237,17 +239,15 @@ fn keys(call: &Call<'_>) -> Result<Value> {
 fn values(call: &Call<'_>) -> Result<Value> {
     let datum = call.datum(0)?;
     let Datum::Object(object) = &datum else {
-        let message =
-            format!("Cannot call `values` on objects of type `{}`.", pseudo::type_name(&datum));
+        let message = format!("Cannot call `values` on objects of type `{}`.", pseudo::type_name(&datum));
         return Err(ReqlError::logic(message).at(0));
     };
     Ok(Datum::array(object.iter().map(|(_, value)| value.clone())).into())
 }
 
 fn object(call: &Call<'_>) -> Result<Value> {
-    if call.count() % 2 != 0 {
-        let message =
-            format!("OBJECT expects an even number of arguments (but found {}).", call.count());
+    if !call.count().is_multiple_of(2) {
+        let message = format!("OBJECT expects an even number of arguments (but found {}).", call.count());
         return Err(ReqlError::logic(message));
     }
     let mut object = Object::new();

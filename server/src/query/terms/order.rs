@@ -104,10 +104,9 @@ fn order_by(call: &Call<'_>) -> Result<Value> {
         .map(|position| {
             let criterion = match call.arg_node(position) {
                 Some(node) => Criterion::new(call.env, node),
-                None => call.function(position, Shortcut::Field).map(|function| Criterion {
-                    order: Order::Ascending,
-                    function,
-                }),
+                None => call
+                    .function(position, Shortcut::Field)
+                    .map(|function| Criterion { order: Order::Ascending, function }),
             };
             criterion.map_err(|error| error.at(position))
         })

@@ -20,15 +20,19 @@ use crate::query::value::{Shortcut, Single, Slice, Value};
 /// The terms of this family.
 pub const OPS: &[Op] = &[
     Op::new(14, "db", 1, 1, db).with(Op::UNGROUPED | Op::VOLATILE),
-    Op::new(15, "table", 1, 2, table)
-        .with(Op::UNGROUPED | Op::VOLATILE)
-        .options(&["read_mode", "identifier_format", "use_outdated"]),
+    Op::new(15, "table", 1, 2, table).with(Op::UNGROUPED | Op::VOLATILE).options(&[
+        "read_mode",
+        "identifier_format",
+        "use_outdated",
+    ]),
     Op::new(16, "get", 2, 2, get).with(Op::UNGROUPED),
     Op::new(78, "get_all", 1, MANY, get_all).with(Op::UNGROUPED).options(&["index", "read_mode"]),
     Op::new(182, "between", 3, 3, between).with(Op::UNGROUPED).options(&["index", "left_bound", "right_bound"]),
-    Op::new(36, "between", 3, 3, between_deprecated)
-        .with(Op::UNGROUPED)
-        .options(&["index", "left_bound", "right_bound"]),
+    Op::new(36, "between", 3, 3, between_deprecated).with(Op::UNGROUPED).options(&[
+        "index",
+        "left_bound",
+        "right_bound",
+    ]),
     Op::new(39, "filter", 2, 2, filter).with(Op::STREAM_FUNCTION).options(&["default"]),
 ];
 
@@ -187,9 +191,7 @@ pub(super) fn is_closed(call: &Call<'_>, name: &str, default: &str) -> Result<bo
     match bound.as_deref().unwrap_or(default) {
         "closed" => Ok(true),
         "open" => Ok(false),
-        other => Err(ReqlError::logic(format!(
-            "Expected `open` or `closed` for optarg `{name}` (got `\"{other}\"`)."
-        ))),
+        other => Err(ReqlError::logic(format!("Expected `open` or `closed` for optarg `{name}` (got `\"{other}\"`)."))),
     }
 }
 

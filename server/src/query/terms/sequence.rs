@@ -148,11 +148,8 @@ fn limit(call: &Call<'_>) -> Result<Value> {
 fn slice(call: &Call<'_>) -> Result<Value> {
     let source = call.arg(0)?;
     let left = call.integer(1)? + i64::from(!is_closed(call, "left_bound", "closed")?);
-    let (right, closed) = if call.count() > 2 {
-        (call.integer(2)?, is_closed(call, "right_bound", "open")?)
-    } else {
-        (-1, true)
-    };
+    let (right, closed) =
+        if call.count() > 2 { (call.integer(2)?, is_closed(call, "right_bound", "open")?) } else { (-1, true) };
     slice_of(call, source, left, right, closed)
 }
 
@@ -306,9 +303,8 @@ pub(super) fn accepts(function: &Function, ctx: &Arc<Context>, call: Prepared) -
 
 fn contains(call: &Call<'_>) -> Result<Value> {
     let stream = call.stream(0)?;
-    let mut wanted = (1..call.count())
-        .map(|position| Ok((position, predicate(call, position)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let mut wanted =
+        (1..call.count()).map(|position| Ok((position, predicate(call, position)?))).collect::<Result<Vec<_>>>()?;
     if wanted.is_empty() {
         return Ok(true.into());
     }
@@ -332,8 +328,9 @@ fn contains(call: &Call<'_>) -> Result<Value> {
 fn sample(call: &Call<'_>) -> Result<Value> {
     let source = call.arg(0)?;
     let count = call.integer(1)?;
-    let count = usize::try_from(count)
-        .map_err(|_| ReqlError::logic(format!("Number of items to sample must be non-negative, got `{count}`.")).at(1))?;
+    let count = usize::try_from(count).map_err(|_| {
+        ReqlError::logic(format!("Number of items to sample must be non-negative, got `{count}`.")).at(1)
+    })?;
     let array = matches!(&source, Value::Datum(_));
     let table = source.table();
     let rows = source.into_stream(call.ctx()).map_err(|error| error.at(0))?.into_all_rows()?;
@@ -441,10 +438,12 @@ fn fold(call: &Call<'_>) -> Result<Value> {
         }
         let list = match rows.next() {
             Some(Err(error)) => Err(error),
-            Some(Ok(row)) => advance(&step, &ctx, accumulator.clone(), row.clone()).map_err(|error| error.at(2)).and_then(|new| {
-                let old = std::mem::replace(&mut accumulator, new.clone());
-                emit.call_datum(&ctx, vec![old, row, new])
-            }),
+            Some(Ok(row)) => {
+                advance(&step, &ctx, accumulator.clone(), row.clone()).map_err(|error| error.at(2)).and_then(|new| {
+                    let old = std::mem::replace(&mut accumulator, new.clone());
+                    emit.call_datum(&ctx, vec![old, row, new])
+                })
+            }
             None => {
                 finished = true;
                 last.as_ref()?.call_datum(&ctx, vec![std::mem::take(&mut accumulator)])
@@ -466,8 +465,6 @@ fn fold(call: &Call<'_>) -> Result<Value> {
 /// One step of a fold. What grows with each step is kept from getting too deep for any stack.
 pub(super) fn advance(step: &Function, ctx: &Arc<Context>, accumulator: Datum, row: Datum) -> Result<Datum> {
     let next = step.call_datum(ctx, vec![accumulator, row])?;
-    if crate::query::pseudo::deeper_than(&next, crate::query::pseudo::MAX_DEPTH) {
-        return Err(crate::query::pseudo::too_deep());
-    }
+    crate::query::pseudo::check_growth(&next)?;
     Ok(next)
 }

@@ -76,11 +76,7 @@ fn match_(call: &Call<'_>) -> Result<Value> {
     let regex = regex(&pattern)?;
     let Some(captures) = regex.captures(&text) else { return Ok(Datum::Null.into()) };
     let part = |found: regex::Match<'_>| {
-        [
-            ("str", Datum::from(found.as_str())),
-            ("start", Datum::from(found.start())),
-            ("end", Datum::from(found.end())),
-        ]
+        [("str", Datum::from(found.as_str())), ("start", Datum::from(found.start())), ("end", Datum::from(found.end()))]
     };
     let groups = captures.iter().skip(1).map(|group| group.map_or(Datum::Null, |group| Datum::object(part(group))));
     let groups = Datum::array(groups);
@@ -143,8 +139,11 @@ fn split_spaces(text: &str, most: Option<usize>) -> Vec<&str> {
 
 /// Characters, each with the combining marks that belong to it.
 fn split_characters(text: &str, most: Option<usize>) -> Vec<&str> {
-    let mut starts: Vec<usize> =
-        text.char_indices().filter(|(at, character)| *at == 0 || !is_combining_mark(*character)).map(|(at, _)| at).collect();
+    let mut starts: Vec<usize> = text
+        .char_indices()
+        .filter(|(at, character)| *at == 0 || !is_combining_mark(*character))
+        .map(|(at, _)| at)
+        .collect();
     if let Some(most) = most {
         starts.truncate(most.saturating_add(1));
     }
@@ -178,7 +177,8 @@ fn format_(call: &Call<'_>) -> Result<Value> {
                 return Err(ReqlError::logic("Reserved escape character `\\` is not allowed in parameter name"));
             }
             (Some(field), '}') => {
-                let value = values.get(field).ok_or_else(|| paths::no_attribute(&Datum::Object(values.clone()), field))?;
+                let value =
+                    values.get(field).ok_or_else(|| paths::no_attribute(&Datum::Object(values.clone()), field))?;
                 match value {
                     Datum::String(value) => text.push_str(value),
                     other => text.push_str(&output::text(other)?),

@@ -64,7 +64,8 @@ fn instant(call: &Call<'_>, position: usize) -> Result<Time> {
         other => {
             let found = crate::query::pseudo::type_name(&other);
             let error = ReqlError::logic(format!("Not a TIME pseudotype: `{found}`."));
-            Err(if matches!(other, Datum::Null) { ReqlError::wrong_type("PTYPE<TIME>", &other) } else { error }.at(position))
+            Err(if matches!(other, Datum::Null) { ReqlError::wrong_type("PTYPE<TIME>", &other) } else { error }
+                .at(position))
         }
     }
 }
@@ -165,7 +166,8 @@ fn time(call: &Call<'_>) -> Result<Value> {
         if (least..=most).contains(&value) {
             return Ok(value);
         }
-        Err(ReqlError::logic(format!("Error in time logic: {name} is out of valid range: {least}..{most}.")).at(position))
+        Err(ReqlError::logic(format!("Error in time logic: {name} is out of valid range: {least}..{most}."))
+            .at(position))
     };
     let zone = call.string(if whole { 6 } else { 3 })?;
     let year = field(0, "Year", 1400, 10_000)?;

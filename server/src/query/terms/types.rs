@@ -34,7 +34,8 @@ fn type_of(call: &Call<'_>) -> Result<Value> {
 }
 
 /// The names of the types that values can be coerced to, or at least be asked to.
-const TYPES: &[&str] = &["ARRAY", "BINARY", "BOOL", "NULL", "NUMBER", "OBJECT", "STRING", "PTYPE<BINARY>", "PTYPE<TIME>"];
+const TYPES: &[&str] =
+    &["ARRAY", "BINARY", "BOOL", "NULL", "NUMBER", "OBJECT", "STRING", "PTYPE<BINARY>", "PTYPE<TIME>"];
 
 fn coerce_to(call: &Call<'_>) -> Result<Value> {
     let value = call.arg(0)?;
@@ -80,9 +81,9 @@ fn coerce(datum: Datum, to: &str) -> Result<Datum> {
             Ok(number) if number.is_finite() => number.into(),
             _ => return Err(ReqlError::logic(format!("Could not coerce `{text}` to NUMBER."))),
         },
-        (Datum::Object(object), "ARRAY") => Datum::array(
-            object.iter().map(|(name, value)| Datum::array([Datum::String(name.clone()), value.clone()])),
-        ),
+        (Datum::Object(object), "ARRAY") => {
+            Datum::array(object.iter().map(|(name, value)| Datum::array([Datum::String(name.clone()), value.clone()])))
+        }
         (Datum::Array(elements), "OBJECT") => pairs(Stream::from_array(elements))?,
         (_, to) => return Err(cannot(&from, to)),
     })

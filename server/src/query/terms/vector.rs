@@ -63,9 +63,11 @@ fn get_nearest(call: &Call<'_>) -> Result<Value> {
     let found = call.ctx().shared.nearest.nearest(&search, filter.as_mut().map(|filter| &mut **filter as Filter<'_>));
     call.ctx().profile.leave(started, || format!("Searching index `{index}` for {} vectors.", queries.len()));
     let mut lists = found?.into_iter().map(|neighbours| {
-        Datum::array(neighbours.into_iter().map(|(distance, document)| {
-            Datum::object([("dist", Datum::from(distance)), ("doc", document)])
-        }))
+        Datum::array(
+            neighbours
+                .into_iter()
+                .map(|(distance, document)| Datum::object([("dist", Datum::from(distance)), ("doc", document)])),
+        )
     });
     Ok(if is_batch { Datum::array(lists) } else { lists.next().unwrap_or_else(|| Datum::array([])) }.into())
 }
@@ -77,7 +79,10 @@ fn queries(datum: &Datum, dims: usize) -> Result<(Vec<Vec<f32>>, bool)> {
         return Ok((vec![vector(elements, dims)?], false));
     }
     if elements.len() > MAX_QUERIES {
-        return Err(ReqlError::limit(format!("get_nearest takes {MAX_QUERIES} vectors at most, found {}.", elements.len())));
+        return Err(ReqlError::limit(format!(
+            "get_nearest takes {MAX_QUERIES} vectors at most, found {}.",
+            elements.len()
+        )));
     }
     let vectors = elements.iter().map(|element| match element {
         Datum::Array(numbers) => vector(numbers, dims),
@@ -97,7 +102,11 @@ fn vector(numbers: &[Datum], dims: usize) -> Result<Vec<f32>> {
         .iter()
         .map(|datum| {
             let value = number(datum)? as f32;
-            if value.is_finite() { Ok(value) } else { Err(ReqlError::logic("A number of the query vector is too large.")) }
+            if value.is_finite() {
+                Ok(value)
+            } else {
+                Err(ReqlError::logic("A number of the query vector is too large."))
+            }
         })
         .collect()
 }
@@ -169,18 +178,14 @@ fn predicate(call: &Call<'_>, table: &TableRef, within: Option<Stream>) -> Resul
         return Ok(None);
     }
     Ok(Some(Box::new(move |document: &Datum| {
-        let is_member = members.as_ref().is_none_or(|(key, keys)| {
-            document.get(key).is_some_and(|key| keys.contains(&Ordered(key.clone())))
-        });
+        let is_member = members
+            .as_ref()
+            .is_none_or(|(key, keys)| document.get(key).is_some_and(|key| keys.contains(&Ordered(key.clone()))));
         Ok(is_member && accepts(&ctx, function.as_ref(), document)?)
     })))
 }
 
-fn accepts(
-    ctx: &Arc<crate::query::eval::Context>,
-    function: Option<&Arc<Function>>,
-    document: &Datum,
-) -> Result<bool> {
+fn accepts(ctx: &Arc<crate::query::eval::Context>, function: Option<&Arc<Function>>, document: &Datum) -> Result<bool> {
     let Some(function) = function else { return Ok(true) };
     let accepted = function.matches(ctx, Prepared::new(vec![document.clone()]), &Missing::Value(false));
     accepted.map_err(|error| error.within(Frame::Option("filter".into())))

@@ -35,9 +35,11 @@ pub const OPS: &[Op] = &[
     Op::new(55, "replace", 2, 2, replace)
         .with(Op::WRITES | Op::STREAM_FUNCTION | Op::UNGROUPED | Op::VOLATILE)
         .options(&["non_atomic", "durability", "return_changes", "ignore_write_hook"]),
-    Op::new(54, "delete", 1, 1, delete)
-        .with(Op::WRITES | Op::UNGROUPED | Op::VOLATILE)
-        .options(&["durability", "return_changes", "ignore_write_hook"]),
+    Op::new(54, "delete", 1, 1, delete).with(Op::WRITES | Op::UNGROUPED | Op::VOLATILE).options(&[
+        "durability",
+        "return_changes",
+        "ignore_write_hook",
+    ]),
     Op::new(138, "sync", 1, 1, sync).with(Op::WRITES | Op::UNGROUPED | Op::VOLATILE),
 ];
 
@@ -211,9 +213,7 @@ fn check_storable(document: &Datum) -> Result<()> {
             Err(ReqlError::logic("`r.minval` and `r.maxval` cannot be written to disk."))
         }
         Some(Obstacle::Literal) => Err(ReqlError::logic("`r.literal` cannot be written to disk.")),
-        Some(Obstacle::LongArray) => {
-            Err(ReqlError::limit("Array too large for disk writes (limit 100,000 elements)."))
-        }
+        Some(Obstacle::LongArray) => Err(ReqlError::limit("Array too large for disk writes (limit 100,000 elements).")),
         Some(Obstacle::Depth) => Err(pseudo::too_deep()),
         Some(Obstacle::Size) => Err(ReqlError::limit("Document too large for disk writes (limit 64 MiB).")),
     }
@@ -422,11 +422,9 @@ fn update(call: &Call<'_>) -> Result<Value> {
     // An object is evaluated for each document, so that what fails in it fails for that document only.
     let function = match call.arg_node(1) {
         Some(Node::Function(_)) | None => call.function(1, Shortcut::Constant)?,
-        Some(_) => Arc::new(Function::Argument {
-            node: call.node.clone(),
-            position: 1,
-            around: call.env.frame.clone(),
-        }),
+        Some(_) => {
+            Arc::new(Function::Argument { node: call.node.clone(), position: 1, around: call.env.frame.clone() })
+        }
     };
     check_atomic(call, &function)?;
     write_selection(call, Change::Update(function))
@@ -446,10 +444,7 @@ fn check_atomic(call: &Call<'_>, function: &Function) -> Result<()> {
     if call.option_flag("non_atomic")? || is_deterministic(call.ctx(), function) {
         return Ok(());
     }
-    Err(ReqlError::logic(
-        "Could not prove argument deterministic.  Maybe you want to use the non_atomic flag?",
-    )
-    .at(1))
+    Err(ReqlError::logic("Could not prove argument deterministic.  Maybe you want to use the non_atomic flag?").at(1))
 }
 
 fn write_selection(call: &Call<'_>, change: Change) -> Result<Value> {

@@ -138,7 +138,7 @@ fn a_writer_that_dies_fails_all_who_wait() {
         fn is_built(&self) -> bool {
             true
         }
-        fn wait_built(&self, _: std::time::Instant) -> bool {
+        fn wait_built(&self, _: Instant) -> bool {
             true
         }
         fn as_any(&self) -> &dyn std::any::Any {

@@ -1,0 +1,145 @@
+use std::os::fd::AsFd;
+use std::thread;
+
+use super::*;
+use crate::region;
+
+fn pair(depth: usize) -> (Arc<Lane>, Worker, OwnRegion) {
+    let layout = Layout::new(1, depth, 4096).expect("valid");
+    let len = layout.region_bytes();
+    let (own, own_fd) = region::server_written("server", len).expect("memfd");
+    let (peer, peer_fd) = region::plugin_written("plugin", len).expect("memfd");
+    let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
+    let worker = Worker::all(
+        TrustedRegion::map(own_fd.as_fd(), len).expect("map"),
+        OwnRegion::map(peer_fd.as_fd(), len).expect("map"),
+        Spin::for_this_machine(),
+    );
+    let forger = OwnRegion::map(peer_fd.as_fd(), len).expect("map");
+    (lane, worker.expect("header").remove(0), forger)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn echo(request: &Request, payload: &[u8], reply: &mut [u8]) -> Completion {
+    reply[..payload.len()].copy_from_slice(payload);
+    Completion { status: 0, payload: payload.len(), value: request.argument }
+}
+
+fn send(lane: &Arc<Lane>, argument: u64) -> Pending {
+    let mut draft = lane.begin(soon()).expect("slot");
+    draft.buffer()[..8].copy_from_slice(&argument.to_le_bytes());
+    draft.send(Operation::Nop, 0, 8, argument)
+}
+
+#[test]
+fn every_caller_gets_its_own_answer() {
+    let (lane, mut worker, _) = pair(4);
+    const CALLERS: u64 = 4;
+    const CALLS: u64 = 2000;
+    thread::scope(|scope| {
+        scope.spawn(|| (0..CALLERS * CALLS).for_each(|_| worker.serve_next(echo)));
+        for caller in 0..CALLERS {
+            let lane = &lane;
+            scope.spawn(move || {
+                let mut reply = PrivateCopy::default();
+                for call in 0..CALLS {
+                    let argument = caller << 32 | call;
+                    let completion = send(lane, argument).wait(soon(), &mut reply).expect("answer");
+                    assert_eq!(completion.value, argument);
+                    assert_eq!(reply.bytes(), argument.to_le_bytes());
+                }
+            });
+        }
+    });
+    assert_eq!(lane.in_flight(), 0);
+}
+
+#[test]
+fn sleepers_are_woken() {
+    let layout = Layout::new(1, 2, 4096).expect("valid");
+    let (own, own_fd) = region::server_written("server", layout.region_bytes()).expect("memfd");
+    let (peer, peer_fd) = region::plugin_written("plugin", layout.region_bytes()).expect("memfd");
+    let lane = Lane::all(layout, own, peer, Spin::NEVER).remove(0);
+    let mut worker = Worker::all(
+        TrustedRegion::map(own_fd.as_fd(), layout.region_bytes()).expect("map"),
+        OwnRegion::map(peer_fd.as_fd(), layout.region_bytes()).expect("map"),
+        Spin::NEVER,
+    )
+    .expect("header");
+    thread::scope(|scope| {
+        scope.spawn(|| (0..500).for_each(|_| worker[0].serve_next(echo)));
+        for call in 0..500 {
+            let completion = send(&lane, call).wait(soon(), &mut PrivateCopy::default()).expect("answer");
+            assert_eq!(completion.value, call);
+        }
+    });
+}
+
+#[test]
+fn a_full_lane_refuses_at_the_deadline() {
+    let (lane, _worker, _) = pair(2);
+    let _first = send(&lane, 1);
+    let _second = send(&lane, 2);
+    assert_eq!(lane.begin(Instant::now()).err(), Some(LaneError::Full));
+    assert!(lane.try_begin().expect("alive").is_none());
+}
+
+#[test]
+fn an_abandoned_slot_comes_back_with_its_late_answer() {
+    let (lane, mut worker, _) = pair(1);
+    let late = send(&lane, 1).wait(Instant::now(), &mut PrivateCopy::default());
+    assert_eq!(late, Err(LaneError::Deadline));
+    assert!(lane.try_begin().expect("alive").is_none());
+    assert!(lane.is_overdue());
+    worker.serve_next(echo);
+    assert!(!lane.is_overdue());
+    let pending = send(&lane, 2);
+    worker.serve_next(echo);
+    assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 2);
+}
+
+#[test]
+fn a_draft_that_is_dropped_does_not_hold_up_the_others() {
+    let (lane, mut worker, _) = pair(2);
+    drop(lane.begin(soon()).expect("slot"));
+    let pending = send(&lane, 7);
+    worker.serve_next(echo);
+    worker.serve_next(echo);
+    assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 7);
+}
+
+#[test]
+fn death_reaches_everybody() {
+    let (lane, _worker, _) = pair(1);
+    let pending = send(&lane, 1);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| pending.wait(soon(), &mut PrivateCopy::default()));
+        lane.kill("SIGSEGV");
+        assert_eq!(waiting.join().expect("thread"), Err(LaneError::Dead("SIGSEGV".into())));
+    });
+    assert!(matches!(lane.begin(soon()), Err(LaneError::Dead(_))));
+}
+
+#[test]
+fn forged_completions_are_violations() {
+    let forge = |sequence: u64, words: [u64; 4]| {
+        let (lane, _worker, forger) = pair(2);
+        let pending = send(&lane, 1);
+        let at = lane.sequence(1);
+        let nonce = if words[1] == 1 { lane.nonce(1) } else { words[1] };
+        for (index, word) in [words[0], nonce, words[2], words[3]].into_iter().enumerate() {
+            forger.store_u64(at + 8 + index * 8, word);
+        }
+        forger.store_u64(at, sequence);
+        pending.wait(soon(), &mut PrivateCopy::default())
+    };
+    assert!(matches!(forge(3, [0, 1, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("sequence")));
+    assert!(matches!(forge(1, [0, 77, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("nonce")));
+    assert!(matches!(forge(1, [0, 1, 4097, 0]), Err(LaneError::Violation(reason)) if reason.contains("longer")));
+    assert!(matches!(forge(1, [0, 1, u64::MAX, 0]), Err(LaneError::Violation(_))));
+    assert!(matches!(forge(1, [256, 1, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("status")));
+    assert!(forge(1, [255, 1, 4096, 0]).is_ok());
+}

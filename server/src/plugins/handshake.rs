@@ -1,0 +1,79 @@
+//! The first words with a plugin, and what it may register.
+
+use photondb_ipc_schema::PROTOCOL_VERSION;
+use photondb_ipc_schema::plugin_capnp::plugin;
+use photondb_plugin_sdk::PluginError;
+use photondb_plugin_sdk::calls::escape;
+use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
+
+use super::discover::Package;
+use super::process::{StartError, failed, refused};
+
+/// What a plugin registered: checked against its manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provided {
+    /// Query functions; the position is the number on a lane.
+    pub functions: Vec<FunctionSignature>,
+    /// Kinds of vector index.
+    pub vector_indexes: Vec<String>,
+}
+
+/// Asks the plugin who it is and what it provides, and holds it to its manifest.
+///
+/// # Errors
+/// When it does not answer, or says anything else than its manifest does.
+pub(super) async fn handshake(client: &plugin::Client, package: &Package) -> Result<Provided, StartError> {
+    let (identity, declared) = (&package.manifest.plugin, &package.manifest.provides);
+    let name = identity.name.as_str();
+    let mut request = client.handshake_request();
+    request.get().set_protocol(PROTOCOL_VERSION);
+    let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", escape(&error.to_string())));
+    let response = request.send().promise.await.map_err(wire)?;
+    let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {
+        text.and_then(|text| Ok(text.to_string()?)).map_err(wire)
+    };
+    let info = response.get().and_then(|results| results.get_info()).map_err(wire)?;
+    if info.get_protocol() != PROTOCOL_VERSION {
+        let message = format!(
+            "it speaks protocol {}, this server {PROTOCOL_VERSION}; build it with a matching SDK",
+            info.get_protocol()
+        );
+        return Err(refused(name, message));
+    }
+    for (key, said, wanted) in
+        [("name", text(info.get_name())?, name), ("version", text(info.get_version())?, &identity.version.to_string())]
+    {
+        if said != wanted {
+            let said = escape(&said);
+            return Err(refused(name, format!("it says that its {key} is `{said}`; its manifest says `{wanted}`")));
+        }
+    }
+    let mut provided = Provided::default();
+    for function in info.get_functions().map_err(wire)? {
+        provided.functions.push(FunctionSignature {
+            name: text(function.get_name())?,
+            min_args: function.get_min_args(),
+            max_args: function.get_max_args(),
+            purity: if function.get_pure() { Purity::Pure } else { Purity::Volatile },
+        });
+    }
+    for kind in info.get_vector_indexes().map_err(wire)? {
+        provided.vector_indexes.push(text(kind)?);
+    }
+    let functions: Vec<&String> = provided.functions.iter().map(|function| &function.name).collect();
+    let indexes: Vec<&String> = provided.vector_indexes.iter().collect();
+    for (what, registered, declared) in
+        [("function", functions, &declared.functions), ("vector index", indexes, &declared.vector_indexes)]
+    {
+        if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
+            let message = format!("it registered the {what} `{}`, which its manifest does not declare", escape(extra));
+            let error = PluginError::CapabilityConflict { plugin: name.into(), message };
+            return Err(StartError { error, retry: false });
+        }
+        if let Some(missing) = declared.iter().find(|name| !registered.contains(name)) {
+            return Err(refused(name, format!("its manifest declares the {what} `{missing}`, which it did not register")));
+        }
+    }
+    Ok(provided)
+}
+
