@@ -6,8 +6,10 @@
 # The plugin exports `Plugin` on the inherited socket, and exits when that socket is closed. A method that can fail answers with a `Failure`: `none` is success.
 
 interface Plugin {
-  handshake @0 (protocol :UInt16) -> (info :PluginInfo);
-  # First call; deadline 5 s. `protocol` is the server's; the plugin answers with its own and the server compares.
+  handshake @0 (protocol :UInt16, settings :Data) -> (info :PluginInfo, failure :Failure);
+  # First call, and only once; deadline 5 s. `protocol` is the server's; the plugin answers with its own and the server
+  # compares. `settings`: the table [plugins.settings.NAME] as an encoded datum, an object; a failure says what is wrong
+  # with it. The lanes are served from then on.
 
   ping @1 () -> ();
   # Answered by the control thread: tells a stopped process from a busy one.

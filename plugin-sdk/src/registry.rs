@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::kinds::function::QueryFunctionPlugin;
 use crate::kinds::vector::VectorIndexPlugin;
+use crate::{Datum, PluginError};
 
 /// A plugin: the one type that `main!` takes.
 pub trait Plugin: Send + Sync {
@@ -12,6 +13,19 @@ pub trait Plugin: Send + Sync {
 
     /// The version, as in the manifest; `env!("CARGO_PKG_VERSION")` as a rule.
     fn version(&self) -> &str;
+
+    /// Takes the operator's settings, `[plugins.settings.NAME]`: an object, empty where there is no such table. Called
+    /// once, before [`register`](Self::register).
+    ///
+    /// # Errors
+    /// [`PluginError::argument`], naming the key and what it accepts; the plugin then does not start. A plugin that does
+    /// not implement this has no settings.
+    fn configure(&mut self, settings: &Datum) -> Result<(), PluginError> {
+        match settings.as_object().and_then(|settings| settings.iter().next()) {
+            None => Ok(()),
+            Some((key, _)) => Err(PluginError::argument(format!("unknown key `{key}`: this plugin has no settings"))),
+        }
+    }
 
     /// Names everything that the plugin provides. Called once, at the start.
     fn register(&self, registry: &mut PluginRegistry);

@@ -355,7 +355,7 @@ impl LinkedIn {
         for segment in 0..written.segments() {
             column.attach(segment, &written.segment(segment)?)?;
         }
-        Ok(Self { index: Hnsw.create(options, Arc::new(column))?, dims: options.dims as usize })
+        Ok(Self { index: Hnsw::default().create(options, Arc::new(column))?, dims: options.dims as usize })
     }
 
     fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {

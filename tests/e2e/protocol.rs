@@ -127,7 +127,7 @@ fn rubbish_instead_of_a_handshake_is_answered_and_forgotten() {
         (&[b"{}\0"], 1),
         (&[b"{\"protocol_version\":7}\0"], 2),
         (&[b"{\"protocol_version\":0,\"authentication_method\":\"PLAIN\"}\0"], 4),
-        (&[b"{\"protocol_version\":0,\"authentication_method\":\"SCRAM-SHA-256\",\"authentication\":\"n\"}\0"], 10),
+        (&[b"{\"protocol_version\":0,\"authentication_method\":\"SCRAM-SHA-256\",\"authentication\":\"n,,r=abc\"}\0"], 10),
         (&[&[b'x'; 5000]], 7),
         (&[&[0xff; 100], b"\0"], 8),
     ] {

@@ -1,5 +1,6 @@
 //! Answers the control plane. Runs on the process's first thread until the server closes the socket.
 
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,19 +12,20 @@ use photondb_ipc_schema::{PROTOCOL_VERSION, control, descriptors};
 use tokio::task::LocalSet;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
-use super::Instance;
+use super::{Instance, Unstarted};
 use crate::column::{ColumnShape, Element, VectorColumn};
 use crate::kinds::function::Purity;
 use crate::kinds::vector::{IndexOptions, Metric};
 use crate::{Cause, Datum, PluginError};
 
-pub(super) fn run(instance: Instance, socket: OwnedFd, descriptors: OwnedFd) -> io::Result<()> {
+pub(super) fn run(plugin: Unstarted, socket: OwnedFd, descriptors: OwnedFd) -> io::Result<()> {
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     LocalSet::new().block_on(&runtime, async {
         let (reader, writer) = tokio::net::UnixStream::from_std(stream)?.into_split();
-        let server = Service { instance, descriptors };
+        let server =
+            Service { unstarted: RefCell::new(Some(plugin)), instance: OnceCell::new(), descriptors };
         // Whether the connection ends in peace or by an error: the server is gone.
         let _ = control::plugin(reader.compat(), writer.compat_write(), server).await;
         Ok(())
@@ -31,16 +33,38 @@ pub(super) fn run(instance: Instance, socket: OwnedFd, descriptors: OwnedFd) -> 
 }
 
 struct Service {
-    instance: Instance,
+    /// Until the handshake.
+    unstarted: RefCell<Option<Unstarted>>,
+    /// From the handshake on.
+    instance: OnceCell<Instance>,
     descriptors: OwnedFd,
+}
+
+impl Service {
+    fn instance(&self) -> capnp::Result<&Instance> {
+        self.instance.get().ok_or_else(|| capnp::Error::failed("a call before the handshake".into()))
+    }
+
+    fn start(&self, settings: &Datum) -> Result<(), PluginError> {
+        let unstarted = self.unstarted.take();
+        let unstarted = unstarted.ok_or_else(|| PluginError::runtime(Cause::Protocol, "a second handshake"))?;
+        let instance = unstarted.start(settings)?;
+        // Empty still: only one handshake comes this far.
+        let _ = self.instance.set(instance);
+        Ok(())
+    }
+}
+
+fn read_datum(bytes: &[u8]) -> capnp::Result<Datum> {
+    match bytes {
+        [] => Ok(Datum::Null),
+        bytes => Datum::decode(bytes).map_err(|error| capnp::Error::failed(error.to_string())),
+    }
 }
 
 /// An index type and its options, as they came over the wire.
 fn read_options(reader: index_options::Reader<'_>) -> capnp::Result<(String, IndexOptions)> {
-    let settings = match reader.get_settings()? {
-        [] => Datum::Null,
-        bytes => Datum::decode(bytes).map_err(|error| capnp::Error::failed(error.to_string()))?,
-    };
+    let settings = read_datum(reader.get_settings()?)?;
     let metric = match reader.get_metric()? {
         WireMetric::Cosine => Metric::Cosine,
         WireMetric::L2 => Metric::L2,
@@ -63,14 +87,22 @@ fn report(result: Result<(), PluginError>, mut failure: failure::Builder<'_>) {
 impl plugin::Server for Service {
     async fn handshake(
         self: Rc<Self>,
-        _: plugin::HandshakeParams,
+        params: plugin::HandshakeParams,
         mut results: plugin::HandshakeResults,
     ) -> capnp::Result<()> {
+        let settings = read_datum(params.get()?.get_settings()?)?;
+        let started = self.start(&settings);
+        let is_started = started.is_ok();
+        report(started, results.get().init_failure());
         let mut info = results.get().init_info();
-        info.set_name(self.instance.name());
-        info.set_version(self.instance.version());
         info.set_protocol(PROTOCOL_VERSION);
-        let registry = self.instance.registry();
+        if !is_started {
+            return Ok(());
+        }
+        let instance = self.instance()?;
+        info.set_name(instance.name());
+        info.set_version(instance.version());
+        let registry = instance.registry();
         let mut functions = info.reborrow().init_functions(registry.functions().len() as u32);
         for (at, function) in registry.functions().iter().enumerate() {
             let signature = function.signature();
@@ -97,7 +129,7 @@ impl plugin::Server for Service {
         mut results: plugin::ValidateIndexResults,
     ) -> capnp::Result<()> {
         let (kind, options) = read_options(params.get()?.get_options()?)?;
-        report(self.instance.validate_index(&kind, &options), results.get().init_failure());
+        report(self.instance()?.validate_index(&kind, &options), results.get().init_failure());
         Ok(())
     }
 
@@ -114,9 +146,10 @@ impl plugin::Server for Service {
             WireElement::F16 => Element::F16,
         };
         let shape = ColumnShape::with_segments(options.dims, element, wire.get_rows_per_segment());
+        let instance = self.instance()?;
         let opened = shape
             .ok_or_else(|| PluginError::runtime(Cause::Protocol, "an impossible column"))
-            .and_then(|shape| self.instance.open_index(params.get_index(), &kind, &options, VectorColumn::new(shape)));
+            .and_then(|shape| instance.open_index(params.get_index(), &kind, &options, VectorColumn::new(shape)));
         report(opened, results.get().init_failure());
         Ok(())
     }
@@ -131,7 +164,7 @@ impl plugin::Server for Service {
         let received = descriptors::receive(self.descriptors.as_fd());
         let failed = |error: io::Error| PluginError::runtime(Cause::Plugin, format!("attaching a segment: {error}"));
         let attached = self
-            .instance
+            .instance()?
             .column(params.get_index())
             .and_then(|column| received.and_then(|file| column.attach(params.get_segment(), &file)).map_err(failed));
         report(attached, results.get().init_failure());
@@ -143,7 +176,7 @@ impl plugin::Server for Service {
         params: plugin::CloseIndexParams,
         _: plugin::CloseIndexResults,
     ) -> capnp::Result<()> {
-        self.instance.close_index(params.get()?.get_index());
+        self.instance()?.close_index(params.get()?.get_index());
         Ok(())
     }
 
@@ -153,7 +186,7 @@ impl plugin::Server for Service {
         mut results: plugin::IndexStatisticsResults,
     ) -> capnp::Result<()> {
         let statistics = self
-            .instance
+            .instance()?
             .index_statistics(params.get()?.get_index())
             .map_err(|error| capnp::Error::failed(error.message().to_owned()))?;
         let mut wire = results.get();

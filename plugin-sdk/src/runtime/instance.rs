@@ -53,12 +53,15 @@ struct OpenIndex {
 }
 
 impl Instance {
-    /// The plugin, with nothing open.
-    #[must_use]
-    pub fn new(plugin: impl Plugin) -> Self {
-        let registry = PluginRegistry::of(&plugin);
+    /// The plugin, configured, with nothing open.
+    ///
+    /// # Errors
+    /// What the plugin has against its settings.
+    pub fn new(mut plugin: Box<dyn Plugin>, settings: &Datum) -> Result<Self, PluginError> {
+        guard(|| plugin.configure(settings))?;
+        let registry = guard(|| Ok(PluginRegistry::of(&*plugin)))?;
         let (name, version) = (plugin.name().to_owned(), plugin.version().to_owned());
-        Self { inner: Arc::new(Inner { name, version, registry, indexes: RwLock::default() }) }
+        Ok(Self { inner: Arc::new(Inner { name, version, registry, indexes: RwLock::default() }) })
     }
 
     /// The plugin's name.

@@ -16,6 +16,7 @@ use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
 use photondb_ipc_schema::wake::Spin;
 
 use crate::registry::Plugin;
+use crate::{Cause, Datum, PluginError};
 pub use instance::Instance;
 
 /// Runs the plugin until its server goes. The whole `main`, by way of [`main!`](crate::main).
@@ -46,14 +47,29 @@ fn serve(plugin: impl Plugin + 'static, inherited: Inherited) -> std::io::Result
     )
     .ok_or_else(|| std::io::Error::other("the shared memory has a layout of another version"))?;
     instance::remember_panics();
-    let instance = Instance::new(plugin);
-    for mut worker in workers {
-        let instance = instance.clone();
-        thread::Builder::new().name("lane".into()).spawn(move || {
-            loop {
+    control::run(Unstarted { plugin: Box::new(plugin), workers }, inherited.control, inherited.descriptors)
+}
+
+/// A plugin before its handshake.
+struct Unstarted {
+    plugin: Box<dyn Plugin>,
+    workers: Vec<Worker>,
+}
+
+impl Unstarted {
+    /// Configures the plugin, and serves its lanes from then on.
+    fn start(self, settings: &Datum) -> Result<Instance, PluginError> {
+        let instance = Instance::new(self.plugin, settings)?;
+        for mut worker in self.workers {
+            let instance = instance.clone();
+            let serve = move || loop {
                 worker.serve_next(|request, payload, reply| instance.serve(request, payload, reply));
-            }
-        })?;
+            };
+            thread::Builder::new()
+                .name("lane".into())
+                .spawn(serve)
+                .map_err(|error| PluginError::runtime(Cause::Limit, format!("starting a worker thread: {error}")))?;
+        }
+        Ok(instance)
     }
-    control::run(instance, inherited.control, inherited.descriptors)
 }

@@ -49,12 +49,24 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// Starts the plugin, with buffers of 1 MiB.
+    /// Starts the plugin without settings, with buffers of 1 MiB.
+    ///
+    /// # Panics
+    /// When the plugin refuses to start, or the kernel has no shared memory for us.
+    #[must_use]
+    pub fn start(plugin: impl Plugin + 'static) -> Self {
+        Self::start_with(plugin, &Datum::object::<&str, Datum>([])).expect("the plugin starts without settings")
+    }
+
+    /// As [`start`](Self::start), with an operator's settings: an object.
+    ///
+    /// # Errors
+    /// What the plugin has against its settings.
     ///
     /// # Panics
     /// When the kernel has no shared memory for us.
-    #[must_use]
-    pub fn start(plugin: impl Plugin + 'static) -> Self {
+    pub fn start_with(plugin: impl Plugin + 'static, settings: &Datum) -> Result<Self, PluginError> {
+        let instance = Instance::new(Box::new(plugin), settings)?;
         let layout = Layout::new(1, 8, 1 << 20).expect("a valid layout");
         let bytes = layout.region_bytes();
         let (own, own_fd) = region::server_written("harness", bytes).expect("shared memory");
@@ -63,7 +75,6 @@ impl Harness {
         let trusted = TrustedRegion::map(own_fd.as_fd(), bytes).expect("map");
         let owned = OwnRegion::map(peer_fd.as_fd(), bytes).expect("map");
         let workers = Worker::all(trusted, owned, Spin::for_this_machine()).expect("our own header");
-        let instance = Instance::new(plugin);
         for mut worker in workers {
             let instance = instance.clone();
             thread::spawn(move || {
@@ -72,7 +83,7 @@ impl Harness {
                 }
             });
         }
-        Self { instance, lane, indexes: AtomicU32::new(0) }
+        Ok(Self { instance, lane, indexes: AtomicU32::new(0) })
     }
 
     /// The lane, for calls that this harness has no method for.

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(rows);
 
     let options = IndexOptions { dims: dims as u32, metric: Metric::Cosine, settings: Datum::Null };
-    let index = Hnsw.create(&options, column)?;
+    let index = Hnsw::default().create(&options, column)?;
     let start = Instant::now();
     index.insert(&(0..count as u32).collect::<Vec<_>>())?;
     println!("{count} rows of {dims} dims: built in {:.2} s, one thread", start.elapsed().as_secs_f64());

@@ -34,17 +34,19 @@ mod walk;
 
 use std::sync::Arc;
 
-use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, VectorIndex, VectorIndexPlugin};
 use photondb_plugin_sdk::registry::{Plugin, PluginRegistry};
+use photondb_plugin_sdk::{Datum, PluginError};
 
 use crate::index::HnswIndex;
 use crate::options::Options;
 
 /// The plugin: provides the index type `hnsw`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HnswPlugin;
+pub struct HnswPlugin {
+    defaults: Options,
+}
 
 impl Plugin for HnswPlugin {
     fn name(&self) -> &str {
@@ -55,14 +57,22 @@ impl Plugin for HnswPlugin {
         env!("CARGO_PKG_VERSION")
     }
 
+    /// What indexes get that say nothing else: the same keys as in `index_create`.
+    fn configure(&mut self, settings: &Datum) -> Result<(), PluginError> {
+        self.defaults = Options::default().with(settings)?;
+        Ok(())
+    }
+
     fn register(&self, registry: &mut PluginRegistry) {
-        registry.vector_index(Hnsw);
+        registry.vector_index(Hnsw { defaults: self.defaults });
     }
 }
 
 /// The index type `hnsw`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Hnsw;
+pub struct Hnsw {
+    defaults: Options,
+}
 
 impl VectorIndexPlugin for Hnsw {
     fn index_type(&self) -> &str {
@@ -70,11 +80,11 @@ impl VectorIndexPlugin for Hnsw {
     }
 
     fn validate(&self, options: &IndexOptions) -> Result<(), PluginError> {
-        Options::read(&options.settings).map(drop)
+        self.defaults.with(&options.settings).map(drop)
     }
 
     fn create(&self, options: &IndexOptions, column: Arc<VectorColumn>) -> Result<Box<dyn VectorIndex>, PluginError> {
-        let settings = Options::read(&options.settings)?;
+        let settings = self.defaults.with(&options.settings)?;
         Ok(Box::new(HnswIndex::new(options, settings, column)?))
     }
 }

@@ -80,9 +80,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The options that `settings` say; what they leave out has its default.
-    pub(crate) fn read(settings: &Datum) -> Result<Self, PluginError> {
-        let mut options = Self::default();
+    /// These options, but for what `settings` say.
+    pub(crate) fn with(self, settings: &Datum) -> Result<Self, PluginError> {
+        let mut options = self;
         read(settings, "the options", &[&M, &EF_CONSTRUCTION, &EF_SEARCH], |at, value| match at {
             0 => options.m = value,
             1 => options.ef_construction = value,
@@ -104,19 +104,19 @@ mod tests {
     use super::*;
 
     fn message(settings: Datum) -> String {
-        Options::read(&settings).unwrap_err().message().to_owned()
+        Options::default().with(&settings).unwrap_err().message().to_owned()
     }
 
     #[test]
     fn nothing_set_means_the_defaults() {
-        assert_eq!(Options::read(&Datum::Null).unwrap(), Options::default());
-        assert_eq!(Options::read(&Datum::object::<&str, Datum>([])).unwrap(), Options::default());
+        assert_eq!(Options::default().with(&Datum::Null).unwrap(), Options::default());
+        assert_eq!(Options::default().with(&Datum::object::<&str, Datum>([])).unwrap(), Options::default());
     }
 
     #[test]
     fn both_spellings_are_read() {
-        let snake = Options::read(&Datum::object([("m", 8), ("ef_construction", 64), ("ef_search", 32)])).unwrap();
-        let camel = Options::read(&Datum::object([("M", 8), ("efConstruction", 64), ("efSearch", 32)])).unwrap();
+        let snake = Options::default().with(&Datum::object([("m", 8), ("ef_construction", 64), ("ef_search", 32)])).unwrap();
+        let camel = Options::default().with(&Datum::object([("M", 8), ("efConstruction", 64), ("efSearch", 32)])).unwrap();
         assert_eq!(snake, Options { m: 8, ef_construction: 64, ef_search: 32 });
         assert_eq!(snake, camel);
     }

@@ -61,7 +61,7 @@ impl Fixture {
         let (rows, queries) = clustered(rows, 100, 7);
         let column = Arc::new(VectorColumn::in_memory(DIMS as u32, Element::F32, &rows).unwrap());
         let options = IndexOptions { dims: DIMS as u32, metric, settings };
-        let index = Hnsw.create(&options, Arc::clone(&column)).unwrap();
+        let index = Hnsw::default().create(&options, Arc::clone(&column)).unwrap();
         Self { index, column, rows, queries, options }
     }
 
@@ -72,7 +72,7 @@ impl Fixture {
     }
 
     fn empty_index(&self) -> Box<dyn VectorIndex> {
-        Hnsw.create(&self.options, Arc::clone(&self.column)).unwrap()
+        Hnsw::default().create(&self.options, Arc::clone(&self.column)).unwrap()
     }
 
     /// The nearest of the rows for which `eligible` holds, by comparing with every row.
@@ -157,7 +157,7 @@ fn rows_far_from_the_origin_are_told_apart() {
     rows.iter_mut().chain(&mut queries).for_each(|value| *value += 1000.0);
     let column = Arc::new(VectorColumn::in_memory(DIMS as u32, Element::F32, &rows).unwrap());
     let options = IndexOptions { dims: DIMS as u32, metric: Metric::L2, settings: Datum::Null };
-    let index = Hnsw.create(&options, Arc::clone(&column)).unwrap();
+    let index = Hnsw::default().create(&options, Arc::clone(&column)).unwrap();
     // One by one, so that the first rows come before there is a centre.
     (0..4000).for_each(|row| index.insert(&[row]).unwrap());
     let fixture = Fixture { index, column, rows, queries, options };
@@ -257,7 +257,7 @@ fn a_removed_row_that_comes_back_at_once_is_found() {
 fn equal_rows_are_all_found() {
     let column = Arc::new(VectorColumn::in_memory(2, Element::F16, &[1.0, 2.0].repeat(1000)).unwrap());
     let options = IndexOptions { dims: 2, metric: Metric::L2, settings: Datum::Null };
-    let index = Hnsw.create(&options, column).unwrap();
+    let index = Hnsw::default().create(&options, column).unwrap();
     index.insert(&(0..1000).collect::<Vec<_>>()).unwrap();
     let (mut rows, mut distances, mut counts) = ([0; 50], [0.0; 50], [0]);
     let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
@@ -281,10 +281,10 @@ fn a_row_that_is_not_in_the_column_is_refused() {
 fn options_are_checked_before_anything_is_made() {
     let settings = Datum::object([("lists", 3)]);
     let options = IndexOptions { dims: 4, metric: Metric::L2, settings };
-    assert!(Hnsw.validate(&options).unwrap_err().message().contains("`lists`"));
+    assert!(Hnsw::default().validate(&options).unwrap_err().message().contains("`lists`"));
     let column = Arc::new(VectorColumn::in_memory(5, Element::F32, &[0.0; 5]).unwrap());
     let options = IndexOptions { settings: Datum::Null, ..options };
-    assert!(Hnsw.create(&options, column).err().is_some_and(|error| error.message().contains("5 dims")));
+    assert!(Hnsw::default().create(&options, column).err().is_some_and(|error| error.message().contains("5 dims")));
 }
 
 #[test]
@@ -411,7 +411,7 @@ proptest! {
         let column = Arc::new(VectorColumn::in_memory(3, Element::F32, &values[..90]).unwrap());
         for metric in METRICS {
             let options = IndexOptions { dims: 3, metric, settings: Datum::Null };
-            let index = Hnsw.create(&options, Arc::clone(&column)).unwrap();
+            let index = Hnsw::default().create(&options, Arc::clone(&column)).unwrap();
             index.insert(&(0..30).collect::<Vec<_>>()).unwrap();
             let (mut rows, mut distances, mut counts) = ([0; 5], [0.0; 5], [0]);
             let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
@@ -451,4 +451,15 @@ fn searches_go_on_while_rows_come_and_go() {
     });
     let recall = fixture.recall(10, None, |row| !(1000..3000).contains(&row));
     assert!(recall >= 0.98, "{recall}");
+}
+
+#[test]
+fn the_operators_settings_are_the_defaults_of_indexes() {
+    let settings = Datum::object([("ef_search", 9)]);
+    let mut plugin = super::HnswPlugin::default();
+    photondb_plugin_sdk::registry::Plugin::configure(&mut plugin, &settings).unwrap();
+    assert_eq!(plugin.defaults.ef_search, 9);
+    assert_eq!(plugin.defaults.with(&Datum::object([("ef_search", 7)])).unwrap().ef_search, 7);
+    let wrong = Datum::object([("ef", 9)]);
+    assert!(photondb_plugin_sdk::registry::Plugin::configure(&mut plugin, &wrong).is_err());
 }

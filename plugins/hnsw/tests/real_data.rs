@@ -30,7 +30,7 @@ fn nearly_all_nearest_rows_of_real_embeddings_are_found() {
 
     let column = Arc::new(VectorColumn::in_memory(dims as u32, Element::F16, &rows).unwrap());
     let options = IndexOptions { dims: dims as u32, metric: Metric::Cosine, settings: Datum::Null };
-    let index = Hnsw.create(&options, Arc::clone(&column)).unwrap();
+    let index = Hnsw::default().create(&options, Arc::clone(&column)).unwrap();
     index.insert(&(0..count).collect::<Vec<_>>()).unwrap();
 
     let found_queries = queries.len() / dims;

@@ -11,9 +11,15 @@ use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use super::instance::Instance;
 use super::plugin::Plugin;
+use crate::config::OnFailure;
 
 /// Rows of one message on a lane: beyond it, the round trip no longer shows in the cost of a row.
 const ROWS_PER_MESSAGE: usize = 1024;
+
+/// Whether a failure is one that `on_failure` is about, and not the caller's own.
+fn is_plugins_fault(cause: Cause) -> bool {
+    !matches!(cause, Cause::Argument | Cause::NonExistence)
+}
 
 /// A function that a plugin provides. Stays valid when the plugin is restarted or reloaded.
 #[derive(Clone)]
@@ -42,7 +48,8 @@ impl Function {
     }
 
     /// Computes `rows` rows; `args[i][row]` is argument `i`. Waits at most until `deadline`, and on a plugin that is
-    /// being restarted as well. A pure function whose plugin dies is tried once more on the next instance.
+    /// being restarted as well. A pure function whose plugin dies is tried once more on the next instance. Where the
+    /// operator said `on_failure = "null"`, a failure of the plugin gives null for the rows that it left.
     ///
     /// # Errors
     /// What the function said of the first row that failed, or what happened to the plugin.
@@ -56,7 +63,13 @@ impl Function {
         let mut results = Vec::with_capacity(rows);
         let outcome = self.invoke_all(args, rows, deadline, &mut results);
         self.plugin.counters().record(started.elapsed(), outcome.is_ok());
-        outcome.map(|()| results)
+        match outcome {
+            Err(error) if self.plugin.on_failure() == OnFailure::Null && is_plugins_fault(error.cause()) => {
+                results.resize(rows, Datum::Null);
+                Ok(results)
+            }
+            outcome => outcome.map(|()| results),
+        }
     }
 
     fn invoke_all(

@@ -2,11 +2,12 @@
 
 use photondb_ipc_schema::PROTOCOL_VERSION;
 use photondb_ipc_schema::plugin_capnp::plugin;
-use photondb_plugin_sdk::PluginError;
+use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_plugin_sdk::calls::escape;
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 
 use super::discover::Package;
+use super::instance::read_failure;
 use super::process::{StartError, failed, refused};
 
 /// What a plugin registered: checked against its manifest.
@@ -18,28 +19,41 @@ pub struct Provided {
     pub vector_indexes: Vec<String>,
 }
 
+/// Holds a plugin, or its manifest, to the protocol of this server.
+///
+/// # Errors
+/// When it speaks another one.
+pub(super) fn check_protocol(name: &str, protocol: u16) -> Result<(), StartError> {
+    if protocol == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let message = format!("it speaks protocol {protocol}, this server {PROTOCOL_VERSION}; build it with a matching SDK");
+    Err(refused(name, message))
+}
+
 /// Asks the plugin who it is and what it provides, and holds it to its manifest.
 ///
 /// # Errors
 /// When it does not answer, or says anything else than its manifest does.
-pub(super) async fn handshake(client: &plugin::Client, package: &Package) -> Result<Provided, StartError> {
+pub(super) async fn handshake(
+    client: &plugin::Client,
+    package: &Package,
+    settings: &Datum,
+) -> Result<Provided, StartError> {
     let (identity, declared) = (&package.manifest.plugin, &package.manifest.provides);
     let name = identity.name.as_str();
     let mut request = client.handshake_request();
     request.get().set_protocol(PROTOCOL_VERSION);
+    request.get().set_settings(&settings.encoded());
     let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", escape(&error.to_string())));
     let response = request.send().promise.await.map_err(wire)?;
     let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {
         text.and_then(|text| Ok(text.to_string()?)).map_err(wire)
     };
     let info = response.get().and_then(|results| results.get_info()).map_err(wire)?;
-    if info.get_protocol() != PROTOCOL_VERSION {
-        let message = format!(
-            "it speaks protocol {}, this server {PROTOCOL_VERSION}; build it with a matching SDK",
-            info.get_protocol()
-        );
-        return Err(refused(name, message));
-    }
+    check_protocol(name, info.get_protocol())?;
+    read_failure(response.get().and_then(|results| results.get_failure()))
+        .map_err(|error| refused(name, format!("[plugins.settings.{name}]: {}", error.message())))?;
     for (key, said, wanted) in
         [("name", text(info.get_name())?, name), ("version", text(info.get_version())?, &identity.version.to_string())]
     {

@@ -271,7 +271,8 @@ fn write_options(kind: &str, options: &IndexOptions, mut wire: wire::index_optio
     wire.set_settings(&options.settings.encoded());
 }
 
-fn read_failure(failure: capnp::Result<failure::Reader<'_>>) -> Result<(), PluginError> {
+/// What a method that can fail answered.
+pub(super) fn read_failure(failure: capnp::Result<failure::Reader<'_>>) -> Result<(), PluginError> {
     match failure.and_then(|failure| Ok(failure.which()?)).map_err(transport)? {
         failure::None(()) => Ok(()),
         failure::Error(error) => {

@@ -217,7 +217,8 @@ fn adopt(environment: &Rc<Environment>, found: Found) -> Option<oneshot::Receive
         Found::Package(package) => (package.manifest.plugin.name.clone(), package.directory.clone(), Ok(package)),
     };
     let (commands, queue) = mpsc::unbounded_channel();
-    let plugin = Arc::new(Plugin::new(&name, commands));
+    let on_failure = environment.plugins.grants.get(&name).map(|grant| grant.on_failure).unwrap_or_default();
+    let plugin = Arc::new(Plugin::new(&name, on_failure, commands));
     let place = directory.display().to_string();
     if !environment.registry.add(&plugin) {
         let message = format!("{place} has the name of another plugin, which stays; rename or remove one of the two");

@@ -11,6 +11,7 @@ use super::instance::Instance;
 use super::life::State;
 use super::process::memory;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
+use crate::config::OnFailure;
 
 /// What the plugin thread is asked to do with one plugin.
 pub(super) enum Command {
@@ -25,6 +26,7 @@ pub(super) enum Command {
 /// A plugin, under its name, for as long as the server runs.
 pub struct Plugin {
     name: String,
+    on_failure: OnFailure,
     counters: Counters,
     commands: mpsc::UnboundedSender<Command>,
     current: Mutex<Current>,
@@ -62,9 +64,10 @@ impl Default for Current {
 }
 
 impl Plugin {
-    pub(super) fn new(name: &str, commands: mpsc::UnboundedSender<Command>) -> Self {
+    pub(super) fn new(name: &str, on_failure: OnFailure, commands: mpsc::UnboundedSender<Command>) -> Self {
         Self {
             name: name.to_owned(),
+            on_failure,
             counters: Counters::default(),
             commands,
             current: Mutex::default(),
@@ -76,6 +79,12 @@ impl Plugin {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What a caller gets when it fails.
+    #[must_use]
+    pub fn on_failure(&self) -> OnFailure {
+        self.on_failure
     }
 
     /// What it costs.
@@ -98,6 +107,12 @@ impl Plugin {
     pub(super) fn send(&self, command: Command) {
         // The receiver lives until the server has stopped: nobody is left to care then.
         let _ = self.commands.send(command);
+    }
+
+    /// Whether it runs or may run again without the operator: then what it provides is its own, and nobody else's.
+    #[must_use]
+    pub fn may_become_ready(&self) -> bool {
+        self.lock().state.may_become_ready()
     }
 
     /// The instance that runs now, if any.

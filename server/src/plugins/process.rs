@@ -24,7 +24,7 @@ use photondb_ipc_schema::wake::Spin;
 use photondb_ipc_schema::{control, region};
 use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCalls, Descriptors};
-use photondb_plugin_sdk::{Cause, PluginError};
+use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use photondb_sandbox_profiles::{Confinement, HostReply, Report, StartMessage};
 use tokio::io::unix::AsyncFd;
 use tokio::io::AsyncReadExt;
@@ -78,6 +78,16 @@ pub enum Doom {
     Now(Cause, String),
     /// A call's deadline is over: unless the plugin answers within the grace period.
     Overrun,
+}
+
+/// Why a start ends that was doomed before it had succeeded.
+fn doomed_at_once(name: &str, doom: Doom) -> StartError {
+    match doom {
+        // It would be denied again.
+        Doom::Now(Cause::Denied, message) => refused(name, message),
+        Doom::Now(_, message) => failed(name, message),
+        Doom::Overrun => failed(name, "it took too long to start"),
+    }
 }
 
 /// A process that serves.
@@ -149,6 +159,8 @@ pub struct StartPlan<'a> {
     pub lanes: usize,
     /// The most private memory.
     pub memory_bytes: u64,
+    /// What the operator set for it: an object.
+    pub settings: Datum,
     /// The number of this instance: unique in this server.
     pub number: u64,
     /// Where prints and denials go.
@@ -201,7 +213,7 @@ impl Process {
         let child = Child::new(pid).map_err(io_failed("watching its process"))?;
         drop((theirs, their_passing, their_stdout, their_stderr, their_report, own_fd, peer_fd));
 
-        let (doom_sender, dooms) = mpsc::unbounded_channel();
+        let (doom_sender, mut dooms) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();
         for (source, pipe) in [("stdout", stdout), ("stderr", stderr)] {
             let reader = pipe::Receiver::from_owned_fd(pipe.into()).map_err(io_failed("reading what it prints"))?;
@@ -215,7 +227,7 @@ impl Process {
             let (client, system) = connect(control_socket).map_err(io_failed("its control socket"))?;
             tasks.push(system);
             let provides = tokio::select! {
-                provides = handshake(&client, package) => match provides {
+                provides = handshake(&client, package, &plan.settings) => match provides {
                     // The connection may fail a little before the process that fails it has ended.
                     Err(error) if error.retry => match timeout(GRACE, child.exited()).await {
                         Ok(status) => return Err(ended_at_once(name, status)),
@@ -224,6 +236,7 @@ impl Process {
                     provides => provides?,
                 },
                 status = child.exited() => return Err(ended_at_once(name, status)),
+                Some(doom) = dooms.recv() => return Err(doomed_at_once(name, doom)),
             };
             Ok((report, client, provides))
         });
@@ -231,11 +244,7 @@ impl Process {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => {
                 // A denied call explains an early end better than the end itself.
-                let mut dooms = dooms;
-                return Err(match dooms.try_recv() {
-                    Ok(Doom::Now(_, message)) => failed(name, message),
-                    _ => error,
-                });
+                return Err(dooms.try_recv().map_or(error, |doom| doomed_at_once(name, doom)));
             }
             Err(_) => {
                 let seconds = START_DEADLINE.as_secs();
@@ -394,20 +403,17 @@ fn watch_denials(
 ) {
     let (plugin, doom, journal) = (name.to_owned(), doom.clone(), Arc::clone(journal));
     let watch = move || {
-        loop {
-            match denied.wait(Duration::from_secs(3600)) {
-                Ok(None) => {}
-                Ok(Some(call)) => {
-                    let message = format!(
-                        "it tried the system call {call}, which its sandbox forbids, and was stopped; a plugin that \
-                         needs more must declare a permission or another profile, and be granted it"
-                    );
-                    journal.event(&plugin, "denied", message.clone());
-                    let _ = doom.send(Doom::Now(Cause::Denied, message));
-                    return;
-                }
-                Err(_) => return,
-            }
+        let mut is_first = true;
+        // Until the process is gone: without a listener, the kernel would let it go on with ENOSYS before it is killed.
+        while let Ok(call) = denied.wait(Duration::from_secs(3600)) {
+            let Some(call) = call.filter(|_| is_first) else { continue };
+            is_first = false;
+            let message = format!(
+                "it tried the system call {call}, which its sandbox forbids, and was stopped; a plugin that needs more \
+                 must declare a permission or another profile, and be granted it"
+            );
+            journal.event(&plugin, "denied", message.clone());
+            let _ = doom.send(Doom::Now(Cause::Denied, message));
         }
     };
     if let Err(error) = std::thread::Builder::new().name("denied-calls".into()).spawn(watch) {

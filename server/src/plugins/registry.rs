@@ -1,4 +1,5 @@
-//! Which plugin provides what. One name belongs to one plugin: the first that registered it.
+//! Which plugin provides what. One name belongs to one plugin: the first that registered it, until that one is disabled
+//! or given up and another one wants the name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,6 +21,13 @@ struct Names {
     plugins: BTreeMap<String, Arc<Plugin>>,
     functions: BTreeMap<String, Function>,
     vector_indexes: BTreeMap<String, Arc<Plugin>>,
+}
+
+impl Names {
+    /// Whether `owner` keeps its names from `plugin`.
+    fn is_held_against(&self, owner: &str, plugin: &Plugin) -> bool {
+        owner != plugin.name() && self.plugins.get(owner).is_some_and(|owner| owner.may_become_ready())
+    }
 }
 
 impl Registry {
@@ -59,14 +67,14 @@ impl Registry {
         };
         for function in &provided.functions {
             if let Some(taken) = names.functions.get(&function.name)
-                && taken.plugin() != plugin.name()
+                && names.is_held_against(taken.plugin(), plugin)
             {
                 return Err(conflict("function", &function.name, taken.plugin()));
             }
         }
         for kind in &provided.vector_indexes {
             if let Some(taken) = names.vector_indexes.get(kind)
-                && taken.name() != plugin.name()
+                && names.is_held_against(taken.name(), plugin)
             {
                 return Err(conflict("vector index type", kind, taken.name()));
             }
@@ -115,9 +123,13 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::config::OnFailure;
+    use crate::plugins::life::State;
 
     fn plugin(name: &str) -> Arc<Plugin> {
-        Arc::new(Plugin::new(name, mpsc::unbounded_channel().0))
+        let plugin = Arc::new(Plugin::new(name, OnFailure::Fail, mpsc::unbounded_channel().0));
+        plugin.update(|current| current.state = State::Ready);
+        plugin
     }
 
     fn functions(names: &[&str]) -> Provided {
@@ -137,5 +149,18 @@ mod tests {
         registry.provide(&first, &functions(&["a"])).expect("own names");
         registry.provide(&second, &functions(&["c", "b"])).expect("free now");
         assert_eq!(registry.function("b").expect("there").plugin(), "second");
+    }
+
+    #[test]
+    fn who_is_disabled_keeps_its_names_until_another_wants_them() {
+        let registry = Registry::default();
+        let (first, second) = (plugin("first"), plugin("second"));
+        assert!(registry.add(&first) && registry.add(&second));
+        registry.provide(&first, &functions(&["a", "b"])).expect("free");
+        first.update(|current| current.state = State::Stopped);
+        assert_eq!(registry.function("a").expect("there").plugin(), "first");
+        registry.provide(&second, &functions(&["b"])).expect("given up");
+        assert_eq!(registry.function("b").expect("there").plugin(), "second");
+        assert!(registry.provide(&first, &functions(&["a", "b"])).is_err());
     }
 }

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use photondb_plugin_sdk::PluginError;
+use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_sandbox_profiles::{Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::discover::{self, Found, Package};
 use super::grant::grant;
+use super::handshake::check_protocol;
 use super::journal::Journal;
 use super::life::{Action, Event, Life, State};
 use super::plugin::{Command, Current, Plugin};
@@ -81,6 +82,7 @@ impl Supervisor {
     /// Runs until the server stops. `settled` hears when the first start has succeeded or failed.
     pub(super) async fn run(mut self, settled: oneshot::Sender<()>) {
         self.describe();
+        self.note_idle_grants();
         if self.environment.plugins.is_enabled(self.plugin.name()) {
             self.apply(Event::Enabled).await;
         }
@@ -108,6 +110,16 @@ impl Supervisor {
                     self.apply(Event::PauseOver).await;
                 }
             }
+        }
+    }
+
+    /// Tells the operator of grants that no plugin can make use of yet.
+    fn note_idle_grants(&self) {
+        let Some(grant) = self.environment.plugins.grants.get(self.name()) else { return };
+        let given = [("state", grant.state), ("connect", !grant.connect.is_empty()), ("query", !grant.query.is_empty())];
+        for (name, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+            let message = format!("the grant `{name}` has no effect: this server offers that service to no plugin yet");
+            self.environment.journal.event(self.name(), "grant ignored", message);
         }
     }
 
@@ -199,6 +211,7 @@ impl Supervisor {
                     .into(),
             ));
         }
+        check_protocol(self.name(), package.manifest.plugin.protocol)?;
         let permissions = self.permissions(package);
         let confinement = self.confinement(package, &permissions).map_err(|error| refused(error.to_string()))?;
         let number = environment.instances.get() + 1;
@@ -215,6 +228,7 @@ impl Supervisor {
             confinement,
             lanes: permissions.threads as usize,
             memory_bytes: permissions.memory_bytes,
+            settings: self.settings().map_err(refused)?,
             number,
             journal: &environment.journal,
         };
@@ -224,6 +238,16 @@ impl Supervisor {
             .provide(&self.plugin, process.instance().provides())
             .map_err(|error| StartError { error, retry: false })?;
         Ok(process)
+    }
+
+    /// The operator's settings as the plugin gets them.
+    fn settings(&self) -> Result<Datum, String> {
+        let Some(table) = self.environment.plugins.settings.get(self.plugin.name()) else {
+            return Ok(Datum::object::<&str, Datum>([]));
+        };
+        let wrong = |problem: String| format!("[plugins.settings.{}]: {problem}", self.plugin.name());
+        let json = serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?;
+        Datum::from_json(&json).map_err(|error| wrong(error.to_string()))
     }
 
     fn permissions(&self, package: &Package) -> Permissions {

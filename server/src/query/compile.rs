@@ -145,7 +145,7 @@ impl Compiler {
             .collect::<Result<Vec<_>>>()?;
         let ordering = std::mem::replace(&mut self.ordering, sorts);
         self.lazy += 1;
-        let options = self.options(options);
+        let options = self.options(if number == terms::GET_NEAREST { with_filter_of_row(options) } else { options });
         self.lazy -= 1;
         self.ordering = ordering;
         Ok(Node::Call(self.with_site(CallNode { op, args, options: options?, splices, site: None })))
@@ -223,6 +223,29 @@ impl Compiler {
             return Err(ReqlError::compile("Cannot use r.row in nested queries.  Use functions instead."));
         }
         Ok(Node::Variable { id: scope.params[0], up, position: 0 })
+    }
+}
+
+/// Makes `filter: r.row["a"] > 1` a function of the row. Drivers do that for arguments, but not for options.
+fn with_filter_of_row(options: Vec<(Arc<str>, Term)>) -> Vec<(Arc<str>, Term)> {
+    let wrap = |(name, term): (Arc<str>, Term)| match &*name == "filter" && uses_row(&term) {
+        true => {
+            // No driver numbers its variables so.
+            let params = Term::Constant { value: Datum::array([Datum::from(-1)]), longest_array: 1 };
+            (name, Term::Call { number: terms::FUNC, args: vec![params, term], options: Vec::new() })
+        }
+        false => (name, term),
+    };
+    options.into_iter().map(wrap).collect()
+}
+
+/// Whether `r.row` stands in the term, outside of functions.
+fn uses_row(term: &Term) -> bool {
+    match term {
+        Term::Constant { .. } | Term::Call { number: terms::FUNC, .. } => false,
+        Term::Call { number: terms::IMPLICIT_VAR, .. } => true,
+        Term::Object(fields) => fields.iter().any(|(_, field)| uses_row(field)),
+        Term::Call { args, options, .. } => args.iter().any(uses_row) || options.iter().any(|(_, term)| uses_row(term)),
     }
 }
 

@@ -30,7 +30,7 @@ said = {
     "in_filter": numbers.filter(lambda row: r.do(row["x"], 1, approx) == 100000).count().run(conn),
     "in_update": numbers.get(7).update(lambda row: {"rounded": r.do(row["x"], 2, approx)}, return_changes=True).run(conn),
     "one": r.do(123.456, 2, approx).run(conn),
-    "array": r.do([1.25, 123.456], 2, approx).run(conn),
+    "array": r.do([1.26, 123.456], 2, approx).run(conn),
     "quantile": r.do([1, 2, 3, 4, 5], 0.5, r.js("plugin.quantile")).run(conn),
     "zscore": r.do(7, 5, 2, r.js("plugin.zscore")).run(conn),
     "mean": r.do([1, 2, 6], r.js("plugin.mean")).run(conn),

@@ -10,6 +10,8 @@ use photondb_plugin_sdk::prelude::*;
 /// The descriptors of the shared regions, as the host numbers them.
 const SERVER_REGION: RawFd = 5;
 const PLUGIN_REGION: RawFd = 6;
+/// Bytes at the start of a region that have the words which somebody waits for.
+const WAITED_FOR: usize = 16 << 10;
 
 /// Makes the attack; `args` are those of the call.
 type Run = fn(&Batch<'_>) -> String;
@@ -86,7 +88,7 @@ const ATTACKS: [(&str, Run); 24] = [
         }
         "flooded".into()
     }),
-    ("huge_reply", |_| "x".repeat(32 << 20)),
+    ("huge_reply", |_| "x".repeat(4 << 20)),
 ];
 
 /// The function that makes an attack.
@@ -156,12 +158,19 @@ fn map(region: RawFd, protection: i32) -> (*mut u8, String, usize) {
     (base.cast(), returned(if failed { -1 } else { 0 }), if failed { 0 } else { size })
 }
 
-/// Overwrites all of its own region: rings, indices, answers.
+/// Overwrites all of its own region, rings and indices and answers, with numbers that could be right in part, and wakes
+/// whoever waits for them.
 fn scribble(_: &Batch<'_>) -> String {
     let (base, how, size) = map(PLUGIN_REGION, libc::PROT_READ | libc::PROT_WRITE);
-    for at in 0..size {
-        // SAFETY: `map` mapped `size` bytes from `base`. Other threads and the server read them: that is the attack.
-        unsafe { base.add(at).write_volatile(0xfe) };
+    for number in 0..1000u64 {
+        for word in 0..size / size_of::<u64>() {
+            // SAFETY: `map` mapped `size` bytes from `base`. Others read and write them meanwhile: that is the attack.
+            unsafe { base.cast::<u64>().add(word).write_volatile(number) };
+        }
+        for word in 0..WAITED_FOR / size_of::<u64>() {
+            // SAFETY: as above; the kernel looks at the address alone.
+            unsafe { libc::syscall(libc::SYS_futex, base.cast::<u64>().add(word), libc::FUTEX_WAKE, i32::MAX) };
+        }
     }
     how
 }

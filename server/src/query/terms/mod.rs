@@ -48,6 +48,8 @@ pub const DESC: u32 = 74;
 pub const LITERAL: u32 = 137;
 /// ARGS
 pub const ARGS: u32 = 154;
+/// GET_NEAREST
+pub const GET_NEAREST: u32 = 168;
 /// Calls a plugin's function by name; PhotonDB's own.
 pub const PLUGIN: u32 = 1000;
 
