@@ -30,7 +30,7 @@ test: debug $(VENV) ## Builds everything and runs all tests
 	CARGO="$(CARGO)" PYTHON="$(PYTHON)" HOST_TRIPLE="$(HOST_TRIPLE)" tests/tools/run-tests
 
 bench: release ## Runs the benchmarks
-	$(CARGO) bench --workspace --benches
+	$(CARGO) bench --workspace --bench '*'
 
 fuzz: need-compiler ## Runs the property tests with FUZZ_CASES=20000 random cases each
 	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --workspace --exclude photondb-tests --lib --release

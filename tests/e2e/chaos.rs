@@ -6,12 +6,12 @@ use std::thread;
 use nix::sys::signal::Signal;
 use photondb_server::cli::client::Client;
 use photondb_tests::data::{self, DIMS};
+use photondb_tests::driver;
 use photondb_tests::place::Place;
 use photondb_tests::processes::{self, Process};
 use photondb_tests::reql::{self, Failure, RUNTIME_ERROR};
 use photondb_tests::server::Server;
 use photondb_tests::wait::{self, Stop};
-use photondb_tests::driver;
 use serde_json::{Value, json};
 
 const PLUGINS: [&str; 2] = ["hnsw", "stats"];
@@ -138,7 +138,8 @@ fn nobody_notices_that_plugins_die() {
             }
         }
         drop(stopping);
-        let all = [unrelated, single, rows, one, batch].map(|client| client.join().expect("a client that saw no wrong"));
+        let all =
+            [unrelated, single, rows, one, batch].map(|client| client.join().expect("a client that saw no wrong"));
         assert!(all.iter().all(|seen| seen.answers > 0), "{all:?}");
     });
 
@@ -158,6 +159,8 @@ fn nobody_notices_that_plugins_die() {
     let vector = json!({"vector": queries[0]});
     wait::until_true("searches use the graph again", || {
         let plan = driver::run(&server, "plan", vector.clone());
-        plan.as_array().is_some_and(|lines| lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains("(vector index)"))))
+        plan.as_array().is_some_and(|lines| {
+            lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains("(vector index)")))
+        })
     });
 }

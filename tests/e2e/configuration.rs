@@ -52,7 +52,9 @@ fn a_wrong_configuration_file_is_explained_in_one_line() {
 #[test]
 fn wrong_arguments_are_explained() {
     let place = Place::new();
-    for arguments in [&["serve", "--reql-prot", "0"][..], &["serve", "--reql-port", "70000"], &["sevre"], &[], &["plugin", "info"]] {
+    for arguments in
+        [&["serve", "--reql-prot", "0"][..], &["serve", "--reql-port", "70000"], &["sevre"], &[], &["plugin", "info"]]
+    {
         let ended = processes::run(&mut place.photondb(arguments), "");
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.stderr);
         assert!(ended.stdout.is_empty() && !ended.stderr.contains("panicked"), "{}", ended.stderr);

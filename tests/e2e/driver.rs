@@ -35,8 +35,15 @@ fn the_packages_are_stored_indexed_and_found() {
     });
     let said = driver::run(&server, "packages", input);
 
-    for (key, expected) in [("db", 1), ("table", 1), ("inserted", PACKAGES), ("errors", 0), ("again", 1), ("count", PACKAGES), ("created", 1)]
-    {
+    for (key, expected) in [
+        ("db", 1),
+        ("table", 1),
+        ("inserted", PACKAGES),
+        ("errors", 0),
+        ("again", 1),
+        ("count", PACKAGES),
+        ("created", 1),
+    ] {
         assert_eq!(said[key], json!(expected), "{key}");
     }
     assert_eq!((&said["ready"], &said["indexes"], &said["whole"]), (&json!(true), &json!(["emb"]), &json!(true)));
@@ -75,7 +82,8 @@ fn filters_are_exact(said: &Value) {
     for id in large.iter().flatten() {
         assert!(is_large(usize::try_from(*id).expect("an id")), "{id} is too small");
     }
-    let truth: Vec<_> = queries.iter().take(large.len()).map(|query| Metric::Cosine.nearest(&vectors, query, 10, is_large)).collect();
+    let truth: Vec<_> =
+        queries.iter().take(large.len()).map(|query| Metric::Cosine.nearest(&vectors, query, 10, is_large)).collect();
     assert!(large.iter().all(|rows| rows.len() == 10) && data::recall(&large, &truth) >= 0.9, "{large:?} {truth:?}");
 }
 
@@ -128,9 +136,7 @@ fn every_metric_finds_the_nearest() {
     let table = reql::table("scaled");
     server.query(&reql::table_create("scaled"));
     for (chunk, rows) in vectors.chunks(100).enumerate() {
-        let document = |(at, vector): (usize, &Vec<f32>)| {
-            json!({"id": chunk * 100 + at, "cosine": vector, "l2": vector, "dot": vector})
-        };
+        let document = |(at, vector): (usize, &Vec<f32>)| json!({"id": chunk * 100 + at, "cosine": vector, "l2": vector, "dot": vector});
         let documents: Vec<Value> = rows.iter().enumerate().map(document).collect();
         server.query(&reql::insert(&table, &documents, "soft"));
     }
@@ -146,7 +152,7 @@ fn every_metric_finds_the_nearest() {
         let recall = data::recall(&found, &truth);
         assert!(recall >= 0.95, "{metric:?}: recall@10 is {recall}");
         let distance = |row: &Value| row["dist"].as_f64().expect("a distance");
-        assert!(rows.iter().all(|rows| rows.is_sorted_by_key(|row| distance(row))), "{metric:?}: not nearest first");
+        assert!(rows.iter().all(|rows| rows.is_sorted_by_key(distance)), "{metric:?}: not nearest first");
         distances.insert(metric.name(), found);
     }
     assert!(distances["cosine"] != distances["l2"] && distances["l2"] != distances["dot"], "the metrics do not differ");

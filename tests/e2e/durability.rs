@@ -109,7 +109,8 @@ fn searches(server: &Server<'_>) -> Vec<Value> {
 /// Whether a search is answered by the graph alone.
 fn uses_graph(server: &Server<'_>) -> bool {
     let plan = driver::run(server, "plan", json!({"vector": data::queries()[0]}));
-    plan.as_array().is_some_and(|lines| lines.iter().filter_map(Value::as_str).any(|line| line.contains("(vector index)")))
+    plan.as_array()
+        .is_some_and(|lines| lines.iter().filter_map(Value::as_str).any(|line| line.contains("(vector index)")))
 }
 
 /// The file of the saved graph.
@@ -141,8 +142,7 @@ fn data_indexes_and_graph_are_there_after_a_restart() {
         wait::until_true("searches use the graph", || uses_graph(&server));
         assert_eq!(searches(&server), found, "other answers after a restart ({how})");
         let log = server.log();
-        let loaded = format!("the saved graph is loaded");
-        assert!(log.contains(&loaded) && log.contains(&format!("rows={PACKAGES}")), "{log}");
+        assert!(log.contains("the saved graph is loaded") && log.contains(&format!("rows={PACKAGES}")), "{log}");
         assert!(!log.contains("built again"), "{log}");
         match how {
             "kill" => server.kill(),
@@ -192,7 +192,8 @@ fn a_killed_server_leaves_nothing_behind() {
         assert_eq!(files(&directory), BTreeSet::new(), "{}", directory.display());
     }
     assert_eq!(files(place.data()).iter().filter(|name| name.starts_with('.')).count(), 0);
-    let left: Vec<_> = files("/dev/shm").difference(&shared_memory).filter(|name| name.contains("photondb")).cloned().collect();
+    let left: Vec<_> =
+        files("/dev/shm").difference(&shared_memory).filter(|name| name.contains("photondb")).cloned().collect();
     assert!(left.is_empty(), "{left:?}");
     let data = place.data().display().to_string();
     assert!(!sockets().iter().any(|name| name.contains(&data) || name.starts_with('@')), "{:?}", sockets());

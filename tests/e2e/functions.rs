@@ -15,7 +15,9 @@ fn number(row: usize) -> f64 {
 
 /// Whether `rounded` is `number` to so many significant digits.
 fn is_approx(rounded: f64, number: f64, digits: usize) -> bool {
-    format!("{number:.*e}", digits - 1).parse::<f64>().is_ok_and(|expected| (rounded - expected).abs() <= expected.abs() * 1e-12)
+    format!("{number:.*e}", digits - 1)
+        .parse::<f64>()
+        .is_ok_and(|expected| (rounded - expected).abs() <= expected.abs() * 1e-12)
 }
 
 fn check(what: &str, results: &Value, number: impl Fn(usize) -> f64, digits: usize) {
@@ -45,7 +47,10 @@ fn functions_give_right_values_over_many_rows() {
     assert_eq!(said["streamed"], said["do"]);
     assert_eq!(said["term"], said["do"]);
     let range = said["range"].as_array().expect("numbers");
-    assert!(range.len() == ROWS && range[..1000].iter().enumerate().all(|(row, result)| result.as_f64() == Some(row as f64)));
+    assert!(
+        range.len() == ROWS
+            && range[..1000].iter().enumerate().all(|(row, result)| result.as_f64() == Some(row as f64))
+    );
 
     let in_filter = (0..ROWS).filter(|row| (95_000.0..150_000.0).contains(&number(*row))).count();
     assert_eq!(said["in_filter"], in_filter);
@@ -76,7 +81,9 @@ fn mistakes_name_the_function(said: &Value) {
         ("ReqlNonExistenceError", "approx"),
     ];
     let refused = said["refused"].as_array().expect("a list");
-    for (mistake, (class, text)) in refused.iter().chain([&said["term_error"]]).zip(expected.into_iter().chain([expected[0]])) {
+    for (mistake, (class, text)) in
+        refused.iter().chain([&said["term_error"]]).zip(expected.into_iter().chain([expected[0]]))
+    {
         let message = mistake[1].as_str().unwrap_or_default();
         assert!(mistake[0] == class && message.contains(text), "{mistake} is not {class} with {text}");
     }

@@ -39,12 +39,11 @@ fn attack(name: &str, expected: &Outcome) {
     let attacker = server.ready_plugin(name);
     let bystander = server.ready_plugin("stats");
 
-    let message = while_others_work(&server, || {
-        match reql::run(&mut server.connect(), &reql::call(name, &[json!(1)])) {
+    let message =
+        while_others_work(&server, || match reql::run(&mut server.connect(), &reql::call(name, &[json!(1)])) {
             Err(Failure::Answered(RUNTIME_ERROR, message)) => message,
             other => panic!("{name} is not stopped: {other:?}"),
-        }
-    });
+        });
     assert!(message.contains(expected.error) && message.contains(name), "{name}: {message}");
     assert_eq!(message.lines().count(), 1, "{message}");
 
@@ -132,7 +131,16 @@ attacks! {
 fn excesses_are_bounded() {
     let place = Place::new();
     place.install("stats");
-    let names = ["flood_stdout", "huge_reply", "panic", "spawn_threads", "unprotect_server_region"];
+    let names = [
+        "flood_stdout",
+        "huge_reply",
+        "no_results",
+        "not_a_number",
+        "panic",
+        "spawn_threads",
+        "too_many_results",
+        "unprotect_server_region",
+    ];
     names.iter().for_each(|name| place.install_hostile(name, &[name]));
     let server = Server::start(&place);
     let processes = names.map(|name| server.ready_plugin(name));
@@ -142,10 +150,22 @@ fn excesses_are_bounded() {
         let threads = call("spawn_threads").expect("an answer");
         let count = threads.as_str().and_then(|text| text.split(' ').next()?.parse::<u32>().ok());
         assert!(count.is_some_and(|count| count < 1000) || geteuid().is_root() && count.is_some(), "{threads}");
-        assert_eq!(call("unprotect_server_region").expect("an answer"), json!("refused: Permission denied (os error 13)"));
-        for (name, text) in [("panic", "the author did not think of this"), ("huge_reply", "does not fit")] {
+        assert_eq!(
+            call("unprotect_server_region").expect("an answer"),
+            json!("refused: Permission denied (os error 13)")
+        );
+        for (name, text) in [
+            ("panic", "the author did not think of this"),
+            ("huge_reply", "does not fit"),
+            ("no_results", "0 results for 1 rows"),
+            ("too_many_results", "2 results for 1 rows"),
+            ("not_a_number", "NaN"),
+        ] {
             let failure = call(name).expect_err(name);
-            assert!(matches!(&failure, Failure::Answered(RUNTIME_ERROR, message) if message.contains(text)), "{failure}");
+            assert!(
+                matches!(&failure, Failure::Answered(RUNTIME_ERROR, message) if message.contains(text)),
+                "{failure}"
+            );
         }
     });
     for process in processes {

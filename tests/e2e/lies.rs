@@ -121,7 +121,10 @@ fn rubbish_in_the_plugin_directory_is_said_and_passed_over() {
         ("no_executable/plugin.toml", &good.replace("innocent", "no_executable")),
         ("no_program/plugin.toml", &good.replace("innocent", "no_program")),
         ("no_program/photondb-hostile-plugin", "#!/bin/sh\necho this is a script\n"),
-        ("unknown_profile/plugin.toml", &good.replace("innocent", "unknown_profile").replace("[permissions]", "[permissions]\nprofile = \"root\"")),
+        (
+            "unknown_profile/plugin.toml",
+            &good.replace("innocent", "unknown_profile").replace("[permissions]", "[permissions]\nprofile = \"root\""),
+        ),
         ("unknown_profile/photondb-hostile-plugin", "rubbish"),
     ] {
         place.write(&format!("plugins/{path}"), text);

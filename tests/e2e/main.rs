@@ -9,5 +9,6 @@ mod driver;
 mod durability;
 mod functions;
 mod hostile;
+mod http;
 mod lies;
 mod protocol;

@@ -170,8 +170,15 @@ fn wrong_frames_are_answered_and_the_connection_lives_on() {
         let (answered, found, message) = raw.receive();
         assert_eq!(answered, token);
         let is_error = (u64::from(CLIENT_ERROR)..=u64::from(RUNTIME_ERROR)).contains(&found);
-        assert!(is_error && (kind == 0 || found == u64::from(kind)), "{}: {found} {message}", text(&body[..body.len().min(40)]));
-        assert!(message.as_str().is_some_and(|message| !message.is_empty() && !message.contains("panicked")), "{message}");
+        assert!(
+            is_error && (kind == 0 || found == u64::from(kind)),
+            "{}: {found} {message}",
+            text(&body[..body.len().min(40)])
+        );
+        assert!(
+            message.as_str().is_some_and(|message| !message.is_empty() && !message.contains("panicked")),
+            "{message}"
+        );
     }
     // The same connection still works.
     raw.send(1, b"[1,[24,[1,2]]]");

@@ -14,7 +14,8 @@ fn target() -> PathBuf {
     executable.ancestors().nth(2).expect("deps/ is in a folder").to_owned()
 }
 
-async fn manager(plugins: &[&str]) -> Option<PluginManager> {
+/// A manager with these plugins, and the folder that they are in.
+async fn manager(plugins: &[&str]) -> Option<(PluginManager, tempfile::TempDir)> {
     let (host, all) = (target().join("photondb-plugin-host"), target().with_file_name("debug-plugins"));
     if !host.exists() || !all.exists() {
         eprintln!("SKIPPED: {} or {} is missing; run `make test`", host.display(), all.display());
@@ -26,7 +27,7 @@ async fn manager(plugins: &[&str]) -> Option<PluginManager> {
     }
     let mut config = PluginsConfig { paths: vec![folder.path().to_owned()], ..PluginsConfig::default() };
     config.grants.insert("stats".into(), Grant { threads: Some(1), ..Grant::default() });
-    Some(PluginManager::start(host, config, SandboxConfig::default()).await.expect("start"))
+    Some((PluginManager::start(host, config, SandboxConfig::default()).await.expect("start"), folder))
 }
 
 fn soon() -> Instant {
@@ -39,7 +40,7 @@ fn numbers(range: std::ops::Range<i32>) -> Vec<Datum> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confined_plugin_answers_is_restarted_and_stopped() {
-    let Some(manager) = manager(&["stats"]).await else { return };
+    let Some((manager, _folder)) = manager(&["stats"]).await else { return };
     let status = manager.list().remove(0);
     assert_eq!(status.state, "ready", "{status:?}");
     assert!(status.layers.iter().any(|layer| layer.contains("seccomp")), "{status:?}");

@@ -91,6 +91,34 @@ const ATTACKS: [(&str, Run); 24] = [
     ("huge_reply", |_| "x".repeat(4 << 20)),
 ];
 
+/// Answers that are no answers.
+pub(crate) struct BadResults(pub(crate) &'static str);
+
+impl BadResults {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        ["not_a_number", "no_results", "too_many_results"].into_iter().find(|known| *known == name).map(Self)
+    }
+}
+
+impl QueryFunctionPlugin for BadResults {
+    fn signature(&self) -> FunctionSignature {
+        FunctionSignature::volatile(self.0, 1, 1)
+    }
+
+    fn invoke(&self, _: &[Datum]) -> Result<Datum, PluginError> {
+        Err(PluginError::argument("the server calls invoke_batch"))
+    }
+
+    fn invoke_batch(&self, batch: &Batch<'_>, results: &mut RowsWriter<'_>) -> Result<(), PluginError> {
+        match self.0 {
+            "not_a_number" => results.numbers()?.fill(f64::NAN),
+            "no_results" => {}
+            _ => (0..=batch.rows()).try_for_each(|_| results.push(&Datum::Null))?,
+        }
+        Ok(())
+    }
+}
+
 /// The function that makes an attack.
 pub(crate) struct Attack {
     name: &'static str,
@@ -162,14 +190,17 @@ fn map(region: RawFd, protection: i32) -> (*mut u8, String, usize) {
 /// whoever waits for them.
 fn scribble(_: &Batch<'_>) -> String {
     let (base, how, size) = map(PLUGIN_REGION, libc::PROT_READ | libc::PROT_WRITE);
-    for number in 0..1000u64 {
+    let words: *mut u64 = base.cast();
+    for number in 0..1000 {
         for word in 0..size / size_of::<u64>() {
+            let at = words.wrapping_add(word);
             // SAFETY: `map` mapped `size` bytes from `base`. Others read and write them meanwhile: that is the attack.
-            unsafe { base.cast::<u64>().add(word).write_volatile(number) };
+            unsafe { at.write_volatile(number) };
         }
         for word in 0..WAITED_FOR / size_of::<u64>() {
-            // SAFETY: as above; the kernel looks at the address alone.
-            unsafe { libc::syscall(libc::SYS_futex, base.cast::<u64>().add(word), libc::FUTEX_WAKE, i32::MAX) };
+            let at = words.wrapping_add(word);
+            // SAFETY: the kernel wakes whoever waits at that address, and looks at nothing else.
+            unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_WAKE, i32::MAX) };
         }
     }
     how

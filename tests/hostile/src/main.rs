@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use photondb_plugin_sdk::prelude::*;
 
-use attacks::Attack;
+use attacks::{Attack, BadResults};
 
 /// A plugin of the given name.
 struct Hostile {
@@ -60,6 +60,9 @@ impl Plugin for Hostile {
         }
         if let Some(attack) = Attack::named(&self.installed_as) {
             registry.function(attack);
+        }
+        if let Some(function) = BadResults::named(&self.installed_as) {
+            registry.function(function);
         }
     }
 }
