@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use photondb_plugin_sdk::datum::Time;
 use photondb_plugin_sdk::kinds::function::FunctionSignature;
 use photondb_plugin_sdk::{Datum, PluginError};
-use serde_json::json;
+use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -88,6 +88,17 @@ pub enum ServerError {
         /// Why.
         problem: io::Error,
     },
+}
+
+/// The line on standard output that says that the server serves, and where.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    reql: u16,
+    http: u16,
+    rpc: u16,
+    pid: u32,
+    data: String,
 }
 
 /// Runs a server until SIGTERM or SIGINT.
@@ -182,10 +193,16 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     rpc::serve_rpc(rpc_socket).map_err(system("starting the RPC thread"))?;
 
     let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for signals"))?;
-    let ready = json!({
-        "ready": true, "reql": reql_port, "http": http_port, "rpc": rpc_port, "pid": std::process::id(),
-        "data": config.data.display().to_string(),
-    });
+    let ready = Ready {
+        ready: true,
+        reql: reql_port,
+        http: http_port,
+        rpc: rpc_port,
+        pid: std::process::id(),
+        data: config.data.display().to_string(),
+    };
+    let ready = serde_json::to_string(&ready)
+        .map_err(|error| system("writing the ready line")(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     // Whoever started the server may not listen: it serves all the same.
     let _ = writeln!(io::stdout(), "{ready}").and_then(|()| io::stdout().flush());
     tracing::info!(reql_port, http_port, rpc_port, data = %config.data.display(), "ready");

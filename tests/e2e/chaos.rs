@@ -156,11 +156,24 @@ fn nobody_notices_that_plugins_die() {
         assert!(crashes.iter().any(silent), "{plugin}: {crashes:?}");
     }
     // The graph is back, too.
-    let vector = json!({"vector": queries[0]});
-    wait::until_true("searches use the graph again", || {
-        let plan = driver::run(&server, "plan", vector.clone());
-        plan.as_array().is_some_and(|lines| {
-            lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains("(vector index)")))
-        })
-    });
+    wait::until_true("searches use the graph again", || driver::uses_graph(&server, &queries[0]));
+}
+
+#[test]
+fn an_index_is_built_although_its_plugin_dies_meanwhile() {
+    const DEATHS: u64 = 4;
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    data::import(&place, &server);
+    let packages = reql::table("packages");
+    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
+    for _ in 0..DEATHS {
+        let old = server.ready_plugin("hnsw");
+        replace(&server, "hnsw", old, Signal::SIGKILL);
+    }
+    server.query(&reql::index_wait(&packages));
+    assert!(server.plugin("hnsw").restarts >= DEATHS);
+    assert!(search(&mut server.connect(), &data::queries(), &data::truth()));
+    wait::until_true("searches use the graph", || driver::uses_graph(&server, &data::queries()[0]));
+    assert!(search(&mut server.connect(), &data::queries(), &data::truth()));
 }

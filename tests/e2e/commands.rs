@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use photondb_tests::data::{self, PACKAGES};
+use photondb_tests::data::{self, DIMS, PACKAGES};
+use photondb_tests::driver;
 use photondb_tests::place::{Place, manifest};
 use photondb_tests::processes::{self, Process};
 use photondb_tests::reql;
@@ -123,6 +124,46 @@ fn a_reload_fails_no_query_and_a_bad_version_replaces_nothing() {
     assert!(current.is_running());
     assert_eq!(server.query(&call), json!("x"));
     assert!(server.events("innocent", "reload failed")[0].contains("the running version stays"));
+}
+
+#[test]
+fn searches_go_on_while_their_plugin_is_replaced_or_away() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    data::import(&place, &server);
+    let packages = reql::table("packages");
+    let create = reql::vector_index_create(&packages, "emb", DIMS, "cosine");
+    server.query(&create);
+    server.query(&reql::index_wait(&packages));
+    let queries = data::queries();
+    let search = reql::nearest(&packages, "emb", &json!(queries[0]), 10);
+    let found = server.query(&search);
+    let (address, stop) = (server.address(), Stop::default());
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut client = reql::connect(address).expect("a connection");
+            while !stop.is_raised() {
+                assert_eq!(reql::run(&mut client, &search).expect("a search"), found);
+            }
+        });
+        let stopping = stop.on_drop();
+        for action in ["reload", "disable", "enable", "unload", "reload"] {
+            let changed = server.photondb(&["plugin", action, "hnsw"]);
+            assert!(changed.status.success(), "{action}: {}", changed.stderr);
+            if action == "disable" {
+                assert!(!driver::uses_graph(&server, &queries[0]));
+                let refused = reql::vector_index_create(&packages, "emb2", DIMS, "cosine");
+                let failure = reql::run(&mut server.connect(), &refused).expect_err("no plugin").to_string();
+                assert!(failure.contains("plugin enable hnsw"), "{failure}");
+            } else {
+                wait::until_true(&format!("searches used the graph after {action}"), || {
+                    driver::uses_graph(&server, &queries[0])
+                });
+            }
+        }
+        drop(stopping);
+        client.join().expect("a client that saw no failure");
+    });
 }
 
 #[test]

@@ -99,18 +99,79 @@ fn no_acknowledged_write_is_lost() {
     assert!(all.len() >= ROUNDS * WRITES);
 }
 
+/// A vector that no other number has.
+fn vector_of(number: usize) -> Vec<f32> {
+    (0..16u32).map(|bit| if number >> bit & 1 == 1 { 1.0 } else { -1.0 }).collect()
+}
+
+#[test]
+fn acknowledged_vectors_are_found_after_a_kill() {
+    const ROUNDS: usize = 5;
+    const VECTORS: usize = 80;
+    let place = Place::with_first_party_plugins();
+    let table = reql::table("vectors");
+    let mut acknowledged = 0;
+    for round in 0..ROUNDS {
+        let server = Server::start(&place);
+        if round == 0 {
+            server.query(&reql::table_create("vectors"));
+            server.query(&reql::vector_index_create(&table, "v", 16, "l2"));
+        }
+        // Two connections, so that the server dies with writes on their way.
+        let (mut client, mut ahead) = (server.connect(), server.connect());
+        for _ in 0..VECTORS {
+            let document = json!({"id": acknowledged, "v": vector_of(acknowledged)});
+            reql::run(&mut client, &reql::insert(&table, &[document], "hard")).expect("an insert");
+            acknowledged += 1;
+        }
+        for number in acknowledged..acknowledged + 5 {
+            let document = json!({"id": number, "v": vector_of(number)});
+            ahead.send(reql::insert(&table, &[document], "hard").to_string().as_bytes()).expect("sent");
+        }
+        server.kill();
+
+        let server = Server::start(&place);
+        let queries: Vec<Vec<f32>> = (0..acknowledged).map(vector_of).collect();
+        let lists = server.query(&reql::nearest(&table, "v", &json!(queries), 1));
+        for (number, found) in lists.as_array().expect("lists").iter().enumerate() {
+            assert_eq!((&found[0]["doc"]["id"], &found[0]["dist"]), (&json!(number), &json!(0)), "round {round}");
+        }
+        server.kill();
+    }
+}
+
+#[test]
+fn indexes_are_finished_after_a_kill_in_the_middle() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    let packages = reql::table("packages");
+    data::import(&place, &server);
+    server.query(&reql::index_create(&packages, "section"));
+    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
+    server.kill();
+
+    let server = Server::start(&place);
+    let statuses = server.query(&reql::index_wait(&packages));
+    let ready = statuses.as_array().expect("statuses").iter().map(|status| (&status["index"], &status["ready"]));
+    assert_eq!(ready.collect::<Vec<_>>(), [(&json!("emb"), &json!(true)), (&json!("section"), &json!(true))]);
+    let documents = data::packages();
+    let in_python = documents.iter().filter(|package| package["section"] == "python").count();
+    let of_section = reql::count(&json!([78, [packages, "python"], {"index": "section"}]));
+    assert_eq!(server.query(&of_section), json!(in_python));
+    wait::until_true("searches use the graph", || driver::uses_graph(&server, &data::queries()[0]));
+    let found: Vec<Vec<i64>> = searches(&server)
+        .iter()
+        .map(|rows| rows.as_array().into_iter().flatten().filter_map(|row| row["doc"]["id"].as_i64()).collect())
+        .collect();
+    let truth: Vec<Vec<i64>> = data::truth().iter().take(found.len()).map(|ids| ids[..10].to_vec()).collect();
+    assert!(data::recall(&found, &truth) >= 0.95, "{found:?}");
+}
+
 /// The nearest packages of some queries.
 fn searches(server: &Server<'_>) -> Vec<Value> {
     let queries = &data::queries()[..10];
     let lists = server.query(&reql::nearest(&reql::table("packages"), "emb", &json!(queries), 10));
     lists.as_array().cloned().expect("lists")
-}
-
-/// Whether a search is answered by the graph alone.
-fn uses_graph(server: &Server<'_>) -> bool {
-    let plan = driver::run(server, "plan", json!({"vector": data::queries()[0]}));
-    plan.as_array()
-        .is_some_and(|lines| lines.iter().filter_map(Value::as_str).any(|line| line.contains("(vector index)")))
 }
 
 /// The file of the saved graph.
@@ -139,7 +200,7 @@ fn data_indexes_and_graph_are_there_after_a_restart() {
         // Searches are answered from the first moment on, and the index says nothing of building.
         assert_eq!(searches(&server).len(), found.len());
         assert_eq!(server.query(&of_section), in_section);
-        wait::until_true("searches use the graph", || uses_graph(&server));
+        wait::until_true("searches use the graph", || driver::uses_graph(&server, &data::queries()[0]));
         assert_eq!(searches(&server), found, "other answers after a restart ({how})");
         let log = server.log();
         assert!(log.contains("the saved graph is loaded") && log.contains(&format!("rows={PACKAGES}")), "{log}");
@@ -155,7 +216,7 @@ fn data_indexes_and_graph_are_there_after_a_restart() {
     }
     let server = Server::start(&place);
     assert_eq!(searches(&server).len(), found.len());
-    wait::until_true("searches use the graph", || uses_graph(&server));
+    wait::until_true("searches use the graph", || driver::uses_graph(&server, &data::queries()[0]));
     assert!(server.log().contains("built again"));
 }
 

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::place::repository;
 use crate::processes;
@@ -38,4 +38,12 @@ pub fn run(server: &Server<'_>, name: &str, mut input: Value) -> Value {
     let ended = processes::run(&mut command, &input.to_string());
     assert!(ended.status.success(), "{} failed:\n{}", script.display(), ended.stderr);
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{name} printed {:?}: {error}", ended.stdout))
+}
+
+/// Whether a search in the index `emb` of the table `packages` is answered by the graph alone, as its profile says.
+#[track_caller]
+pub fn uses_graph(server: &Server<'_>, vector: &[f32]) -> bool {
+    let plan = run(server, "plan", json!({"vector": vector}));
+    let lines = plan.as_array().into_iter().flatten().filter_map(Value::as_str);
+    lines.into_iter().any(|line| line.contains("(vector index)"))
 }

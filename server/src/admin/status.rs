@@ -90,7 +90,7 @@ pub struct LogLine {
 /// A change of a plugin's life that an operator can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Start it, now and whenever the server starts.
+    /// Start it. Until the server stops; then the configuration decides again.
     Enable,
     /// Stop it, and leave it stopped.
     Disable,

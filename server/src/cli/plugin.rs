@@ -36,7 +36,7 @@ enum Action {
         /// The plugin
         name: String,
     },
-    /// Starts a plugin, now and whenever the server starts
+    /// Starts a plugin that is disabled, failed or refused; [plugins.enabled] decides when the server starts again
     Enable {
         /// The plugin
         name: String,

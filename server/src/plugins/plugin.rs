@@ -121,6 +121,13 @@ impl Plugin {
         self.lock().instance.clone().filter(|instance| instance.is_alive())
     }
 
+    /// Has it started if it is unloaded, without waiting for it.
+    pub fn wake(&self) {
+        if self.lock().state == State::Unloaded {
+            self.send(Command::Wanted);
+        }
+    }
+
     /// The instance to call: waits for one that is being started, until `deadline`.
     ///
     /// # Errors

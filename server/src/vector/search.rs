@@ -238,7 +238,13 @@ impl Searcher<'_> {
             _ if allow.is_some() && wanted <= MAX_SCANNED_MATCHES => {
                 return Ok(exact("the filter leaves few rows".into()));
             }
-            None => return Ok(exact(view.problem.clone().unwrap_or_else(|| "the graph is being opened".into()).into())),
+            None => {
+                // An unloaded plugin comes back for the next searches; this one does not wait for it.
+                if let Some(plugin) = self.index.plugin() {
+                    plugin.wake();
+                }
+                return Ok(exact(view.problem.clone().unwrap_or_else(|| "the graph is being opened".into()).into()));
+            }
             Some(_) if view.pending.count_ones(..) > MAX_PENDING => {
                 return Ok(exact("the graph is being built".into()));
             }
