@@ -11,7 +11,7 @@
 //! | [`lane`] | calls through shared memory: [`lane::Lane`] for the server, [`lane::Worker`] for the plugin |
 //! | [`wake`] | how a waiting side spins, then sleeps |
 //! | [`batch`] | typed columns in a buffer |
-//! | [`column`] | vector column files: written by the server, mapped by index plugins |
+//! | [`mod@column`] | vector column files: written by the server, mapped by index plugins |
 //!
 //! **Trust.** The server believes nothing that a plugin wrote: it reads a word once, checks the value and uses the
 //! value; it copies a payload out and parses the copy. The plugin believes the server.

@@ -30,7 +30,8 @@ fn main() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
     let plain = documents(&data.join("packages.jsonl.zst"));
     let vectors = embeddings(&data.join("embeddings.f16.npy"));
-    let embedded = plain.iter().zip(vectors).map(|(document, vector)| with_field(document, "emb", vector)).collect();
+    let embedded: Vec<Datum> =
+        plain.iter().zip(vectors).map(|(document, vector)| with_field(document, "emb", vector)).collect();
     println!("{DOCUMENTS} documents, best of {ROUNDS} rounds, ns a document; \"x\" is the ratio to own");
     compare("package description", &plain);
     compare("the same with an embedding of 384 x f32", &embedded);

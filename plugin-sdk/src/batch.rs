@@ -199,9 +199,7 @@ fn full(error: BatchFull) -> PluginError {
     let bytes = error.capacity;
     PluginError::runtime(
         Cause::Limit,
-        format!(
-            "the data of one call does not fit into {bytes} bytes: pass smaller values"
-        ),
+        format!("the data of one call does not fit into {bytes} bytes: pass smaller values"),
     )
 }
 

@@ -143,7 +143,8 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     // Before the data is opened: it refuses a directory that another server uses.
     let admin = AdminSocket::open(&config.data)?;
 
-    let host = std::env::current_exe().map_err(system("finding the server's own executable"))?.with_file_name(PLUGIN_HOST);
+    let host =
+        std::env::current_exe().map_err(system("finding the server's own executable"))?.with_file_name(PLUGIN_HOST);
     let plugins = PluginManager::start(host, config.plugins.clone(), config.sandbox.clone())
         .await
         .map_err(system("starting the plugin thread"))?;

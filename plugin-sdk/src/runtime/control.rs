@@ -24,8 +24,7 @@ pub(super) fn run(plugin: Unstarted, socket: OwnedFd, descriptors: OwnedFd) -> i
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     LocalSet::new().block_on(&runtime, async {
         let (reader, writer) = tokio::net::UnixStream::from_std(stream)?.into_split();
-        let server =
-            Service { unstarted: RefCell::new(Some(plugin)), instance: OnceCell::new(), descriptors };
+        let server = Service { unstarted: RefCell::new(Some(plugin)), instance: OnceCell::new(), descriptors };
         // Whether the connection ends in peace or by an error: the server is gone.
         let _ = control::plugin(reader.compat(), writer.compat_write(), server).await;
         Ok(())

@@ -115,8 +115,10 @@ mod tests {
 
     #[test]
     fn both_spellings_are_read() {
-        let snake = Options::default().with(&Datum::object([("m", 8), ("ef_construction", 64), ("ef_search", 32)])).unwrap();
-        let camel = Options::default().with(&Datum::object([("M", 8), ("efConstruction", 64), ("efSearch", 32)])).unwrap();
+        let snake =
+            Options::default().with(&Datum::object([("m", 8), ("ef_construction", 64), ("ef_search", 32)])).unwrap();
+        let camel =
+            Options::default().with(&Datum::object([("M", 8), ("efConstruction", 64), ("efSearch", 32)])).unwrap();
         assert_eq!(snake, Options { m: 8, ef_construction: 64, ef_search: 32 });
         assert_eq!(snake, camel);
     }

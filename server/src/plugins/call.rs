@@ -53,12 +53,7 @@ impl Function {
     ///
     /// # Errors
     /// What the function said of the first row that failed, or what happened to the plugin.
-    pub fn invoke_batch(
-        &self,
-        args: &[Vec<Datum>],
-        rows: usize,
-        deadline: Instant,
-    ) -> Result<Vec<Datum>, PluginError> {
+    pub fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, deadline: Instant) -> Result<Vec<Datum>, PluginError> {
         let started = Instant::now();
         let mut results = Vec::with_capacity(rows);
         let outcome = self.invoke_all(args, rows, deadline, &mut results);

@@ -83,7 +83,8 @@ impl Counters {
         let mut recent: Vec<u32> =
             self.recent.iter().filter_map(|slot| slot.load(Ordering::Relaxed).checked_sub(1)).collect();
         recent.sort_unstable();
-        let percentile = |part: usize| recent.get(recent.len().saturating_sub(1) * part / 100).map(|&us| f64::from(us) / 1000.0);
+        let percentile =
+            |part: usize| recent.get(recent.len().saturating_sub(1) * part / 100).map(|&us| f64::from(us) / 1000.0);
         Totals {
             calls: self.calls.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),

@@ -2,9 +2,9 @@
 
 use photondb_ipc_schema::PROTOCOL_VERSION;
 use photondb_ipc_schema::plugin_capnp::plugin;
-use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_plugin_sdk::calls::escape;
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
+use photondb_plugin_sdk::{Datum, PluginError};
 
 use super::discover::Package;
 use super::instance::read_failure;
@@ -27,7 +27,8 @@ pub(super) fn check_protocol(name: &str, protocol: u16) -> Result<(), StartError
     if protocol == PROTOCOL_VERSION {
         return Ok(());
     }
-    let message = format!("it speaks protocol {protocol}, this server {PROTOCOL_VERSION}; build it with a matching SDK");
+    let message =
+        format!("it speaks protocol {protocol}, this server {PROTOCOL_VERSION}; build it with a matching SDK");
     Err(refused(name, message))
 }
 
@@ -85,9 +86,11 @@ pub(super) async fn handshake(
             return Err(StartError { error, retry: false });
         }
         if let Some(missing) = declared.iter().find(|name| !registered.contains(name)) {
-            return Err(refused(name, format!("its manifest declares the {what} `{missing}`, which it did not register")));
+            return Err(refused(
+                name,
+                format!("its manifest declares the {what} `{missing}`, which it did not register"),
+            ));
         }
     }
     Ok(provided)
 }
-

@@ -213,7 +213,13 @@ impl Instance {
     ///
     /// # Errors
     /// When it can't be passed, or mapped there.
-    pub fn attach_segment(&self, index: u32, segment: u32, file: OwnedFd, deadline: Instant) -> Result<(), PluginError> {
+    pub fn attach_segment(
+        &self,
+        index: u32,
+        segment: u32,
+        file: OwnedFd,
+        deadline: Instant,
+    ) -> Result<(), PluginError> {
         self.control(deadline, move |link| async move {
             descriptors::send(link.passing.as_fd(), file.as_fd())
                 .map_err(|error| PluginError::runtime(Cause::Plugin, format!("passing a segment: {error}")))?;

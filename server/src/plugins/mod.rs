@@ -139,7 +139,8 @@ impl PluginManager {
         let _ = found.await;
         self.registry.plugin(name).ok_or_else(|| {
             let known: Vec<String> = self.registry.plugins().iter().map(|plugin| plugin.name().to_owned()).collect();
-            let known = if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
+            let known =
+                if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
             PluginError::runtime(Cause::Argument, format!("no plugin of this name in the plugin directories; {known}"))
                 .of(name)
         })

@@ -13,7 +13,12 @@ const MAX_LINE: usize = 4096;
 const MAX_LINES_PER_SECOND: u32 = 200;
 
 /// Keeps what comes out of a pipe as log lines, until it is closed.
-pub(super) async fn keep_lines(mut reader: impl AsyncRead + Unpin, plugin: String, source: &'static str, journal: Arc<Journal>) {
+pub(super) async fn keep_lines(
+    mut reader: impl AsyncRead + Unpin,
+    plugin: String,
+    source: &'static str,
+    journal: Arc<Journal>,
+) {
     let mut lines = Lines::default();
     let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = reader.read(&mut chunk).await {

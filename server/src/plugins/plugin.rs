@@ -162,7 +162,9 @@ impl Plugin {
         let message = match current.state {
             State::Stopped => format!("it is disabled; run `photondb plugin enable {name}`"),
             State::Failed => {
-                format!("it failed too often and was given up{because}; mend it and run `photondb plugin enable {name}`")
+                format!(
+                    "it failed too often and was given up{because}; mend it and run `photondb plugin enable {name}`"
+                )
             }
             State::Refused => {
                 format!("it can't run as it is{because}; mend it and run `photondb plugin reload {name}`")

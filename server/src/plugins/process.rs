@@ -26,8 +26,8 @@ use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCalls, Descriptors};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use photondb_sandbox_profiles::{Confinement, HostReply, Report, StartMessage};
-use tokio::io::unix::AsyncFd;
 use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -293,8 +293,11 @@ impl Process {
                 self.reason.borrow_mut().get_or_insert((cause, message));
             }
         }
-        let (cause, message) =
-            self.reason.borrow_mut().take().unwrap_or_else(|| (Cause::Crashed, format!("it ended: {}", describe(status))));
+        let (cause, message) = self
+            .reason
+            .borrow_mut()
+            .take()
+            .unwrap_or_else(|| (Cause::Crashed, format!("it ended: {}", describe(status))));
         self.instance.end(cause, &message)
     }
 
@@ -342,9 +345,7 @@ async fn read_report(pipe: OwnedFd, child: &Child, name: &str) -> Result<Report,
     let mut pipe = pipe::Receiver::from_owned_fd(pipe)
         .map_err(|error| failed(name, format!("reading the host's report: {error}")))?
         .take(MAX_REPORT as u64);
-    pipe.read_to_end(&mut text)
-        .await
-        .map_err(|error| failed(name, format!("reading the host's report: {error}")))?;
+    pipe.read_to_end(&mut text).await.map_err(|error| failed(name, format!("reading the host's report: {error}")))?;
     match photondb_plugin_host::read_reply(text.as_slice()) {
         Ok(HostReply::Report(report)) => Ok(report),
         // The sandbox, or the executable, is not as it must be: the same will happen again.
@@ -395,12 +396,7 @@ async fn watch(link: Rc<Link>, pid: u32, memory_bytes: u64, doom: mpsc::Unbounde
 
 /// Reports the first system call that the kernel stopped; the process is killed for it. The thread ends with the
 /// process.
-fn watch_denials(
-    denied: DeniedCalls,
-    name: &str,
-    doom: &mpsc::UnboundedSender<Doom>,
-    journal: &Arc<Journal>,
-) {
+fn watch_denials(denied: DeniedCalls, name: &str, doom: &mpsc::UnboundedSender<Doom>, journal: &Arc<Journal>) {
     let (plugin, doom, journal) = (name.to_owned(), doom.clone(), Arc::clone(journal));
     let watch = move || {
         let mut is_first = true;

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use photondb_plugin_sdk::{Cause, PluginError};
 
 use super::call::Function;
-use super::plugin::Plugin;
 use super::handshake::Provided;
+use super::plugin::Plugin;
 
 /// The names that queries use. Lookups don't wait for changes longer than for a map operation.
 #[derive(Default)]

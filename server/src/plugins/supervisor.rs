@@ -116,7 +116,8 @@ impl Supervisor {
     /// Tells the operator of grants that no plugin can make use of yet.
     fn note_idle_grants(&self) {
         let Some(grant) = self.environment.plugins.grants.get(self.name()) else { return };
-        let given = [("state", grant.state), ("connect", !grant.connect.is_empty()), ("query", !grant.query.is_empty())];
+        let given =
+            [("state", grant.state), ("connect", !grant.connect.is_empty()), ("query", !grant.query.is_empty())];
         for (name, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
             let message = format!("the grant `{name}` has no effect: this server offers that service to no plugin yet");
             self.environment.journal.event(self.name(), "grant ignored", message);
@@ -300,11 +301,8 @@ impl Supervisor {
         let profile = package.manifest.permissions.profile.clone();
         self.plugin.update(|current: &mut Current| {
             current.version = package.manifest.plugin.version.to_string();
-            current.permissions = GrantedPermissions {
-                profile,
-                memory_bytes: permissions.memory_bytes,
-                threads: permissions.threads,
-            };
+            current.permissions =
+                GrantedPermissions { profile, memory_bytes: permissions.memory_bytes, threads: permissions.threads };
         });
     }
 

@@ -15,7 +15,7 @@
 //! | [`vector`] | the seam to vector search |
 //! | [`determinism`], [`source`] | functions that indexes are made of |
 //! | [`order`], [`pseudo`], [`pseudotype`], [`paths`] | data: order, special values, parts of objects |
-//! | [`output`], [`print`], [`json`], [`iso8601`] | data as text |
+//! | [`output`], [`mod@print`], [`json`], [`iso8601`] | data as text |
 
 pub mod bulk;
 pub mod compile;

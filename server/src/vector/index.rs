@@ -243,7 +243,8 @@ impl VectorIndexHook for VectorIndex {
         let row = vector
             .map(|vector| {
                 let row = writing.next;
-                let failed = |error| StorageError::Failed(format!("writing a vector to {}: {error}", self.directory.display()));
+                let failed =
+                    |error| StorageError::Failed(format!("writing a vector to {}: {error}", self.directory.display()));
                 writing.column.write(row, &vector).map_err(failed)?;
                 rows::stage_insert(batch, &self.keyspace, row, key);
                 writing.staged.push(Staged::Insert(row, key.into()));
@@ -262,8 +263,7 @@ impl VectorIndexHook for VectorIndex {
         // Before a row can be found, its segment can be read.
         for segment in 0..writing.column.segments() {
             if self.column.row(segment * self.column.shape().rows_per_segment()).is_none()
-                && let Err(error) =
-                    writing.column.segment(segment).and_then(|file| self.column.attach(segment, &file))
+                && let Err(error) = writing.column.segment(segment).and_then(|file| self.column.attach(segment, &file))
             {
                 tracing::error!(path = %self.directory.display(), %error, "a column segment can't be mapped; restart the server");
             }
@@ -287,10 +287,9 @@ impl VectorIndexHook for VectorIndex {
     }
 
     fn flush(&self) -> Result<(), StorageError> {
-        lock(&self.writing)
-            .column
-            .sync()
-            .map_err(|error| StorageError::Failed(format!("flushing the vectors of {}: {error}", self.directory.display())))
+        lock(&self.writing).column.sync().map_err(|error| {
+            StorageError::Failed(format!("flushing the vectors of {}: {error}", self.directory.display()))
+        })
     }
 
     fn progress(&self) -> f64 {

@@ -115,13 +115,7 @@ impl Maintainer<'_> {
     }
 
     /// Sends up to `limit` of the rows, and returns how many.
-    fn apply(
-        &self,
-        open: &OpenGraph,
-        operation: Operation,
-        rows: &FixedBitSet,
-        limit: usize,
-    ) -> Result<usize, String> {
+    fn apply(&self, open: &OpenGraph, operation: Operation, rows: &FixedBitSet, limit: usize) -> Result<usize, String> {
         let rows: Vec<RowId> = rows.ones().take(limit).map(|row| row as RowId).collect();
         if rows.is_empty() {
             return Ok(0);

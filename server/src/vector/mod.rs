@@ -67,7 +67,10 @@ impl VectorManager {
 fn split(definition: &VectorDefinition) -> Result<(Element, IndexOptions), StoreError> {
     let refuse = |message: String| Err(StoreError::Vector(message));
     if !(1..=MAX_DIMS).contains(&definition.dims) {
-        return refuse(format!("Vector option `dims` is {}; it must be a number from 1 to {MAX_DIMS}.", definition.dims));
+        return refuse(format!(
+            "Vector option `dims` is {}; it must be a number from 1 to {MAX_DIMS}.",
+            definition.dims
+        ));
     }
     let mut settings = definition.settings.as_object().map(|object| (**object).clone()).unwrap_or_default();
     let element = match settings.remove(ELEMENT_KEY) {

@@ -94,7 +94,11 @@ impl Rows {
 ///
 /// # Errors
 /// When the engine fails.
-pub(super) fn stored_row(engine: &dyn StorageEngine, keyspace: &str, key: &[u8]) -> Result<Option<RowId>, StorageError> {
+pub(super) fn stored_row(
+    engine: &dyn StorageEngine,
+    keyspace: &str,
+    key: &[u8],
+) -> Result<Option<RowId>, StorageError> {
     Ok(engine.get(keyspace, &key_entry(key))?.as_deref().and_then(row_of))
 }
 

@@ -82,10 +82,12 @@ pub(super) fn nearest(
     k: usize,
     allowed: &FixedBitSet,
 ) -> Vec<Vec<Scored>> {
-    let queries: Vec<Query<'_>> = queries.chunks_exact(column.dims()).map(|values| Query::new(metric, values)).collect();
+    let queries: Vec<Query<'_>> =
+        queries.chunks_exact(column.dims()).map(|values| Query::new(metric, values)).collect();
     let rows: Vec<RowId> = allowed.ones().map(|row| row as RowId).collect();
     let products = rows.len() * queries.len() * column.dims();
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(products / PRODUCTS_PER_THREAD).max(1);
+    let threads =
+        thread::available_parallelism().map_or(1, NonZeroUsize::get).min(products / PRODUCTS_PER_THREAD).max(1);
     let scan = |rows: &[RowId]| match column.element() {
         Element::F32 => scan_rows(&queries, k, rows, |row| match column.row(row) {
             Some(VectorRef::F32(values)) => Some(values),

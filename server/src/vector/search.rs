@@ -72,7 +72,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Graph { pending: 0 } => f.write_str("vector index"),
-            Self::Graph { pending } => write!(f, "vector index, and an exact scan of {pending} rows it has not seen yet"),
+            Self::Graph { pending } => {
+                write!(f, "vector index, and an exact scan of {pending} rows it has not seen yet")
+            }
             Self::Exact(reason) => write!(f, "exact scan: {reason}"),
         }
     }
@@ -186,12 +188,7 @@ impl Searcher<'_> {
     }
 
     /// The first `k` documents of the rows that exist still and that the filter accepts.
-    fn documents<E>(
-        &self,
-        rows: &[Scored],
-        k: usize,
-        filter: Filter<'_, E>,
-    ) -> Result<Vec<Neighbour>, SearchError<E>> {
+    fn documents<E>(&self, rows: &[Scored], k: usize, filter: Filter<'_, E>) -> Result<Vec<Neighbour>, SearchError<E>> {
         let mut found = Vec::with_capacity(k.min(rows.len()));
         for scored in rows {
             if found.len() == k {

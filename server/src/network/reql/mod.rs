@@ -1,7 +1,7 @@
 //! The RethinkDB protocol, version V1_0, so that its drivers connect unmodified.
 //!
-//! [`serve_reql`] takes connections. Each begins with a [`handshake`] (SCRAM-SHA-256 against [`Users`]) and then carries
-//! [`frame`]s with queries and responses, which [`connection`] passes to and from the engine's workers: no query runs on
+//! [`serve_reql`] takes connections. Each begins with a `handshake` (SCRAM-SHA-256 against [`Users`]) and then carries
+//! frames (`frame`) with queries and responses, which `connection` passes to and from the engine's workers: no query runs on
 //! a thread of the network.
 
 mod connection;

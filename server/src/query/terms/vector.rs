@@ -19,7 +19,8 @@ use crate::storage::StoreError;
 
 /// The terms of this family.
 pub const OPS: &[Op] =
-    &[Op::new(super::GET_NEAREST, "get_nearest", 2, 2, get_nearest).with(Op::UNGROUPED | Op::VOLATILE | Op::ANY_OPTIONS)];
+    &[Op::new(super::GET_NEAREST, "get_nearest", 2, 2, get_nearest)
+        .with(Op::UNGROUPED | Op::VOLATILE | Op::ANY_OPTIONS)];
 
 /// Neighbours, unless the client says otherwise.
 const DEFAULT_RESULTS: usize = 100;
