@@ -17,7 +17,7 @@ use super::parse::{Request, Term};
 use super::plugin::{NoPlugins, PluginFunctions};
 use super::profile::Profile;
 use super::pseudo::REQL_TYPE;
-use super::terms::group;
+use super::terms::{self, group};
 use super::value::Value;
 use super::vector::{NearestSearch, NoSearch};
 use super::workers::Workers;
@@ -146,11 +146,17 @@ impl Engine {
         let mut db = None;
         for (name, term) in options {
             RunOptions::check_name(&name)?;
+            if &*name == "db"
+                && let Some(named) = database_named(&term)
+            {
+                db = Some(named);
+                continue;
+            }
             let framed = |error: ReqlError| error.within(Frame::Option(name.clone()));
             let node = compile::query(term).map_err(framed)?;
             if &*name == "db" {
                 db = match env.eval(&node).map_err(framed)? {
-                    Value::Database(database) => Some(database),
+                    Value::Database(database) => Some(database.name),
                     other => return Err(framed(other.wrong_kind("DATABASE"))),
                 };
             } else if let Some(value) = option_value(&env, &node).map_err(framed)? {
@@ -158,6 +164,19 @@ impl Engine {
             }
         }
         RunOptions::new(values, db)
+    }
+}
+
+/// The name in `r.db(NAME)`, which drivers send with every query, or in a plain string, which some do. The database
+/// need not exist: the query may be the one that creates it, or use no table.
+fn database_named(term: &Term) -> Option<Arc<str>> {
+    let name = match term {
+        Term::Call { number: terms::DB, args, .. } => args.first()?,
+        other => other,
+    };
+    match name {
+        Term::Constant { value: Datum::String(name), .. } => Some(name.clone()),
+        _ => None,
     }
 }
 

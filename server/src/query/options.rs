@@ -7,7 +7,6 @@ use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::Object;
 
 use super::error::{Frame, ReqlError, Result};
-use super::value::Database;
 
 /// Most elements of an array, unless the client says otherwise.
 pub const DEFAULT_ARRAY_LIMIT: usize = 100_000;
@@ -103,7 +102,7 @@ pub struct RunOptions {
     /// The size of batches.
     pub batch: BatchLimits,
     /// The database of tables that are named without one.
-    pub db: Option<Database>,
+    pub db: Option<Arc<str>>,
     /// Whether to write down what was done.
     pub profile: bool,
     globals: Object,
@@ -148,7 +147,7 @@ impl RunOptions {
     ///
     /// # Errors
     /// When a value is of the wrong type or out of range.
-    pub fn new(values: Object, db: Option<Database>) -> Result<Self> {
+    pub fn new(values: Object, db: Option<Arc<str>>) -> Result<Self> {
         let mut options = Self { db, ..Self::default() };
         if let Some(limit) = number(&values, "array_limit")? {
             if limit < 1.0 {
@@ -195,7 +194,7 @@ impl RunOptions {
     /// The name of the database of tables that are named without one.
     #[must_use]
     pub fn db_name(&self) -> Arc<str> {
-        self.db.as_ref().map_or_else(|| Arc::from("test"), |db| db.name.clone())
+        self.db.clone().unwrap_or_else(|| Arc::from("test"))
     }
 }
 

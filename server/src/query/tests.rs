@@ -67,7 +67,12 @@ impl Server {
 
     /// All responses to a query, as JSON.
     fn responses(&self, term: &Value) -> Vec<Value> {
-        let request = parse::request(json!([1, term]).to_string().as_bytes()).unwrap();
+        self.responses_with(term, &json!({}))
+    }
+
+    /// The same, with run options.
+    fn responses_with(&self, term: &Value, options: &Value) -> Vec<Value> {
+        let request = parse::request(json!([1, term, options]).to_string().as_bytes()).unwrap();
         let parsed = |response: &Response| serde_json::from_slice(&response.0).unwrap();
         match self.engine.run(request, &Arc::default()) {
             Err(error) => vec![parsed(&Response::error(&error))],
@@ -242,4 +247,18 @@ fn indexes_are_made_of_functions_with_their_surroundings() {
     assert_eq!(server.value(&json!([43, [[182, [table, [180], [181]], {"index": "by_a"}]]])), 2);
     let random = function(json!([151, []]));
     assert!(server.error(&json!([75, [table, "r", random]])).0.contains("deterministic"));
+}
+
+/// Drivers name their database with every query: as a term, or as text (rethinkdb-ts).
+#[test]
+fn the_database_of_a_connection_may_be_made_by_its_first_query() {
+    let server = Server::new();
+    for db in [json!([14, ["mine"]]), json!("mine")] {
+        let run = |term: Value| server.responses_with(&term, &json!({"db": db})).remove(0);
+        assert_eq!(run(json!([15, ["t"]]))["r"][0], "Database `mine` does not exist.");
+        assert_eq!(run(json!([57, ["mine"]]))["r"][0]["dbs_created"], 1);
+        assert_eq!(run(json!([60, ["t"]]))["r"][0]["tables_created"], 1);
+        assert_eq!(run(json!([62, []]))["r"][0], json!(["t"]));
+        assert_eq!(run(json!([58, ["mine"]]))["r"][0]["dbs_dropped"], 1);
+    }
 }

@@ -36,6 +36,8 @@ pub const VAR: u32 = 10;
 pub const JAVASCRIPT: u32 = 11;
 /// IMPLICIT_VAR
 pub const IMPLICIT_VAR: u32 = 13;
+/// DB
+pub const DB: u32 = 14;
 /// FUNCALL
 pub const FUNCALL: u32 = 64;
 /// FUNC

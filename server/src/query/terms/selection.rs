@@ -19,7 +19,7 @@ use crate::query::value::{Shortcut, Single, Slice, Value};
 
 /// The terms of this family.
 pub const OPS: &[Op] = &[
-    Op::new(14, "db", 1, 1, db).with(Op::UNGROUPED | Op::VOLATILE),
+    Op::new(super::DB, "db", 1, 1, db).with(Op::UNGROUPED | Op::VOLATILE),
     Op::new(15, "table", 1, 2, table).with(Op::UNGROUPED | Op::VOLATILE).options(&[
         "read_mode",
         "identifier_format",
