@@ -97,7 +97,7 @@ pub enum LaneError {
     #[error("no answer before the deadline")]
     Deadline,
     /// No free slot before the deadline: more calls than the plugin can answer.
-    #[error("all slots of the lane are taken")]
+    #[error("too many calls wait for it: none of its slots came free in time; try again later")]
     Full,
     /// The process behind the lane ended.
     #[error("the plugin process ended: {0}")]
@@ -197,14 +197,15 @@ impl Lane {
         state.slots.iter().enumerate().filter(taken).count()
     }
 
-    /// Whether a call is unanswered that its caller gave up waiting for.
+    /// The number of the call that the worker is at, if any, and whether its caller gave up waiting for it. The calls
+    /// behind it wait for their turn, and may be given up however fast the worker is.
     #[must_use]
-    pub fn is_overdue(&self) -> bool {
+    pub fn current(&self) -> Option<(u64, bool)> {
         let state = lock(&self.state);
-        state.slots.iter().enumerate().any(|(slot, state)| match state {
-            SlotState::Abandoned(_, call) => self.peer.load_u64(self.sequence(slot)) != *call,
-            SlotState::Free(_) | SlotState::Busy => false,
-        })
+        let oldest = state.next.saturating_sub(self.layout.depth() as u64).max(1);
+        let current =
+            (oldest..state.next).find(|&call| self.peer.load_u64(self.sequence(self.slot_of(call))) != call)?;
+        Some((current, matches!(state.slots[self.slot_of(current)], SlotState::Abandoned(_, call) if call == current)))
     }
 
     /// Takes the next slot, waiting for one until `deadline`.
@@ -255,6 +256,10 @@ impl Lane {
             }
         };
         state.next += 1;
+        if state.waiting > 0 && matches!(state.slots[self.slot_of(state.next)], SlotState::Free(_)) {
+            // Freed before this one, when it was nobody's turn yet: whoever was woken then sleeps again.
+            self.slot_freed.notify_one();
+        }
         Some(Draft { lane: Arc::clone(self), number, window: Some(window) })
     }
 

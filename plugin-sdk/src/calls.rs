@@ -35,8 +35,15 @@ fn failure(status: u8, message: &[u8]) -> PluginError {
         known @ (Cause::Argument | Cause::NonExistence | Cause::Limit) => known,
         _ => Cause::Plugin,
     };
-    let text = String::from_utf8_lossy(&message[..message.len().min(MAX_MESSAGE)]);
-    PluginError::runtime(cause, escape(&text))
+    PluginError::runtime(cause, quote(&String::from_utf8_lossy(message)))
+}
+
+/// A text of a plugin as it may stand in a message: at most [`MAX_MESSAGE`] bytes of it, [escaped](escape).
+#[must_use]
+pub fn quote(text: &str) -> String {
+    let mut quoted = escape(&text[..text.floor_char_boundary(MAX_MESSAGE)]);
+    quoted.truncate(quoted.floor_char_boundary(MAX_MESSAGE));
+    quoted
 }
 
 /// The text with everything escaped that could act on a terminal: control characters, direction marks, line and
@@ -270,6 +277,14 @@ mod tests {
         for status in [4, 5, 6, 8, 9, 200, 255] {
             assert_eq!(failure(status, b"x").cause(), Cause::Plugin, "{status}");
         }
+    }
+
+    #[test]
+    fn messages_are_cut() {
+        assert_eq!(quote(&"x".repeat(1 << 20)).len(), MAX_MESSAGE);
+        assert_eq!(quote(&"ß".repeat(MAX_MESSAGE)).len(), MAX_MESSAGE);
+        assert!(quote(&"\x1b".repeat(MAX_MESSAGE)).len() <= MAX_MESSAGE);
+        assert_eq!(failure(3, &vec![b'x'; 1 << 20]).message().len(), MAX_MESSAGE);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use photondb_plugin_sdk::datum::Time;
 use photondb_plugin_sdk::kinds::function::FunctionSignature;
 use photondb_plugin_sdk::{Datum, PluginError};
@@ -38,6 +39,8 @@ use crate::vector::{Nearest, SearchError, VectorManager};
 
 /// The executable that becomes a plugin, beside the server's own.
 const PLUGIN_HOST: &str = "photondb-plugin-host";
+/// As many files as a server has a use for, connections included.
+const MAX_FILES: u64 = 65_536;
 /// How long running queries may take once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// What one vector search may take, all its queries together.
@@ -107,6 +110,7 @@ struct Ready {
 /// When it can't start; the message says what to do.
 pub fn run(config: Config) -> Result<(), ServerError> {
     let system = |what| move |problem| ServerError::System { what, problem };
+    raise_file_limit();
     // A plugin of the same user must not read this process's memory, whatever its sandbox lacks.
     prctl::set_dumpable(false).map_err(|error| system("hiding the server's memory")(error.into()))?;
     prepare(&config.data).map_err(|problem| ServerError::Data { path: config.data.clone(), problem })?;
@@ -115,6 +119,18 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         .build()
         .map_err(system("starting the network threads"))?
         .block_on(serve(config))
+}
+
+/// Lets this process open as many files as it may: shells and service managers start with few, for the sake of programs
+/// that this one is none of.
+fn raise_file_limit() {
+    // Where it stays as it is, fewer connections are taken.
+    if let Ok((current, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && current < most.min(MAX_FILES)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most.min(MAX_FILES), most)
+    {
+        tracing::warn!(%error, current, "the limit of open files can't be raised");
+    }
 }
 
 /// Makes the data directory if it is missing, and checks that it can be written.

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use nix::sys::signal::Signal;
 use photondb_tests::place::Place;
 use photondb_tests::processes::{self, Process};
 use photondb_tests::reql::{self, Failure, RUNTIME_ERROR};
@@ -176,6 +177,87 @@ fn excesses_are_bounded() {
         assert!(ended.stdout.lines().count() < 5000 && !ended.stdout.contains('\x1b'), "{}", ended.stdout);
         ended.stdout.contains("line 0")
     });
+    nothing_is_left(server);
+}
+
+/// Attacks on the connection over which the server would notice that something is wrong.
+#[test]
+fn attacks_on_the_control_connection_end_the_plugin() {
+    let place = Place::new();
+    place.install("stats");
+    let names = ["hang_up", "beg"];
+    names.iter().for_each(|name| place.install_hostile(name, &[name]));
+    let server = Server::start(&place);
+    let bystander = server.ready_plugin("stats");
+    for name in names {
+        let attacker = server.ready_plugin(name);
+        // Whether the call is answered before the process is gone is not the point.
+        let _ = reql::run(&mut server.connect(), &reql::call(name, &[json!(1)]));
+        wait::until_true(&format!("{name}: the process was gone"), || !attacker.is_running());
+        wait::until_true(&format!("{name}: an event"), || !server.events(name, "crashed").is_empty());
+    }
+    assert!(server.events("hang_up", "crashed")[0].contains("control connection"));
+    assert!(bystander.is_running());
+    nothing_is_left(server);
+}
+
+#[test]
+fn last_words_of_a_crash_are_kept() {
+    let place = Place::new();
+    place.install_hostile("last_words", &["last_words"]);
+    let server = Server::start(&place);
+    let _running = server.ready_plugin("last_words");
+    reql::run(&mut server.connect(), &reql::call("last_words", &[json!(1)])).expect_err("it crashed");
+    wait::until_true("the last words are in the logs", || {
+        server.photondb(&["plugin", "logs", "last_words"]).stdout.contains("the very last words")
+    });
+    nothing_is_left(server);
+}
+
+#[test]
+fn no_call_waits_for_a_plugin_that_dies_while_it_is_being_stopped() {
+    let place = Place::new();
+    place.install_hostile("sleep_for_ever", &["sleep_for_ever"]);
+    let server = Server::start(&place);
+    let sleeper = server.ready_plugin("sleep_for_ever");
+    thread::scope(|scope| {
+        let call = scope.spawn(|| reql::run(&mut server.connect(), &reql::call("sleep_for_ever", &[json!(1)])));
+        wait::until_true("the call is on its way", || server.plugin("sleep_for_ever").bytes_shared > 0);
+        let disabled = scope.spawn(|| server.photondb(&["plugin", "disable", "sleep_for_ever"]));
+        wait::until_true("it is being stopped", || server.plugin("sleep_for_ever").state == "stopped");
+        processes::send(Signal::SIGKILL, sleeper.pid());
+        let failure = call.join().expect("thread").expect_err("it died");
+        assert!(failure.to_string().contains("SIGKILL"), "{failure}");
+        disabled.join().expect("thread");
+    });
+    nothing_is_left(server);
+}
+
+/// With more calls than it can answer in time, a plugin is not to blame that callers give up.
+#[test]
+fn a_plugin_is_not_killed_for_being_popular() {
+    let place = Place::new();
+    place.install_hostile("doze", &["doze"]);
+    let server = Server::start(&place);
+    let dozer = server.ready_plugin("doze");
+    let (answered, given_up) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                for _ in 0..2 {
+                    let outcome = match reql::run(&mut client, &reql::call("doze", &[json!(1)])) {
+                        Ok(_) => &answered,
+                        Err(_) => &given_up,
+                    };
+                    outcome.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(answered.into_inner() > 0 && given_up.into_inner() > 0, "more calls than it can answer in time");
+    assert!(dozer.is_running());
+    assert_eq!(server.events("doze", "crashed"), Vec::<String>::new());
     nothing_is_left(server);
 }
 

@@ -93,12 +93,28 @@ fn an_abandoned_slot_comes_back_with_its_late_answer() {
     let late = send(&lane, 1).wait(Instant::now(), &mut PrivateCopy::default());
     assert_eq!(late, Err(LaneError::Deadline));
     assert!(lane.try_begin().expect("alive").is_none());
-    assert!(lane.is_overdue());
+    assert_eq!(lane.current(), Some((1, true)));
     worker.serve_next(echo);
-    assert!(!lane.is_overdue());
+    assert_eq!(lane.current(), None);
     let pending = send(&lane, 2);
     worker.serve_next(echo);
     assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 2);
+}
+
+#[test]
+fn calls_behind_the_one_that_the_worker_is_at_are_not_its_fault() {
+    let (lane, mut worker, _) = pair(3);
+    let patient = send(&lane, 1);
+    let give_up = |argument| send(&lane, argument).wait(Instant::now(), &mut PrivateCopy::default());
+    assert_eq!((give_up(2), give_up(3)), (Err(LaneError::Deadline), Err(LaneError::Deadline)));
+    assert_eq!(lane.current(), Some((1, false)));
+    for current in [2, 3] {
+        worker.serve_next(echo);
+        assert_eq!(lane.current(), Some((current, true)), "the worker goes on");
+    }
+    worker.serve_next(echo);
+    assert_eq!(lane.current(), None);
+    patient.wait(soon(), &mut PrivateCopy::default()).expect("answer");
 }
 
 #[test]

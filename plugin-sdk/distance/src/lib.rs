@@ -58,3 +58,36 @@ pub fn l2_squared<E: Element>(query: &[f32], row: &[E]) -> f32 {
 pub fn norm_squared<E: Element>(row: &[E]) -> f32 {
     E::norm_squared(Level::detected(), row)
 }
+
+/// The difference of two vectors of this squared length has a squared length that f32 holds, with room for rounding.
+const MAX_SQUARED_LENGTH: f32 = f32::MAX / 8.0;
+
+/// Whether the distances between this vector and others of which the same is true are finite, whatever the metric: its
+/// squared length is at most 4.2e37.
+#[must_use]
+pub fn is_measurable(vector: &[f32]) -> bool {
+    // False as well for a length that is not a number.
+    norm_squared(vector) <= MAX_SQUARED_LENGTH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_of_measurable_vectors_are_finite() {
+        for dims in [1, 3, 40, 4096] {
+            let largest = |sign: f32| vec![sign * 0.999 * (MAX_SQUARED_LENGTH / dims as f32).sqrt(); dims];
+            let vectors = [largest(1.0), largest(-1.0), vec![0.0; dims]];
+            assert!(vectors.iter().all(|vector| is_measurable(vector)), "{dims}");
+            for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
+                for query in vectors.iter().map(|vector| Query::new(metric, vector)) {
+                    assert!(vectors.iter().all(|row| query.distance(row).is_finite()), "{metric:?} {dims}");
+                }
+            }
+        }
+        for number in [1e19, -1e30, f32::INFINITY, f32::NAN] {
+            assert!(!is_measurable(&[0.0, number]), "{number}");
+        }
+    }
+}

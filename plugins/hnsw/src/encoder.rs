@@ -21,6 +21,8 @@ use photondb_plugin_sdk::kinds::vector::Metric;
 /// lengths that f32 does not hold either.
 const MAX_SCALE: f32 = 1e15;
 const MAX_BIAS: f32 = 1e37;
+/// Rows that are so many times longer than the median don't count for the centre.
+const MAX_STRETCH: f32 = 4.0;
 
 /// What a row's distances need beside its codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,16 +53,27 @@ impl Encoder {
         Self { metric, centre, centre_squared }
     }
 
-    /// An encoder whose centre is the mean of the given rows.
-    pub(crate) fn fitted<'a>(metric: Metric, dims: usize, rows: impl Iterator<Item = VectorRef<'a>>) -> Self {
+    /// An encoder whose centre is the mean of the given rows, but for those that are much longer than most: a single
+    /// one could move the centre so far away that all other rows had the same codes.
+    pub(crate) fn fitted<'a>(metric: Metric, dims: usize, rows: impl Iterator<Item = VectorRef<'a>> + Clone) -> Self {
         let plain = Self::new(metric);
         let mut sums = vec![0.0_f64; dims];
         let mut vector = vec![0.0; dims];
+        let squared_length = |row: VectorRef<'a>, vector: &mut [f32]| {
+            row.copy_to(vector);
+            plain.normalise(vector);
+            photondb_plugin_sdk::distance::norm_squared(vector)
+        };
+        let mut lengths: Vec<f32> = rows.clone().map(|row| squared_length(row, &mut vector)).collect();
+        let middle = lengths.len() / 2;
+        let longest = match lengths.is_empty() {
+            true => 0.0,
+            false => MAX_STRETCH * MAX_STRETCH * *lengths.select_nth_unstable_by(middle, f32::total_cmp).1,
+        };
         let mut count = 0_u32;
         for row in rows {
-            row.copy_to(&mut vector);
-            plain.normalise(&mut vector);
-            if vector.iter().all(|value| value.is_finite()) {
+            let length = squared_length(row, &mut vector);
+            if length.is_finite() && length <= longest {
                 sums.iter_mut().zip(&vector).for_each(|(sum, &value)| *sum += f64::from(value));
                 count += 1;
             }

@@ -58,7 +58,10 @@ struct Fixture {
 impl Fixture {
     /// An empty index over a column of `rows` rows.
     fn new(metric: Metric, rows: usize, settings: Datum) -> Self {
-        let (rows, queries) = clustered(rows, 100, 7);
+        Self::over(metric, clustered(rows, 100, 7), settings)
+    }
+
+    fn over(metric: Metric, (rows, queries): (Vec<f32>, Vec<f32>), settings: Datum) -> Self {
         let column = Arc::new(VectorColumn::in_memory(DIMS as u32, Element::F32, &rows).unwrap());
         let options = IndexOptions { dims: DIMS as u32, metric, settings };
         let index = Hnsw::default().create(&options, Arc::clone(&column)).unwrap();
@@ -462,4 +465,14 @@ fn the_operators_settings_are_the_defaults_of_indexes() {
     assert_eq!(plugin.defaults.with(&Datum::object([("ef_search", 7)])).unwrap().ef_search, 7);
     let wrong = Datum::object([("ef", 9)]);
     assert!(photondb_plugin_sdk::registry::Plugin::configure(&mut plugin, &wrong).is_err());
+}
+
+#[test]
+fn a_row_far_away_costs_no_recall() {
+    let (mut rows, queries) = clustered(6000, 100, 7);
+    rows[..DIMS].fill(1e6);
+    let fixture = Fixture::over(Metric::L2, (rows, queries), Datum::Null);
+    fixture.index.insert(&(0..6000).collect::<Vec<_>>()).unwrap();
+    let recall = fixture.recall(10, None, |_| true);
+    assert!(recall > 0.95, "{recall}");
 }

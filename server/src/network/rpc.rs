@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 /// Connections at a time; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: u32 = 256;
 
 /// Answers clients on a thread of its own until the process ends.
 ///
@@ -31,7 +31,7 @@ pub fn serve_rpc(listener: std::net::TcpListener) -> io::Result<()> {
 }
 
 async fn accept(listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(super::connection_limit(MAX_CONNECTIONS) as usize));
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
@@ -52,6 +52,7 @@ async fn accept(listener: TcpListener) {
 async fn serve(stream: TcpStream) {
     // Small messages, answered at once.
     let _ = stream.set_nodelay(true);
+    let _ = super::keep_alive(&stream);
     let (reader, writer) = stream.into_split();
     if let Err(error) = control::endpoint(reader.compat(), writer.compat_write(), Endpoint).await {
         tracing::debug!(%error, "an RPC connection ended");

@@ -10,7 +10,7 @@ use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use super::instance::Instance;
-use super::plugin::Plugin;
+use super::plugin::{Caller, Plugin};
 use crate::config::OnFailure;
 
 /// Rows of one message on a lane: beyond it, the round trip no longer shows in the cost of a row.
@@ -74,12 +74,17 @@ impl Function {
         deadline: Instant,
         results: &mut Vec<Datum>,
     ) -> Result<(), PluginError> {
+        let caller = self.plugin.call();
         let mut tries = if self.signature.purity == Purity::Pure { 2 } else { 1 };
         loop {
-            let instance = self.plugin.instance(deadline)?;
+            let instance = self.plugin.instance(caller.turn_by(deadline))?;
             tries -= 1;
-            match self.invoke_on(&instance, args, rows, deadline, results) {
-                Err(error) if tries > 0 && error.cause().is_retryable() => {}
+            match self.invoke_on(&instance, &caller, args, rows, deadline, results) {
+                // The process may have been killed for somebody else's call.
+                Err(error)
+                    if tries > 0
+                        && (error.cause().is_retryable() || instance.ended_with(&error))
+                        && Instant::now() < deadline => {}
                 other => return other,
             }
         }
@@ -90,6 +95,7 @@ impl Function {
     fn invoke_on(
         &self,
         instance: &Instance,
+        caller: &Caller<'_>,
         args: &[Vec<Datum>],
         rows: usize,
         deadline: Instant,
@@ -111,7 +117,7 @@ impl Function {
             while sent < rows && in_flight.len() < lane.depth() {
                 // Others share the lane: only the first message of ours may wait for a slot.
                 let draft = match in_flight.is_empty() {
-                    true => Some(lane.begin(deadline).map_err(|error| instance.judge(error.into()))?),
+                    true => Some(lane.begin(caller.turn_by(deadline)).map_err(|error| instance.judge(error.into()))?),
                     false => lane.try_begin().map_err(|error| instance.judge(error.into()))?,
                 };
                 let Some(draft) = draft else { break };

@@ -2,7 +2,7 @@
 
 use photondb_ipc_schema::PROTOCOL_VERSION;
 use photondb_ipc_schema::plugin_capnp::plugin;
-use photondb_plugin_sdk::calls::escape;
+use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 use photondb_plugin_sdk::{Datum, PluginError};
 
@@ -46,7 +46,7 @@ pub(super) async fn handshake(
     let mut request = client.handshake_request();
     request.get().set_protocol(PROTOCOL_VERSION);
     request.get().set_settings(&settings.encoded());
-    let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", escape(&error.to_string())));
+    let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", quote(&error.to_string())));
     let response = request.send().promise.await.map_err(wire)?;
     let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {
         text.and_then(|text| Ok(text.to_string()?)).map_err(wire)
@@ -59,7 +59,7 @@ pub(super) async fn handshake(
         [("name", text(info.get_name())?, name), ("version", text(info.get_version())?, &identity.version.to_string())]
     {
         if said != wanted {
-            let said = escape(&said);
+            let said = quote(&said);
             return Err(refused(name, format!("it says that its {key} is `{said}`; its manifest says `{wanted}`")));
         }
     }
@@ -81,7 +81,7 @@ pub(super) async fn handshake(
         [("function", functions, &declared.functions), ("vector index", indexes, &declared.vector_indexes)]
     {
         if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
-            let message = format!("it registered the {what} `{}`, which its manifest does not declare", escape(extra));
+            let message = format!("it registered the {what} `{}`, which its manifest does not declare", quote(extra));
             let error = PluginError::CapabilityConflict { plugin: name.into(), message };
             return Err(StartError { error, retry: false });
         }

@@ -11,7 +11,7 @@ use photondb_ipc_schema::column::{ColumnShape, Element};
 use photondb_ipc_schema::descriptors;
 use photondb_ipc_schema::lane::Lane;
 use photondb_ipc_schema::plugin_capnp::{self as wire, failure, plugin};
-use photondb_plugin_sdk::calls::escape;
+use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
 use photondb_plugin_sdk::{Cause, PluginError};
 use tokio::sync::mpsc;
@@ -98,10 +98,10 @@ impl Instance {
         self.lanes.iter().map(|lane| lane.in_flight()).sum()
     }
 
-    /// Whether a call is unanswered that its caller gave up waiting for.
+    /// For each lane the call that its worker is at, and whether the caller gave up waiting for it.
     #[must_use]
-    pub fn is_overdue(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.is_overdue())
+    pub fn current(&self) -> Vec<Option<(u64, bool)>> {
+        self.lanes.iter().map(|lane| lane.current()).collect()
     }
 
     /// Whether calls still make sense.
@@ -110,7 +110,7 @@ impl Instance {
         self.end.get().is_none() && !self.closed.load(Ordering::Acquire)
     }
 
-    /// No further control calls: the process is being stopped.
+    /// No further calls: the process is being stopped.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -127,9 +127,12 @@ impl Instance {
     #[must_use]
     pub fn judge(&self, error: PluginError) -> PluginError {
         match error.cause() {
-            // The receiver is gone only with the process.
-            Cause::Protocol => drop(self.dooms.send(Doom::Now(Cause::Protocol, error.message().to_owned()))),
-            Cause::Deadline => drop(self.dooms.send(Doom::Overrun)),
+            Cause::Protocol => {
+                // Nobody else is to call it while it is being killed, and a second try finds another process.
+                self.close();
+                // The receiver is gone only with the process.
+                let _ = self.dooms.send(Doom { cause: Cause::Protocol, message: error.message().to_owned() });
+            }
             Cause::Crashed => {
                 if let Some(end) = self.end.get() {
                     return end.clone();
@@ -138,6 +141,12 @@ impl Instance {
             _ => {}
         }
         error.of(&self.plugin)
+    }
+
+    /// Whether that error is what this process's end means to the calls in flight, and not an answer to one.
+    #[must_use]
+    pub fn ended_with(&self, error: &PluginError) -> bool {
+        self.end.get() == Some(error)
     }
 
     /// Runs a call on the control connection, which lives on the plugin thread, and waits for its answer here.
@@ -263,7 +272,7 @@ impl Instance {
 }
 
 fn transport(error: capnp::Error) -> PluginError {
-    PluginError::runtime(Cause::Crashed, format!("the control connection failed: {}", escape(&error.to_string())))
+    PluginError::runtime(Cause::Crashed, format!("the control connection failed: {}", quote(&error.to_string())))
 }
 
 fn write_options(kind: &str, options: &IndexOptions, mut wire: wire::index_options::Builder<'_>) {
@@ -286,8 +295,8 @@ pub(super) fn read_failure(failure: capnp::Result<failure::Reader<'_>>) -> Resul
                 known @ (Cause::Argument | Cause::Limit) => known,
                 _ => Cause::Plugin,
             };
-            let message = error.get_message().and_then(|message| Ok(message.to_string()?)).map_err(transport)?;
-            Err(PluginError::runtime(cause, escape(&message)))
+            let message = error.get_message().map_err(transport)?;
+            Err(PluginError::runtime(cause, quote(&String::from_utf8_lossy(message.as_bytes()))))
         }
     }
 }

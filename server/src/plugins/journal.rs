@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use photondb_plugin_sdk::calls::escape;
+use photondb_plugin_sdk::calls::quote;
 
 use crate::admin::status::{LogLine, PluginEvent};
 
@@ -47,7 +47,7 @@ impl Journal {
         push(&mut inner.events, event, MAX_EVENTS);
     }
 
-    /// Records a line that a plugin printed; control characters are escaped.
+    /// Records a line that a plugin printed; cut, and with control characters escaped.
     pub fn line(&self, plugin: &str, source: &str, text: &str) {
         let mut inner = self.lock();
         inner.last_line += 1;
@@ -56,7 +56,7 @@ impl Journal {
             time: now(),
             plugin: plugin.into(),
             source: source.into(),
-            text: escape(text),
+            text: quote(text),
         };
         push(&mut inner.lines, line, MAX_LINES);
     }

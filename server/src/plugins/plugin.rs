@@ -1,5 +1,6 @@
 //! One plugin as the rest of the server knows it, whichever process runs it now.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,12 @@ use super::life::State;
 use super::process::memory;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
 use crate::config::OnFailure;
+
+/// Callers that may wait for a plugin until their deadlines. Each of them holds a thread of those that queries run on, so
+/// that one plugin that does not answer must not have them all.
+const PATIENT_CALLERS: usize = 64;
+/// How long any further caller waits for its turn: a plugin that works answers a lane full of calls in less.
+const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// What the plugin thread is asked to do with one plugin.
 pub(super) enum Command {
@@ -29,8 +36,29 @@ pub struct Plugin {
     on_failure: OnFailure,
     counters: Counters,
     commands: mpsc::UnboundedSender<Command>,
+    callers: AtomicUsize,
     current: Mutex<Current>,
     changed: Condvar,
+}
+
+/// Somebody who calls the plugin, until dropped.
+pub struct Caller<'a> {
+    plugin: &'a Plugin,
+    is_patient: bool,
+}
+
+impl Caller<'_> {
+    /// Until when to wait for an instance or a slot, for a call with this deadline.
+    #[must_use]
+    pub fn turn_by(&self, deadline: Instant) -> Instant {
+        if self.is_patient { deadline } else { deadline.min(Instant::now() + IMPATIENCE) }
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.plugin.callers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is true of the plugin now.
@@ -70,6 +98,7 @@ impl Plugin {
             on_failure,
             counters: Counters::default(),
             commands,
+            callers: AtomicUsize::new(0),
             current: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -113,6 +142,13 @@ impl Plugin {
     #[must_use]
     pub fn may_become_ready(&self) -> bool {
         self.lock().state.may_become_ready()
+    }
+
+    /// Counts a caller.
+    #[must_use]
+    pub fn call(&self) -> Caller<'_> {
+        let others = self.callers.fetch_add(1, Ordering::Relaxed);
+        Caller { plugin: self, is_patient: others < PATIENT_CALLERS }
     }
 
     /// The instance that runs now, if any.
@@ -202,5 +238,21 @@ impl Plugin {
             bytes_copied: totals.bytes_copied,
             error: current.error.as_ref().map(ToString::to_string),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_callers_may_wait_and_further_ones_not_for_long() {
+        let plugin = Plugin::new("slow", OnFailure::Fail, mpsc::unbounded_channel().0);
+        let deadline = Instant::now() + Duration::from_secs(3600);
+        let mut patient: Vec<_> = (0..PATIENT_CALLERS).map(|_| plugin.call()).collect();
+        assert!(patient.iter().all(|caller| caller.turn_by(deadline) == deadline));
+        assert!(plugin.call().turn_by(deadline) < deadline);
+        patient.pop();
+        assert_eq!(plugin.call().turn_by(deadline), deadline);
     }
 }

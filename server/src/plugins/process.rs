@@ -3,7 +3,6 @@
 //! Everything here runs on the one plugin thread of the server: RPC objects belong to a thread, and the kernel ends a
 //! plugin when the thread that spawned it ends.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +10,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -34,6 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
+use super::CALL_DEADLINE;
 use super::discover::Package;
 use super::handshake::handshake;
 use super::instance::{Instance, Job, Link};
@@ -45,7 +45,7 @@ const START_DEADLINE: Duration = Duration::from_secs(5);
 /// How often a plugin has to show that it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_DEADLINE: Duration = Duration::from_secs(3);
-/// What a plugin may still take to answer a call whose deadline is over, and to leave when it is told to.
+/// What a plugin may still take to answer a call beyond the usual deadline, and to leave when it is told to.
 const GRACE: Duration = Duration::from_secs(1);
 /// Calls in flight on a lane.
 const LANE_DEPTH: usize = 8;
@@ -71,22 +71,21 @@ pub(super) fn refused(name: &str, message: impl Into<String>) -> StartError {
     StartError { error: PluginError::init(message).of(name), retry: false }
 }
 
-/// Why a process is to be killed.
+/// Why a process is to be killed, at once.
 #[derive(Clone, Debug)]
-pub enum Doom {
-    /// At once, for this reason.
-    Now(Cause, String),
-    /// A call's deadline is over: unless the plugin answers within the grace period.
-    Overrun,
+pub struct Doom {
+    /// What its calls in flight fail with.
+    pub cause: Cause,
+    /// The reason, in a sentence.
+    pub message: String,
 }
 
 /// Why a start ends that was doomed before it had succeeded.
 fn doomed_at_once(name: &str, doom: Doom) -> StartError {
-    match doom {
+    match doom.cause {
         // It would be denied again.
-        Doom::Now(Cause::Denied, message) => refused(name, message),
-        Doom::Now(_, message) => failed(name, message),
-        Doom::Overrun => failed(name, "it took too long to start"),
+        Cause::Denied => refused(name, doom.message),
+        _ => failed(name, doom.message),
     }
 }
 
@@ -96,9 +95,8 @@ pub struct Process {
     child: Child,
     report: Report,
     dooms: mpsc::UnboundedReceiver<Doom>,
-    doom_sender: mpsc::UnboundedSender<Doom>,
     tasks: Vec<JoinHandle<()>>,
-    reason: RefCell<Option<(Cause, String)>>,
+    reason: Option<Doom>,
 }
 
 /// A child process that is killed and reaped on drop.
@@ -111,7 +109,11 @@ impl Child {
     fn new(pid: i32) -> io::Result<Self> {
         let process = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         // Not reaped yet, so the number is still this process's.
-        let pidfd = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty())?;
+        let pidfd = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).inspect_err(|_| {
+            // Out of descriptors: nothing that could be watched, or reaped later, may go on.
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            let _ = waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED);
+        })?;
         #[expect(deprecated, reason = "sound for an OwnedFd; its successor is an unsafe function")]
         let pidfd = AsyncFd::new(pidfd)?;
         Ok(Self { pid, pidfd })
@@ -217,7 +219,8 @@ impl Process {
         let mut tasks = Vec::new();
         for (source, pipe) in [("stdout", stdout), ("stderr", stderr)] {
             let reader = pipe::Receiver::from_owned_fd(pipe.into()).map_err(io_failed("reading what it prints"))?;
-            tasks.push(tokio::task::spawn_local(keep_lines(reader, name.into(), source, Arc::clone(plan.journal))));
+            // Not among the tasks that end with the process: what it said last may still be in the pipe.
+            tokio::task::spawn_local(keep_lines(reader, name.into(), source, Arc::clone(plan.journal)));
         }
         let started = timeout(START_DEADLINE, async {
             let report = read_report(report.into(), &child, name).await?;
@@ -254,10 +257,10 @@ impl Process {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(Link { client, passing });
         tasks.push(tokio::task::spawn_local(run_jobs(Rc::clone(&link), job_queue)));
-        let memory_bytes = plan.memory_bytes;
-        tasks.push(tokio::task::spawn_local(watch(link, pid as u32, memory_bytes, doom_sender.clone())));
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
-        Ok(Self { instance: Arc::new(instance), child, report, dooms, doom_sender, tasks, reason: RefCell::default() })
+        let instance = Arc::new(instance);
+        tasks.push(tokio::task::spawn_local(watch(link, Arc::clone(&instance), plan.memory_bytes, doom_sender)));
+        Ok(Self { instance, child, report, dooms, tasks, reason: None })
     }
 
     /// The part that the rest of the server uses.
@@ -278,48 +281,34 @@ impl Process {
         let status = loop {
             tokio::select! {
                 status = self.child.exited() => break status,
-                Some(doom) = self.dooms.recv() => match doom {
-                    Doom::Now(cause, message) => {
-                        self.reason.borrow_mut().get_or_insert((cause, message));
-                        self.child.kill();
-                    }
-                    Doom::Overrun => self.judge_overrun(),
-                },
+                Some(doom) = self.dooms.recv() => {
+                    self.reason.get_or_insert(doom);
+                    self.child.kill();
+                }
             }
         };
         // A denied call may be reported and the process ended at the same time.
-        while let Ok(doom) = self.dooms.try_recv() {
-            if let Doom::Now(cause, message) = doom {
-                self.reason.borrow_mut().get_or_insert((cause, message));
-            }
+        if let Ok(doom) = self.dooms.try_recv() {
+            self.reason.get_or_insert(doom);
         }
-        let (cause, message) = self
-            .reason
-            .borrow_mut()
-            .take()
-            .unwrap_or_else(|| (Cause::Crashed, format!("it ended: {}", describe(status))));
+        let crash = || Doom { cause: Cause::Crashed, message: format!("it ended: {}", describe(status)) };
+        let Doom { cause, message } = self.reason.take().unwrap_or_else(crash);
         self.instance.end(cause, &message)
-    }
-
-    fn judge_overrun(&self) {
-        let (instance, doom) = (Arc::clone(&self.instance), self.doom_sender.clone());
-        tokio::task::spawn_local(async move {
-            sleep(GRACE).await;
-            if instance.is_overdue() {
-                let message = "it did not answer a call within its deadline, nor within the grace period after it";
-                let _ = doom.send(Doom::Now(Cause::Deadline, message.into()));
-            }
-        });
     }
 
     /// Lets the calls in flight end, then the process.
     pub async fn stop(mut self, drain: Duration) {
+        let instance = Arc::clone(&self.instance);
         let drained = async {
-            while self.instance.in_flight() > 0 {
+            while instance.in_flight() > 0 {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        let _ = timeout(drain, drained).await;
+        tokio::select! {
+            _ = timeout(drain, drained) => {}
+            // It died of one of them, and nobody is left who could wait.
+            _ = self.ended() => return,
+        }
         // Closes the control socket, upon which the plugin exits.
         self.tasks.drain(..).for_each(|task| task.abort());
         self.instance.close();
@@ -373,24 +362,55 @@ async fn run_jobs(link: Rc<Link>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 }
 
 /// Has the process killed when it stops answering, or takes more memory than it was granted.
-async fn watch(link: Rc<Link>, pid: u32, memory_bytes: u64, doom: mpsc::UnboundedSender<Doom>) {
-    loop {
+async fn watch(link: Rc<Link>, instance: Arc<Instance>, memory_bytes: u64, doom: mpsc::UnboundedSender<Doom>) {
+    let mut work = Work::default();
+    let (cause, message) = loop {
         sleep(PING_EVERY).await;
         let ping = link.client.ping_request().send().promise;
-        if timeout(PING_DEADLINE, ping).await.is_err() {
-            let seconds = PING_DEADLINE.as_secs();
-            let message = format!("it did not answer a ping within {seconds} s");
-            let _ = doom.send(Doom::Now(Cause::Deadline, message));
-            return;
+        match timeout(PING_DEADLINE, ping).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                // Honest ones end with their connection; this task then ends with the process.
+                sleep(GRACE).await;
+                break (Cause::Protocol, "it broke the control connection and went on".to_owned());
+            }
+            Err(_) => {
+                let seconds = PING_DEADLINE.as_secs();
+                break (Cause::Deadline, format!("it did not answer a ping within {seconds} s"));
+            }
+        }
+        if work.is_stuck(&instance.current(), Instant::now()) {
+            let message = "it did not answer a call within its deadline, nor within the grace period after it";
+            break (Cause::Deadline, message.to_owned());
         }
         // The limits of the process stop most growth before; where there is no cgroup, this finds the rest.
-        if let Some(private) = memory(pid).map(|memory| memory.private)
+        if let Some(private) = memory(instance.pid()).map(|memory| memory.private)
             && private > memory_bytes
         {
-            let message = format!("it uses {private} bytes of memory and was granted {memory_bytes}");
-            let _ = doom.send(Doom::Now(Cause::Limit, message));
-            return;
+            break (Cause::Limit, format!("it uses {private} bytes of memory and was granted {memory_bytes}"));
         }
+    };
+    let _ = doom.send(Doom { cause, message });
+}
+
+/// Since when each lane's worker has been at its call.
+#[derive(Default)]
+struct Work(Vec<Option<(u64, Instant)>>);
+
+impl Work {
+    /// Whether a worker is at a call for longer than a call may take, with nobody waiting for it any more. Not so a
+    /// worker with more calls than it can answer in time, who goes from one to the next.
+    fn is_stuck(&mut self, current: &[Option<(u64, bool)>], now: Instant) -> bool {
+        self.0.resize(current.len(), None);
+        let mut is_stuck = false;
+        for (known, current) in self.0.iter_mut().zip(current) {
+            *known = current.map(|(call, is_given_up)| {
+                let since = known.filter(|(known, _)| *known == call).map_or(now, |(_, since)| since);
+                is_stuck |= is_given_up && now.duration_since(since) >= CALL_DEADLINE + GRACE;
+                (call, since)
+            });
+        }
+        is_stuck
     }
 }
 
@@ -409,7 +429,7 @@ fn watch_denials(denied: DeniedCalls, name: &str, doom: &mpsc::UnboundedSender<D
                  must declare a permission or another profile, and be granted it"
             );
             journal.event(&plugin, "denied", message.clone());
-            let _ = doom.send(Doom::Now(Cause::Denied, message));
+            let _ = doom.send(Doom { cause: Cause::Denied, message });
         }
     };
     if let Err(error) = std::thread::Builder::new().name("denied-calls".into()).spawn(watch) {
@@ -450,4 +470,24 @@ pub fn memory(pid: u32) -> Option<Memory> {
     let (resident, shared) = (pages.next()?, pages.next()?);
     let page = rustix::param::page_size() as u64;
     Some(Memory { resident: resident * page, private: resident.saturating_sub(shared) * page })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_stuck_at_one_call_and_not_at_many() {
+        let start = Instant::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let mut work = Work::default();
+        for second in 0..100 {
+            assert!(!work.is_stuck(&[Some((second / 5, true)), None], at(second)), "goes from one to the next");
+            assert!(!Work::default().is_stuck(&[Some((1, true))], at(second)), "seen for the first time");
+        }
+        for second in 100..160 {
+            assert!(!work.is_stuck(&[None, Some((7, false))], at(second)), "somebody waits still");
+        }
+        assert!(work.is_stuck(&[None, Some((7, true))], at(160)));
+    }
 }

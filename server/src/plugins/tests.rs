@@ -56,10 +56,15 @@ async fn a_confined_plugin_answers_is_restarted_and_stopped() {
     assert_eq!((results.len(), results[1234].as_number()), (5000, Some(1200.0)));
 
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).expect("kill");
-    tokio::task::spawn_blocking(call).await.expect("thread").expect("a pure call survives a crash");
+    tokio::task::spawn_blocking(call.clone()).await.expect("thread").expect("a pure call survives a crash");
     let status = manager.list().remove(0);
     assert_ne!(status.pid, Some(pid));
     assert_eq!(status.restarts, 1, "{status:?}");
+
+    let pid = nix::unistd::Pid::from_raw(status.pid.expect("running") as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("stop");
+    tokio::task::spawn_blocking(call).await.expect("thread").expect("a pure call survives that its process is killed");
+    assert_eq!(manager.list().remove(0).restarts, 2);
 
     manager.change(Change::Disable, "stats").await.expect("disable");
     let function = manager.function("approx").expect("known");

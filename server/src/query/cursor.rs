@@ -9,6 +9,7 @@ use photondb_plugin_sdk::Datum;
 use super::engine::guarded;
 use super::error::{Frame, ReqlError, Result};
 use super::eval::Context;
+use super::options::MAX_BATCH_BYTES;
 use super::output;
 use super::stream::{Fused, Rows, Stream};
 
@@ -74,7 +75,8 @@ impl Cursor {
         let mut batch = Batch { json: Vec::new(), is_last: false };
         let mut count = 0;
         while count < limits.max_rows {
-            let full = batch.json.len() >= max_bytes && count >= limits.min_rows;
+            let bytes = batch.json.len();
+            let full = (bytes >= max_bytes && count >= limits.min_rows) || bytes >= MAX_BATCH_BYTES;
             if full || (count > 0 && Instant::now() >= deadline) {
                 return Ok(batch);
             }

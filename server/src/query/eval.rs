@@ -56,10 +56,19 @@ impl Context {
     /// # Errors
     /// When it has more elements than the query's `array_limit`.
     pub fn array(&self, elements: Vec<Datum>) -> Result<Datum> {
-        if elements.len() > self.array_limit() {
+        self.check_length(elements.len())?;
+        Ok(elements.into())
+    }
+
+    /// Fails where so many elements are too many for an array.
+    ///
+    /// # Errors
+    /// When there are more than the query's `array_limit`.
+    pub fn check_length(&self, elements: usize) -> Result<()> {
+        if elements > self.array_limit() {
             return Err(array_too_long(self.array_limit()));
         }
-        Ok(elements.into())
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@ use super::error::{Frame, ReqlError, Result};
 
 /// Most elements of an array, unless the client says otherwise.
 pub const DEFAULT_ARRAY_LIMIT: usize = 100_000;
+/// A batch ends with the row that makes it this long, whatever the client says.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
 
 /// The options that RethinkDB knows, and those of terms that may be given for a whole query.
 const KNOWN: &[&str] = &[
@@ -172,7 +174,7 @@ impl RunOptions {
             batch.min_rows = batch.min_rows.min(batch.max_rows);
         }
         if let Some(bytes) = positive("max_batch_bytes")? {
-            batch.max_bytes = (bytes as usize).clamp(1, 64 << 20);
+            batch.max_bytes = (bytes as usize).clamp(1, MAX_BATCH_BYTES);
         }
         if let Some(seconds) = positive("max_batch_seconds")? {
             batch.max_time = Duration::from_secs_f64(seconds.min(600.0));

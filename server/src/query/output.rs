@@ -7,13 +7,31 @@ use super::pseudo::{self, Limits, MAX_DEPTH, Obstacle};
 
 /// Most bytes of JSON that one value may take. A response has to stay below 4 GiB.
 const MAX_BYTES: usize = 1 << 30;
+/// Most bytes of a string that a query makes of others. A few terms that double it could fill any memory otherwise.
+const MAX_STRING: usize = 128 << 20;
+
+/// Checks that a string that is being made may have this length.
+///
+/// # Errors
+/// When it may not.
+pub fn check_length(bytes: usize) -> Result<()> {
+    if bytes <= MAX_STRING {
+        return Ok(());
+    }
+    Err(ReqlError::limit(format!("A string would take more than {MAX_STRING} bytes, which is the most it may take.")))
+}
 
 /// Checks that a client can read the value.
 ///
 /// # Errors
 /// When there is `r.minval`, `r.maxval` or a stray literal in it, or it is too deep or too large.
 pub fn check(datum: &Datum) -> Result<()> {
-    let limits = Limits { depth: MAX_DEPTH + 1, array: usize::MAX, bytes: MAX_BYTES };
+    check_within(datum, MAX_BYTES)
+}
+
+/// The same, with another limit to the bytes of JSON.
+fn check_within(datum: &Datum, bytes: usize) -> Result<()> {
+    let limits = Limits { depth: MAX_DEPTH + 1, array: usize::MAX, bytes };
     match pseudo::obstacle(datum, &limits) {
         None | Some(Obstacle::LongArray) => Ok(()),
         Some(Obstacle::Min) => Err(ReqlError::logic("Cannot convert `r.minval` to JSON.")),
@@ -24,7 +42,7 @@ pub fn check(datum: &Datum) -> Result<()> {
         )),
         Some(Obstacle::Depth) => Err(pseudo::too_deep()),
         Some(Obstacle::Size) => Err(ReqlError::limit(format!(
-            "A value takes more than {MAX_BYTES} bytes as JSON; leave parts of it out, or return it as a stream."
+            "A value takes more than {bytes} bytes as JSON; leave parts of it out, or return it as a stream."
         ))),
     }
 }
@@ -34,6 +52,6 @@ pub fn check(datum: &Datum) -> Result<()> {
 /// # Errors
 /// As [`check`].
 pub fn text(datum: &Datum) -> Result<String> {
-    check(datum)?;
+    check_within(datum, MAX_STRING)?;
     Ok(datum.to_json_string())
 }

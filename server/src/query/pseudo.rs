@@ -182,13 +182,23 @@ fn find_obstacle(datum: &Datum, depth: usize, array: usize, bytes: &mut usize) -
 /// # Errors
 /// When it is too deep for any stack, or so large that no operation on it would end.
 pub fn check_growth(datum: &Datum) -> Result<()> {
-    const MAX_PARTS: u64 = 1 << 28;
+    check_parts(datum, 1 << 28)
+}
+
+/// Fails for values that are nested too deep, or would have more than `most` parts if they were written out. Bytes of
+/// strings and binaries count as parts, sixteen as one.
+///
+/// # Errors
+/// When a limit is exceeded.
+pub fn check_parts(datum: &Datum, most: u64) -> Result<()> {
     let measured = measure(datum, &mut HashMap::new());
     if measured.depth > MAX_DEPTH {
         return Err(too_deep());
     }
-    if measured.parts > MAX_PARTS {
-        return Err(ReqlError::limit("A value has more than 2^28 parts; no value may."));
+    if measured.parts > most {
+        return Err(ReqlError::limit(format!(
+            "A value has more than {most} parts, which is the most it may have here."
+        )));
     }
     Ok(())
 }
@@ -203,6 +213,8 @@ fn measure(datum: &Datum, known: &mut HashMap<*const (), Measured>) -> Measured 
     let (address, is_empty) = match datum {
         Datum::Array(elements) => (Arc::as_ptr(elements).cast(), elements.is_empty()),
         Datum::Object(object) => (Arc::as_ptr(object).cast(), object.is_empty()),
+        Datum::String(text) => return Measured { depth: 0, parts: 1 + text.len() as u64 / 16 },
+        Datum::Binary(bytes) => return Measured { depth: 0, parts: 1 + bytes.len() as u64 / 16 },
         _ => return Measured { depth: 0, parts: 1 },
     };
     if is_empty {

@@ -7,6 +7,9 @@ use super::error::{ReqlError, Result};
 use super::print::pretty;
 use super::pseudo::{self, REQL_TYPE};
 
+/// Most parts of a pseudotype, sixteen bytes of a binary as one.
+const MAX_PARTS: u64 = 1 << 24;
+
 /// An object as the value that it stands for.
 ///
 /// # Errors
@@ -23,7 +26,8 @@ pub fn normalize(object: Object) -> Result<Datum> {
     if name == "LITERAL" {
         return Ok(pseudo::literal(object.get("value").cloned()));
     }
-    // The datum's own reader knows the rules of each type; these objects are small.
+    // The datum's own reader knows the rules of each type; these objects are small, or none of these types.
+    pseudo::check_parts(&Datum::from(object.clone()), MAX_PARTS)?;
     let text = Datum::from(object).to_json_string();
     let json = serde_json::from_str(&text).map_err(|error| ReqlError::internal(error.to_string()))?;
     Datum::from_json(&json).map_err(|error| ReqlError::logic(error.to_string()))

@@ -20,6 +20,9 @@ use crate::storage::{DatumRange, Direction, Documents, IndexFunction, KeyEdge, S
 
 /// The name of the system database.
 pub const SYSTEM_DB: &str = "rethinkdb";
+/// Most parts of a value that is looked for: a value that holds another one twice, and that twice, and so on, is small
+/// until it is written out as a key.
+const MAX_KEY_PARTS: u64 = 1 << 20;
 
 /// A direction of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +224,7 @@ impl TableRef {
     /// # Errors
     /// When the value can be no key, or the table can't be read.
     pub fn get(&self, key: &Datum) -> Result<Option<Datum>> {
+        pseudo::check_parts(key, MAX_KEY_PARTS)?;
         match &self.0 {
             Source::Stored(table) => Ok(table.get(key)?),
             Source::System(system) => {
@@ -291,7 +295,7 @@ impl TableRef {
             Source::Stored(table) => table,
             Source::System(system) => return self.scan_system(system, slice),
         };
-        let range = range(&slice.low, &slice.high);
+        let range = range(&slice.low, &slice.high)?;
         let direction = direction(slice.order);
         let documents = match &slice.index {
             None => table.scan(&range, direction)?,
@@ -345,7 +349,7 @@ impl TableRef {
     /// When there is no such index.
     pub fn index_values(&self, ctx: &Arc<Context>, slice: &Slice) -> Result<Stream> {
         if let (Source::Stored(table), Some(index)) = (&self.0, &slice.index) {
-            let values = table.index_values(index, &range(&slice.low, &slice.high), direction(slice.order))?;
+            let values = table.index_values(index, &range(&slice.low, &slice.high)?, direction(slice.order))?;
             return Ok(stored_rows(ctx, values));
         }
         let key = self.primary_key().to_owned();
@@ -429,8 +433,13 @@ fn direction(order: Option<Order>) -> Direction {
     }
 }
 
-fn range(low: &Bound<Datum>, high: &Bound<Datum>) -> DatumRange {
-    DatumRange { lower: low.as_ref().map(edge), upper: high.as_ref().map(edge) }
+fn range(low: &Bound<Datum>, high: &Bound<Datum>) -> Result<DatumRange> {
+    for bound in [low, high] {
+        if let Bound::Included(value) | Bound::Excluded(value) = bound {
+            pseudo::check_parts(value, MAX_KEY_PARTS)?;
+        }
+    }
+    Ok(DatumRange { lower: low.as_ref().map(edge), upper: high.as_ref().map(edge) })
 }
 
 /// A bound as the store takes it, with `r.minval` and `r.maxval` also within arrays.

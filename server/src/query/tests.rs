@@ -203,6 +203,8 @@ fn writes_have_no_place_in_the_functions_of_streams() {
     let body = function(json!([57, ["d"]]));
     let (message, _) = server.error(&json!([38, [range(2), body]]));
     assert_eq!(message, "Cannot nest writes or meta ops in stream operations.  Use FOR_EACH instead.");
+    let waits = json!([53, [[15, ["t"]], function(json!([140, [[15, ["t"]]]]))], {"non_atomic": true}]);
+    assert_eq!(server.error(&waits).0, message);
     let each = json!([68, [[2, ["a", "b"]], function(json!([57, [[10, [1]]]]))]]);
     assert_eq!(server.value(&each)["dbs_created"], 2);
 }
@@ -261,4 +263,59 @@ fn the_database_of_a_connection_may_be_made_by_its_first_query() {
         assert_eq!(run(json!([62, []]))["r"][0], json!(["t"]));
         run(json!([58, ["mine"]]));
     }
+}
+
+/// A few terms must not fill the memory, whatever they multiply.
+#[test]
+fn values_that_double_end_in_errors() {
+    let server = Server::new();
+    server.value(&json!([60, ["t"]]));
+    let table = json!([15, ["t"]]);
+    // `x => BODY` for a value that has been doubled 40 times.
+    let doubled = |twice: Value, start: Value, body: Value| {
+        let doubled = (0..40).fold(start, |value, _| json!([64, [function(twice.clone()), value]]));
+        json!([64, [function(body), doubled]])
+    };
+    let x = json!([10, [1]]);
+    let array = |body: Value| doubled(json!([2, [x, x]]), json!(1), body);
+    assert!(server.error(&doubled(json!([24, [x, x]]), json!("text"), json!([43, [x]]))).0.contains("string"));
+    let format = json!([197, ["{a}{a}", {"a": x}]]);
+    assert!(server.error(&doubled(format, json!("text"), json!([43, [x]]))).0.contains("string"));
+    for use_it in [
+        json!([16, [table, x]]),
+        json!([16, [table, {"a": x}]]),
+        json!([43, [[78, [table, x]]]]),
+        json!([43, [[182, [table, x, [181]]]]]),
+        json!({"$reql_type$": "TIME", "a": x}),
+    ] {
+        assert!(server.error(&array(use_it.clone())).0.contains("parts"), "{use_it}");
+    }
+    assert!(server.error(&array(json!([143, ["a", x, "a", x]]))).0.contains("Duplicate key"));
+}
+
+#[test]
+fn collections_in_memory_are_bounded_by_the_array_limit() {
+    let server = Server::new();
+    let numbers = range(200_000);
+    let alternatives = function(json!([2, (0..100).collect::<Vec<_>>()]));
+    let group = json!([144, [range(1), alternatives, alternatives, alternatives], {"multi": true}]);
+    for term in [
+        json!([42, [numbers]]),
+        json!([81, [numbers, 200_000]]),
+        json!([45, [numbers, -150_000]]),
+        json!([43, [group]]),
+        json!([149, ["x".repeat(200_000), ""]]),
+    ] {
+        assert!(server.error(&term).0.starts_with("Array over size limit `100000`."), "{term:.80}");
+    }
+    assert_eq!(server.value(&json!([45, [numbers, -1]])), 199_999);
+    assert_eq!(server.value(&json!([149, ["a b", " "]])), json!(["a", "b"]));
+}
+
+#[test]
+fn no_batch_is_larger_than_the_server_allows() {
+    let server = Server::new();
+    let rows = json!([38, [range(70), function(json!("x".repeat(1 << 20)))]]);
+    let responses = server.responses_with(&rows, &json!({"min_batch_rows": 1_000_000, "max_batch_seconds": 600}));
+    assert_eq!(responses.iter().map(|response| response["r"].as_array().unwrap().len()).collect::<Vec<_>>(), [64, 6]);
 }

@@ -25,7 +25,9 @@ pub(super) fn build(table: &Table, index: &Index) {
     let _guard = PanicGuard(&index.core);
     let result = build_batches(table, &index.core);
     if let Err(error) = result {
-        let is_over = table.shared.is_closing() || index.core.with_state(|state| state.dropped);
+        let is_dropped =
+            matches!(error, StoreError::TableMissing { .. }) || index.core.with_state(|state| state.dropped);
+        let is_over = table.shared.is_closing() || is_dropped;
         if !is_over {
             tracing::error!(index = index.name, table = table.info().name, %error, "the index can't be built; drop it and create it again");
             index.core.update(|state| state.failure = Some(error.to_string()));
@@ -93,8 +95,9 @@ fn finish(table: &Table, index: &IndexCore) -> Result<(), StoreError> {
     batch.put(catalog::KEYSPACE, record.key(), record.value());
     batch.delete(catalog::KEYSPACE, catalog::build_key(record.id));
     table.shared.writer.commit(batch)?;
-    drop((gate, definitions));
+    // Before the locks go: a rename stores what it finds here.
     index.update(|state| state.ready = true);
+    drop((gate, definitions));
     tracing::info!(index = record.name, table = table.info().name, "index ready");
     Ok(())
 }
@@ -119,8 +122,10 @@ pub(super) fn remove(shared: &Arc<Shared>, dropped: &Dropped) -> Result<(), Stor
     shared.writer.commit(batch)
 }
 
-/// Removes the files and the keyspace of a vector index; there may be none.
+/// Closes a vector index, which may have to wait for its plugin, and removes its files and its keyspace; there may be
+/// none.
 fn remove_vectors(shared: &Shared, index: Uuid) -> Result<(), StoreError> {
+    shared.vectors.drop_index(index);
     shared.engine.drop_keyspace(&vectors_keyspace(index))?;
     let directory = shared.vector_directory(index);
     match std::fs::remove_dir_all(&directory) {

@@ -124,8 +124,16 @@ impl StorageEngine for FjallEngine {
             if change.key.is_empty() || change.key.len() > usize::from(u16::MAX) {
                 return Err(StorageError::Failed(format!("a key has 1 to 65,535 bytes, found {}", change.key.len())));
             }
-            if !keyspaces.contains_key(change.keyspace.as_str()) {
-                keyspaces.insert(&change.keyspace, self.existing_or_new(&change.keyspace)?);
+            if keyspaces.contains_key(change.keyspace.as_str()) {
+                continue;
+            }
+            let keyspace = match change.value {
+                Some(_) => Some(self.existing_or_new(&change.keyspace)?),
+                // A removal must not bring back a keyspace that was dropped.
+                None => self.existing(&change.keyspace),
+            };
+            if let Some(keyspace) = keyspace {
+                keyspaces.insert(&change.keyspace, keyspace);
             }
         }
         let mode = match durability {
@@ -134,7 +142,7 @@ impl StorageEngine for FjallEngine {
         };
         let mut transaction = self.db.write_tx().durability(Some(mode));
         for change in &batch.changes {
-            let keyspace = &keyspaces[change.keyspace.as_str()];
+            let Some(keyspace) = keyspaces.get(change.keyspace.as_str()) else { continue };
             match &change.value {
                 Some(value) => transaction.insert(keyspace, &change.key[..], &value[..]),
                 None => transaction.remove(keyspace, &change.key[..]),
@@ -211,5 +219,29 @@ impl StorageSnapshot for FjallSnapshot {
             Direction::Forward => Box::new(entries.map(move |guard| entry(&name, guard))),
             Direction::Backward => Box::new(entries.rev().map(move |guard| entry(&name, guard))),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_brings_no_keyspace_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let config =
+            StorageConfig { directory: directory.path().to_owned(), cache_bytes: 1 << 20, settings: Datum::Null };
+        let engine = FjallEngine::open(&config).unwrap();
+        let mut batch = WriteBatch::default();
+        batch.put("kept", *b"k", *b"v");
+        batch.put("dropped", *b"k", *b"v");
+        engine.commit(&batch, Durability::Soft).unwrap();
+        engine.drop_keyspace("dropped").unwrap();
+        let mut batch = WriteBatch::default();
+        batch.delete("dropped", *b"k");
+        batch.delete("kept", *b"k");
+        engine.commit(&batch, Durability::Soft).unwrap();
+        assert_eq!(engine.get("kept", b"k").unwrap(), None);
+        assert_eq!(engine.statistics().get("keyspaces"), Some(&Datum::from(1)));
     }
 }

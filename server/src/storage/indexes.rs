@@ -184,6 +184,11 @@ impl Index {
     pub(super) fn is_ready(&self) -> bool {
         self.core.with_state(|state| state.ready)
     }
+
+    /// Tells who builds it or waits for it that it is gone.
+    pub(super) fn forget(&self) {
+        self.core.update(|state| state.dropped = true);
+    }
 }
 
 /// Checks the name of an index.

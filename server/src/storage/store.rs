@@ -383,16 +383,14 @@ impl Store {
             batch.delete(catalog::KEYSPACE, catalog::count_key(id));
             for index in table.index_list().iter() {
                 dropped.push(table.stage_drop_index(index, &mut batch));
-                indexes.push((Arc::clone(table), index.clone()));
+                indexes.push(index.clone());
             }
             let record = Dropped::Table(id);
             batch.put(catalog::KEYSPACE, record.key(), []);
             dropped.push(record);
         }
         self.0.shared.writer.commit(batch)?;
-        for (table, index) in &indexes {
-            table.forget_index(index);
-        }
+        indexes.iter().for_each(Index::forget);
         // Tables first: then there are no entries of indexes left to remove one by one.
         dropped.sort_by_key(|dropped| matches!(dropped, Dropped::Index { .. }));
         self.0.shared.remove_in_background(dropped);

@@ -212,20 +212,28 @@ impl Table {
         };
         let hook = self.shared.open_vector_index(&record)?;
         let index = Index { name: name.clone(), core: Arc::new(IndexCore::new(record.clone(), function, hook)) };
-        {
-            let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-            self.check_not_dropped()?;
-            let mut batch = WriteBatch::default();
-            batch.put(catalog::KEYSPACE, record.key(), record.value());
-            let table = self.record(*next_index + 1);
-            batch.put(catalog::KEYSPACE, table.key(), table.value());
-            self.shared.writer.commit(batch)?;
-            *next_index += 1;
-            self.change_indexes(|indexes| indexes.push(index.clone()));
-        }
+        self.add_index(&index, &mut next_index).inspect_err(|_| {
+            // The table was dropped meanwhile, say: nobody else knows of the vector index.
+            let IndexRecord { id, table, number, .. } = record;
+            self.shared.remove_in_background(vec![Dropped::Index { table, number, id }]);
+        })?;
         drop(next_index);
         self.start_build(&index)?;
         Ok(index.info())
+    }
+
+    fn add_index(&self, index: &Index, next_index: &mut u32) -> Result<(), StoreError> {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.check_not_dropped()?;
+        let mut batch = WriteBatch::default();
+        let record = &index.core.record;
+        batch.put(catalog::KEYSPACE, record.key(), record.value());
+        let table = self.record(*next_index + 1);
+        batch.put(catalog::KEYSPACE, table.key(), table.value());
+        self.shared.writer.commit(batch)?;
+        *next_index += 1;
+        self.change_indexes(|indexes| indexes.push(index.clone()));
+        Ok(())
     }
 
     /// Drops an index; its data is removed in the background.
@@ -241,8 +249,9 @@ impl Table {
         let dropped = self.stage_drop_index(&index, &mut batch);
         self.shared.writer.commit(batch)?;
         self.change_indexes(|indexes| indexes.retain(|other| other.name != name));
+        // Before the gate opens: the build must not go on behind it.
+        index.forget();
         drop((gate, definitions));
-        self.forget_index(&index);
         self.shared.remove_in_background(vec![dropped]);
         Ok(())
     }
@@ -255,14 +264,6 @@ impl Table {
         batch.delete(catalog::KEYSPACE, catalog::build_key(id));
         batch.put(catalog::KEYSPACE, dropped.key(), []);
         dropped
-    }
-
-    /// Tells everybody who has to do with an index that it is gone.
-    pub(super) fn forget_index(&self, index: &Index) {
-        index.core.update(|state| state.dropped = true);
-        if index.core.hook.is_some() {
-            self.shared.vectors.drop_index(index.core.record.id);
-        }
     }
 
     /// Gives an index another name; `false` when it has it already.
@@ -295,10 +296,10 @@ impl Table {
             indexes.retain(|other| other.name != from && other.name != to);
             indexes.push(Index { name: to.to_owned(), core: Arc::clone(&index.core) });
         });
-        drop((gate, definitions));
         if let Some(replaced) = &replaced {
-            self.forget_index(replaced);
+            replaced.forget();
         }
+        drop((gate, definitions));
         self.shared.remove_in_background(dropped.into_iter().collect());
         Ok(true)
     }

@@ -56,7 +56,8 @@ pub trait VectorIndexes: Send + Sync {
     /// When its files can't be used.
     fn open(&self, context: &VectorIndexContext) -> Result<Arc<dyn VectorIndexHook>, StoreError>;
 
-    /// The index was dropped: let go of its files. Its keyspace and directory are removed afterwards.
+    /// The index was dropped: let go of its files. Its keyspace and directory are removed afterwards. Called in the
+    /// background, and perhaps for indexes that are not open.
     fn drop_index(&self, index_id: Uuid);
 }
 

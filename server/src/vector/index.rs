@@ -8,7 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fixedbitset::FixedBitSet;
-use photondb_ipc_schema::column::{ColumnShape, ColumnWriter, VectorColumn};
+use half::f16;
+use photondb_ipc_schema::column::{ColumnShape, ColumnWriter, Element, VectorColumn};
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
@@ -216,10 +217,13 @@ fn without(rows: &FixedBitSet, others: &FixedBitSet) -> FixedBitSet {
     rest
 }
 
-/// The vector, if the value is one: `dims` numbers that are finite as f32.
-fn vector_of(value: &Datum, dims: u32) -> Option<Vec<f32>> {
-    let numbers = value.as_array().filter(|numbers| numbers.len() == dims as usize)?;
-    numbers.iter().map(|number| number.as_number().map(|number| number as f32).filter(|n| n.is_finite())).collect()
+/// The vector, if the value is one: as many numbers as a row has, none too large for the column or for a distance.
+fn vector_of(value: &Datum, shape: ColumnShape) -> Option<Vec<f32>> {
+    let numbers = value.as_array().filter(|numbers| numbers.len() == shape.dims() as usize)?;
+    let vector: Vec<f32> =
+        numbers.iter().map(|number| number.as_number().map(|number| number as f32)).collect::<Option<_>>()?;
+    let fits = shape.element() == Element::F32 || vector.iter().all(|&number| f16::from_f32(number).is_finite());
+    (fits && photondb_distance::is_measurable(&vector)).then_some(vector)
 }
 
 impl VectorIndexHook for VectorIndex {
@@ -239,7 +243,7 @@ impl VectorIndexHook for VectorIndex {
             rows::stage_remove(batch, &self.keyspace, row, key);
             writing.staged.push(Staged::Remove(row));
         }
-        let vector = new.and_then(|value| vector_of(value, self.options.dims));
+        let vector = new.and_then(|value| vector_of(value, self.column.shape()));
         let row = vector
             .map(|vector| {
                 let row = writing.next;
@@ -329,5 +333,26 @@ impl VectorIndexHook for VectorIndex {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_without_distances_stay_out() {
+        let is_vector = |element, numbers: &[f64]| {
+            let shape = ColumnShape::new(2, element).expect("shape");
+            vector_of(&Datum::array(numbers.iter().map(|&number| number.into())), shape).is_some()
+        };
+        for numbers in [[0.0, 0.0], [1e-300, -2.0], [3e18, -3e18]] {
+            assert!(is_vector(Element::F32, &numbers), "{numbers:?}");
+        }
+        for numbers in [&[1.0][..], &[1.0; 3], &[1e30, -1e30], &[1e300, 0.0]] {
+            assert!(!is_vector(Element::F32, numbers), "{numbers:?}");
+        }
+        assert!(is_vector(Element::F16, &[65_504.0, 0.0]));
+        assert!(!is_vector(Element::F16, &[70_000.0, 0.0]));
     }
 }

@@ -31,8 +31,15 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(1);
 /// ... and one that changes all the time is saved after so many changes, or a tenth of its rows if that is more.
 const CHANGES_BETWEEN_SAVES: usize = 20_000;
-/// The largest graph that is saved.
-const MAX_SAVED: usize = 8 << 30;
+/// ... and no save may take more than this share of the time.
+const SHARE_OF_SAVES: u32 = 20;
+/// The largest graph that is saved: so much, and so much for each row. The plugin says how large it is, and the server
+/// holds it in memory.
+const MAX_SAVED: usize = 16 << 20;
+const MAX_SAVED_PER_ROW: usize = 4 << 10;
+/// After so many failures in a row to read the saved graph, which may have been the end of the process, it is built
+/// again.
+const MAX_FAILED_LOADS: u32 = 3;
 
 /// A graph that is open in a process.
 pub(super) struct OpenGraph {
@@ -45,7 +52,8 @@ static NUMBERS: AtomicU32 = AtomicU32::new(0);
 
 /// The maintenance of one index, until it is closed or dropped.
 pub(super) fn run(index: &VectorIndex) {
-    let mut maintainer = Maintainer { index, segments: 0, unsaved: 0, last_change: Instant::now() };
+    let mut maintainer =
+        Maintainer { index, segments: 0, unsaved: 0, last_change: Instant::now(), quiet: QUIET, failed_loads: 0 };
     let mut pause = Duration::ZERO;
     loop {
         let signal = index.wait(pause);
@@ -87,6 +95,10 @@ struct Maintainer<'a> {
     /// Changes since the graph was saved.
     unsaved: usize,
     last_change: Instant,
+    /// How long the graph must not have changed to be saved.
+    quiet: Duration,
+    /// How often in a row the saved graph could not be read.
+    failed_loads: u32,
 }
 
 impl Maintainer<'_> {
@@ -110,7 +122,7 @@ impl Maintainer<'_> {
             self.save_if(|this| this.unsaved >= CHANGES_BETWEEN_SAVES.max(this.index.rows().len() / 10));
             return Ok(Step::More);
         }
-        self.save_if(|this| this.last_change.elapsed() >= QUIET);
+        self.save_if(|this| this.last_change.elapsed() >= this.quiet);
         Ok(Step::Idle)
     }
 
@@ -156,8 +168,12 @@ impl Maintainer<'_> {
     }
 
     /// The rows of the graph that was saved; none if there is no such graph, or it can't be used any more.
-    fn load(&self, open: &OpenGraph) -> FixedBitSet {
+    fn load(&mut self, open: &OpenGraph) -> FixedBitSet {
         let path = self.index.directory.display();
+        if self.failed_loads >= MAX_FAILED_LOADS {
+            tracing::warn!(%path, "the plugin failed {MAX_FAILED_LOADS} times to read the saved graph, which is built again");
+            return FixedBitSet::new();
+        }
         let saved = match SavedGraph::read(&self.index.directory) {
             Ok(Some(saved)) => saved,
             Ok(None) => return FixedBitSet::new(),
@@ -171,11 +187,13 @@ impl Maintainer<'_> {
             Ok(()) => {
                 let (rows, ms) = (saved.rows.count_ones(..), started.elapsed().as_millis());
                 tracing::info!(%path, rows, ms, "the saved graph is loaded");
+                self.failed_loads = 0;
                 saved.rows
             }
             Err(error) => {
                 let error = open.instance.judge(error);
                 tracing::warn!(%path, "the saved graph can't be used and is built again: {error}");
+                self.failed_loads += 1;
                 FixedBitSet::new()
             }
         }
@@ -204,9 +222,14 @@ impl Maintainer<'_> {
         let Some(open) = open.filter(|open| open.instance.is_alive()) else { return };
         let path = self.index.directory.display();
         let lane = open.instance.maintenance_lane();
-        match calls::save(lane, open.number, MAX_SAVED, Instant::now() + CALL) {
+        let started = Instant::now();
+        let limit = MAX_SAVED + rows.count_ones(..) * MAX_SAVED_PER_ROW;
+        match calls::save(lane, open.number, limit, started + CALL) {
             Ok(graph) => match (SavedGraph { rows, graph }).write(&self.index.directory) {
-                Ok(()) => self.unsaved = 0,
+                Ok(()) => {
+                    self.unsaved = 0;
+                    self.failed_loads = 0;
+                }
                 Err(error) => tracing::error!(%path, "the graph can't be saved: {error}; free space on the disk"),
             },
             Err(error) => {
@@ -216,6 +239,7 @@ impl Maintainer<'_> {
         }
         // After a failure the next try comes after another quiet period, not at once.
         self.last_change = Instant::now();
+        self.quiet = QUIET.max(started.elapsed() * SHARE_OF_SAVES);
     }
 
     fn discard(&self) {

@@ -1,6 +1,8 @@
 //! `get_nearest`.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -111,7 +113,7 @@ impl Nearest<'_> {
     /// [`SearchError`]. A plugin that fails is no error: the exact scan answers instead.
     pub fn run<E>(&self, filter: Option<Filter<'_, E>>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
         let index = self.index.hook.as_any().downcast_ref::<VectorIndex>().ok_or(SearchError::Foreign)?;
-        let searcher = Searcher { request: self, index };
+        let searcher = Searcher { request: self, index, read: RefCell::default() };
         let (mut found, plan) = match filter {
             None => searcher.unfiltered()?,
             Some(filter) => searcher.filtered(filter)?,
@@ -126,6 +128,8 @@ impl Nearest<'_> {
 struct Searcher<'a> {
     request: &'a Nearest<'a>,
     index: &'a VectorIndex,
+    /// The documents of rows that were found: the queries of a batch share them, or they would take memory for each.
+    read: RefCell<HashMap<u32, Option<Datum>>>,
 }
 
 impl Searcher<'_> {
@@ -194,7 +198,16 @@ impl Searcher<'_> {
             if found.len() == k {
                 break;
             }
-            if let Some(document) = self.document(scored.row)?
+            let known = self.read.borrow().get(&scored.row).cloned();
+            let document = match known {
+                Some(document) => document,
+                None => {
+                    let document = self.document(scored.row)?;
+                    self.read.borrow_mut().insert(scored.row, document.clone());
+                    document
+                }
+            };
+            if let Some(document) = document
                 && filter(&document).map_err(SearchError::Filter)?
             {
                 found.push(Neighbour { distance: f64::from(scored.distance), document });
@@ -261,15 +274,11 @@ impl Searcher<'_> {
         for (at, rows) in found.into_iter().enumerate() {
             let values = &queries[at * dims..(at + 1) * dims];
             let query = Query::new(self.index.metric(), values);
-            let mut scored: Vec<Scored> = rows
+            let found = rows
                 .into_iter()
                 .filter(|&row| allowed.contains(row as usize))
-                .filter_map(|row| Some(Scored { distance: scan::distance(self.index.column(), &query, row)?, row }))
-                .chain(extra.get(at).into_iter().flatten().copied())
-                .collect();
-            scored.sort_unstable();
-            scored.dedup_by_key(|scored| scored.row);
-            scored.truncate(k);
+                .filter_map(|row| Some(Scored { distance: scan::distance(self.index.column(), &query, row)?, row }));
+            let mut scored = merge(found, &pending, extra.get(at).map_or(&[], Vec::as_slice), k);
             if scored.len() < k.min(wanted) {
                 scored = self.scan(values, k, &allowed).swap_remove(0);
             }
@@ -318,5 +327,32 @@ impl Searcher<'_> {
             found.extend(rows?);
         }
         Ok(Some(found))
+    }
+}
+
+/// The `k` nearest of the rows that the plugin found and of the pending ones that were scanned, each once. The plugin may
+/// have got a row that still counts as pending; the distances of the two ways may differ in the last bits.
+fn merge(found: impl Iterator<Item = Scored>, pending: &FixedBitSet, scanned: &[Scored], k: usize) -> Vec<Scored> {
+    let found = found.filter(|scored| !pending.contains(scored.row as usize));
+    let mut merged: Vec<Scored> = found.chain(scanned.iter().copied()).collect();
+    merged.sort_unstable();
+    // A plugin may name a row twice.
+    merged.dedup_by_key(|scored| scored.row);
+    merged.truncate(k);
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_found_once() {
+        let scored = |row, distance| Scored { distance, row };
+        let mut pending = FixedBitSet::with_capacity(8);
+        pending.insert(5);
+        let found = [scored(1, 0.3), scored(5, 0.2), scored(1, 0.3), scored(2, 0.25), scored(9, 0.4)];
+        let merged = merge(found.into_iter(), &pending, &[scored(5, 0.2 + f32::EPSILON)], 3);
+        assert_eq!(merged.iter().map(|scored| scored.row).collect::<Vec<_>>(), [5, 2, 1]);
     }
 }

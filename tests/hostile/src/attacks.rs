@@ -3,11 +3,13 @@
 use std::io::{Error, Write};
 use std::net::TcpStream;
 use std::os::fd::RawFd;
+use std::time::Duration;
 use std::{fs, hint, process, ptr, thread};
 
 use photondb_plugin_sdk::prelude::*;
 
-/// The descriptors of the shared regions, as the host numbers them.
+/// The control socket and the shared regions, as the host numbers them.
+const CONTROL: RawFd = 3;
 const SERVER_REGION: RawFd = 5;
 const PLUGIN_REGION: RawFd = 6;
 /// Bytes at the start of a region that have the words which somebody waits for.
@@ -16,7 +18,7 @@ const WAITED_FOR: usize = 16 << 10;
 /// Makes the attack; `args` are those of the call.
 type Run = fn(&Batch<'_>) -> String;
 
-const ATTACKS: [(&str, Run); 24] = [
+const ATTACKS: [(&str, Run); 28] = [
     ("open_file", |_| outcome(fs::File::open("/etc/passwd"))),
     ("write_file", |_| outcome(fs::write("/tmp/photondb-was-here", "x"))),
     ("open_socket", |_| outcome(TcpStream::connect("127.0.0.1:1"))),
@@ -61,9 +63,19 @@ const ATTACKS: [(&str, Run); 24] = [
             thread::park();
         }
     }),
+    // No attack: slow, and honest.
+    ("doze", |_| {
+        thread::sleep(Duration::from_millis(250));
+        "rested".into()
+    }),
     ("panic", |_| panic!("the author did not think of this")),
     ("exit", |_| process::exit(3)),
     ("abort", |_| process::abort()),
+    ("last_words", |_| {
+        (0..100).for_each(|line| eprintln!("{line} {}", "x".repeat(500)));
+        eprintln!("the very last words");
+        process::abort()
+    }),
     ("overflow_stack", |_| overflow(1).to_string()),
     ("allocate", |_| {
         let mut kept: Vec<Vec<u8>> = Vec::new();
@@ -88,6 +100,11 @@ const ATTACKS: [(&str, Run); 24] = [
         }
         "flooded".into()
     }),
+    ("hang_up", |_| {
+        // SAFETY: the runtime still has the number, and gets errors from now on.
+        returned(i64::from(unsafe { libc::close(CONTROL) }))
+    }),
+    ("beg", beg),
     ("huge_reply", |_| "x".repeat(4 << 20)),
 ];
 
@@ -204,6 +221,26 @@ fn scribble(_: &Batch<'_>) -> String {
         }
     }
     how
+}
+
+/// Asks the server for its bootstrap interface, of which it has none, again and again, and never says that it may forget
+/// the question.
+fn beg(_: &Batch<'_>) -> String {
+    for question in 0..10_000 {
+        // One segment of five words: the root's pointer, `bootstrap`, the pointer to it, its question, a null pointer.
+        let structure = 0x0001_0001_0000_0000_u64;
+        let message = [5 << 32, structure, 8, structure, question, 0];
+        let bytes = size_of_val(&message);
+        loop {
+            // SAFETY: the words live until the call returns.
+            let sent = unsafe { libc::write(CONTROL, message.as_ptr().cast(), bytes) };
+            match sent < 0 && Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock {
+                true => thread::yield_now(),
+                false => break,
+            }
+        }
+    }
+    "asked".into()
 }
 
 fn overflow(depth: u64) -> u64 {

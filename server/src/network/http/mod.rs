@@ -1,5 +1,6 @@
 //! HTTP: `/` (a page for people), `/healthz`, `/metrics` and `/api/plugins`. Everything here only reads.
 
+mod limit;
 mod metrics;
 mod page;
 
@@ -36,7 +37,7 @@ pub async fn serve_http(
     plugins: Arc<dyn PluginControl>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(plugins)).with_graceful_shutdown(stop).await
+    axum::serve(limit::Limited::new(listener), router(plugins)).with_graceful_shutdown(stop).await
 }
 
 fn router(plugins: Arc<dyn PluginControl>) -> Router {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
@@ -18,14 +19,21 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::frame::{self, BODY_LIMIT, Header};
 use super::noreply::Noreply;
 use super::{Server, handshake};
+use crate::network::keep_alive;
 use crate::query::error::{ErrorKind, ReqlError};
 use crate::query::parse::{self, Request};
 use crate::query::{Answer, Cursor, Response};
 
 /// Most requests of a connection that are not yet answered.
 const MAX_REQUESTS: u32 = 1024;
+/// Most queries of a connection that run or are streams with more to come. Each stream keeps a view of its table.
+const MAX_OPEN: usize = 16_384;
 /// Bytes of responses that may wait before no more requests are read.
 const MAX_UNSENT: usize = 8 << 20;
+/// The longest body that is read without waiting for room first.
+const SHORT_BODY: usize = 64 << 10;
+/// How long what is left to send may take once the connection is at its end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end.
 ///
@@ -33,6 +41,7 @@ const MAX_UNSENT: usize = 8 << 20;
 /// When the client was not let in, broke the protocol, or the connection broke.
 pub(super) async fn serve(mut stream: TcpStream, server: Arc<Server>) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     handshake::accept(&mut stream, &server.users).await?;
     let (reader, writer) = stream.into_split();
     let (responses, outgoing) = mpsc::unbounded_channel();
@@ -54,8 +63,9 @@ pub(super) async fn serve(mut stream: TcpStream, server: Arc<Server>) -> io::Res
     connection.close();
     drop(connection);
     // What is still on its way (the reason for closing, say) gets its chance; running queries were told to stop.
-    if !sending.is_finished() {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), sending).await;
+    if !sending.is_finished() && tokio::time::timeout(FAREWELL, &mut sending).await.is_err() {
+        // It waits for a client that does not read, and holds the socket.
+        sending.abort();
     }
     result
 }
@@ -150,9 +160,11 @@ async fn receive(
             return Err(io::Error::other(message));
         }
         let kibibytes = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
-        let unparsed = connection.server.unparsed.clone();
-        let unparsed = unparsed.acquire_many_owned(kibibytes).await.map_err(io::Error::other)?;
+        let room = async |of: &Arc<Semaphore>| of.clone().acquire_many_owned(kibibytes).await.map_err(io::Error::other);
+        let arriving = if length > SHORT_BODY { Some(room(&connection.server.arriving).await?) } else { None };
         let body = frame::read_body(&mut reader, length).await?;
+        let unparsed = room(&connection.server.unparsed).await?;
+        drop(arriving);
         // Short requests are cheap to read here, and most of them need no worker of their own to be read.
         if let Some(kind) = simple_request(&body) {
             drop((body, unparsed));
@@ -260,14 +272,10 @@ impl Connection {
     fn run(self: &Arc<Self>, token: u64, request: Request, place: OwnedSemaphorePermit) {
         let query =
             Arc::new(Query { cancelled: Arc::default(), state: Mutex::new(State { busy: true, ..State::default() }) });
-        match self.queries().entry(token) {
-            Entry::Occupied(_) => {
-                let error = ReqlError::new(ErrorKind::Client, format!("ERROR: duplicate token {token}"));
-                self.respond(token, Response::error(&error), place);
-                return;
-            }
-            Entry::Vacant(entry) => entry.insert(query.clone()),
-        };
+        if let Err(error) = self.open(token, query.clone()) {
+            self.respond(token, Response::error(&error), place);
+            return;
+        }
         if self.closed.load(Ordering::Relaxed) {
             query.cancelled.store(true, Ordering::Relaxed);
         }
@@ -281,6 +289,22 @@ impl Connection {
             Err(error) => (Response::error(&error), None),
         };
         self.settle(token, &query, cursor, response, place);
+    }
+
+    fn open(&self, token: u64, query: Arc<Query>) -> Result<(), ReqlError> {
+        let mut queries = self.queries();
+        let open = queries.len();
+        match queries.entry(token) {
+            Entry::Occupied(_) => Err(ReqlError::new(ErrorKind::Client, format!("ERROR: duplicate token {token}"))),
+            Entry::Vacant(_) if open >= MAX_OPEN => Err(ReqlError::limit(format!(
+                "This connection has {open} queries and cursors open, and may have no more; read cursors to their end or \
+                 close them."
+            ))),
+            Entry::Vacant(entry) => {
+                entry.insert(query);
+                Ok(())
+            }
+        }
     }
 
     /// Sends a response, keeps what is left of the stream, and goes on with CONTINUE requests that came meanwhile.

@@ -1,11 +1,14 @@
 //! Frames: token (8 bytes), length of the body (4 bytes), body; integers are little-endian.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The first length of a body that is refused.
 pub const BODY_LIMIT: usize = 128 << 20;
+/// How long a client may pause within a body.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// The beginning of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +42,15 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
 /// Reads a body of `length` bytes. Memory is taken as bytes arrive, not as they are announced.
 ///
 /// # Errors
-/// When the connection breaks.
+/// When the connection breaks, or the client stops sending.
 pub async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<Vec<u8>> {
     let mut body = Vec::with_capacity(length.min(64 << 10));
-    stream.take(length as u64).read_to_end(&mut body).await?;
-    if body.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let mut stream = stream.take(length as u64);
+    while body.len() < length {
+        let read = tokio::time::timeout(PAUSE, stream.read_buf(&mut body)).await;
+        if read.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client stopped within a query"))?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     Ok(body)
 }

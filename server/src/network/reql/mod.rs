@@ -24,11 +24,13 @@ use tokio::sync::{Semaphore, watch};
 
 pub use users::{Users, UsersError};
 
+use super::connection_limit;
 use crate::query::Engine;
 
 /// Most connections at a time.
 const MAX_CONNECTIONS: u32 = 4096;
-/// Bytes of query texts that all connections together may have read and not yet parsed.
+/// Bytes of query texts that all connections together may have read and not yet parsed; and of long ones that are being
+/// read, besides.
 const MAX_UNPARSED: usize = 1 << 30;
 /// How long to wait after the system refused a connection, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -37,8 +39,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 struct Server {
     engine: Engine,
     users: Arc<Users>,
-    /// In kibibytes.
+    /// For query texts that are there and not yet parsed, in kibibytes.
     unparsed: Arc<Semaphore>,
+    /// For long query texts on their way, in kibibytes. Apart, so that clients that don't go on sending hold up nobody
+    /// but others with long queries.
+    arriving: Arc<Semaphore>,
     /// True once no more requests are taken.
     stopping: watch::Receiver<bool>,
 }
@@ -47,9 +52,10 @@ struct Server {
 /// closes the connections.
 pub async fn serve_reql(listener: TcpListener, engine: Engine, users: Arc<Users>, stop: impl Future<Output = ()>) {
     let (stopped, stopping) = watch::channel(false);
-    let unparsed = Arc::new(Semaphore::new(MAX_UNPARSED / 1024));
-    let server = Arc::new(Server { engine, users, unparsed, stopping });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    let [unparsed, arriving] = std::array::from_fn(|_| Arc::new(Semaphore::new(MAX_UNPARSED / 1024)));
+    let server = Arc::new(Server { engine, users, unparsed, arriving, stopping });
+    let limit = connection_limit(MAX_CONNECTIONS);
+    let places = Arc::new(Semaphore::new(limit as usize));
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -59,7 +65,7 @@ pub async fn serve_reql(listener: TcpListener, engine: Engine, users: Arc<Users>
         match accepted {
             Ok((stream, peer)) => {
                 let Ok(place) = places.clone().try_acquire_owned() else {
-                    tokio::spawn(refuse(stream));
+                    tokio::spawn(refuse(stream, limit));
                     continue;
                 };
                 let server = server.clone();
@@ -79,11 +85,11 @@ pub async fn serve_reql(listener: TcpListener, engine: Engine, users: Arc<Users>
     drop(listener);
     stopped.send_replace(true);
     // All places are free when the last connection is closed; the semaphore itself is never closed.
-    let _ = places.acquire_many(MAX_CONNECTIONS).await;
+    let _ = places.acquire_many(limit).await;
 }
 
-async fn refuse(mut stream: TcpStream) {
-    let text = format!("ERROR: This server has {MAX_CONNECTIONS} connections already; close some and try again.\n\0");
+async fn refuse(mut stream: TcpStream, limit: u32) {
+    let text = format!("ERROR: This server has {limit} connections already; close some and try again.\n\0");
     // The client may be gone already; there is nobody else to tell.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(text.as_bytes())).await;
 }

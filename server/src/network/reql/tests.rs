@@ -50,6 +50,7 @@ impl Server {
 
     async fn connect(&self) -> Client {
         let mut client = Client(TcpStream::connect(self.address).await.unwrap());
+        client.0.set_nodelay(true).unwrap();
         assert_eq!(client.greet("admin", "").await["success"], true);
         client
     }
@@ -220,4 +221,64 @@ async fn a_disconnect_ends_the_queries_of_the_connection() {
     server.stop.send(()).unwrap();
     // The server stops when its last query has ended.
     tokio::time::timeout(Duration::from_secs(60), server.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn clients_that_stop_within_a_long_query_hold_up_nobody() {
+    let server = Server::start("").await;
+    let mut stuck = Vec::new();
+    for _ in 0..10 {
+        let mut client = server.connect().await;
+        client.0.write_all(&1_u64.to_le_bytes()).await.unwrap();
+        client.0.write_all(&(127_u32 << 20).to_le_bytes()).await.unwrap();
+        stuck.push(client);
+    }
+    let mut client = server.connect().await;
+    let answer = tokio::time::timeout(Duration::from_secs(60), client.ask(1, "[1,5]")).await;
+    assert_eq!(answer.unwrap()["r"], json!([5]));
+}
+
+#[tokio::test]
+async fn streams_that_are_left_open_are_bounded() {
+    let server = Server::start("").await;
+    let mut client = server.connect().await;
+    for token in 0..16_384 {
+        assert_eq!(client.ask(token, r#"[1,[173,[]],{"max_batch_rows":1}]"#).await["t"], 3);
+    }
+    let refused = client.ask(20_000, r#"[1,[173,[]],{"max_batch_rows":1}]"#).await;
+    assert!(refused["r"][0].as_str().unwrap().contains("16384"), "{refused}");
+    client.ask(7, "[3]").await;
+    assert_eq!(client.ask(20_000, "[1,5]").await["r"], json!([5]));
+}
+
+/// A client that asks for much, says that it will ask no more, and does not read.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_left_in_the_end() {
+    let server = Server::start("").await;
+    let mut client = server.connect().await;
+    let long =
+        format!("[1,[38,[[173,[60]],[69,[[2,[1]],\"{}\"]]]],{{\"max_batch_bytes\":67108864}}]", "x".repeat(1 << 20));
+    client.send(1, &long).await;
+    // The response has begun: the server is stuck in sending it.
+    client.0.readable().await.unwrap();
+    client.0.shutdown().await.unwrap();
+    let address = client.0.local_addr().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while knows(address.port()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the server has closed its side");
+}
+
+/// Whether a socket of this process is connected to the local port.
+fn knows(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let remote = format!(":{port:04X}");
+    // Field 2 is the other side's address; the inode, field 9, is 0 once no process has the socket.
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[2].ends_with(&remote) && fields[9] != "0"
+    })
 }

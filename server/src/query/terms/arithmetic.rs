@@ -8,6 +8,7 @@ use photondb_plugin_sdk::datum::Time;
 use super::{MANY, Op};
 use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, integer, number, string};
+use crate::query::output::check_length;
 use crate::query::value::Value;
 
 /// The terms of this family.
@@ -71,6 +72,7 @@ fn add(call: &Call<'_>) -> Result<Value> {
         },
         Datum::String(left) => {
             let right = string(&right)?;
+            check_length(left.len() + right.len())?;
             let mut both = String::with_capacity(left.len() + right.len());
             both.push_str(&left);
             both.push_str(&right);

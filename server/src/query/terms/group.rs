@@ -68,6 +68,8 @@ fn group(call: &Call<'_>) -> Result<Value> {
                 let Some(value) = index.value(&row) else { continue };
                 keys.push(if index.is_multi() { alternatives(value, true) } else { vec![value] });
             }
+            let count = keys.iter().fold(1_usize, |count, alternatives| count.saturating_mul(alternatives.len()));
+            call.ctx().check_length(count)?;
             for key in combinations(&keys) {
                 let key = if single { key.into_iter().next().unwrap_or_default() } else { key.into() };
                 groups.entry(Ordered(key)).or_default().push(row.clone());

@@ -26,7 +26,8 @@ pub const OPS: &[Op] = &[
     Op::new(76, "index_drop", 2, 2, index_drop).with(Op::WRITES | Op::UNGROUPED | Op::VOLATILE),
     Op::new(77, "index_list", 1, 1, index_list).with(Op::UNGROUPED | Op::VOLATILE),
     Op::new(139, "index_status", 1, MANY, index_status).with(Op::UNGROUPED | Op::VOLATILE),
-    Op::new(140, "index_wait", 1, MANY, index_wait).with(Op::UNGROUPED | Op::VOLATILE),
+    // Not in functions either: the write that calls one holds the documents that the index waits for.
+    Op::new(140, "index_wait", 1, MANY, index_wait).with(Op::WRITES | Op::UNGROUPED | Op::VOLATILE),
     Op::new(156, "index_rename", 3, 3, index_rename)
         .with(Op::WRITES | Op::UNGROUPED | Op::VOLATILE)
         .options(&["overwrite"]),

@@ -11,6 +11,7 @@ use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, framed, string};
 use crate::query::function::Function;
 use crate::query::paths::{self, Path};
+use crate::query::print::brief;
 use crate::query::pseudo;
 use crate::query::pseudotype;
 use crate::query::stream::{Fused, Stream};
@@ -257,8 +258,8 @@ fn object(call: &Call<'_>) -> Result<Value> {
         if let Some(first) = object.insert(name.clone(), value.clone()) {
             return Err(ReqlError::logic(format!(
                 "Duplicate key `{name}` in object.  (got `{}` and `{}` as values)",
-                first.to_json_string(),
-                value.to_json_string()
+                brief(&first),
+                brief(&value)
             )));
         }
     }

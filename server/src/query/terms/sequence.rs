@@ -249,6 +249,7 @@ pub(super) fn nth_of(call: &Call<'_>, source: Value, position: i64) -> Result<Va
                 if last.len() > kept {
                     last.pop_front();
                 }
+                call.ctx().check_length(last.len())?;
             }
             if last.len() < kept { None } else { last.pop_front() }
         }
@@ -340,6 +341,7 @@ fn sample(call: &Call<'_>) -> Result<Value> {
         let row = row?;
         if kept.len() < count {
             kept.push(row);
+            call.ctx().check_length(kept.len())?;
             continue;
         }
         let place = crate::query::random::below(seen as u64 + 1);
@@ -383,7 +385,7 @@ fn distinct(call: &Call<'_>) -> Result<Value> {
         if slice.bounded && slice.index != index {
             // Of a range of another index: the values of those documents.
             let values = table.index_values_of(call.ctx(), Value::Slice(slice), index)?;
-            return Ok(unique(values.into_rows())?.into());
+            return Ok(unique(call.ctx(), values.into_rows())?.into());
         }
         slice.index = index;
         let mut last: Option<Datum> = None;
@@ -400,14 +402,15 @@ fn distinct(call: &Call<'_>) -> Result<Value> {
     }
     let documents = matches!(source, Value::Table(_) | Value::Slice(_));
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
-    Ok(unique(stream.into_all_rows()?)?.with_array(!documents).into())
+    Ok(unique(call.ctx(), stream.into_all_rows()?)?.with_array(!documents).into())
 }
 
 /// The different elements in ascending order.
-fn unique(rows: Rows) -> Result<Stream> {
+fn unique(ctx: &Context, rows: Rows) -> Result<Stream> {
     let mut seen = std::collections::BTreeSet::new();
     for row in rows {
         seen.insert(Ordered(row?));
+        ctx.check_length(seen.len())?;
     }
     Ok(Stream::from_list(seen.into_iter().map(|value| value.0).collect()).with_array(false))
 }

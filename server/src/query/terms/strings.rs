@@ -104,28 +104,27 @@ fn split(call: &Call<'_>) -> Result<Value> {
     };
     let most = if call.count() > 2 {
         let count = call.integer(2)?;
-        Some(usize::try_from(count).map_err(|_| {
+        usize::try_from(count).map_err(|_| {
             ReqlError::logic(format!("Error: `split` size argument cannot be negative (got {count}).")).at(2)
-        })?)
+        })?
     } else {
-        None
+        usize::MAX
     };
+    // One part too many tells as much as all of them.
+    let most = most.min(call.ctx().array_limit());
     let parts: Vec<&str> = match separator.as_deref() {
         None => split_spaces(&text, most),
         Some("") => split_characters(&text, most),
-        Some(separator) => match most {
-            Some(most) => text.splitn(most.saturating_add(1), separator).collect(),
-            None => text.split(separator).collect(),
-        },
+        Some(separator) => text.splitn(most.saturating_add(1), separator).collect(),
     };
     Ok(call.ctx().array(parts.into_iter().map(Datum::from).collect())?.into())
 }
 
-fn split_spaces(text: &str, most: Option<usize>) -> Vec<&str> {
+fn split_spaces(text: &str, most: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        if most.is_some_and(|most| parts.len() >= most) {
+        if parts.len() >= most {
             parts.push(rest);
             break;
         }
@@ -138,15 +137,13 @@ fn split_spaces(text: &str, most: Option<usize>) -> Vec<&str> {
 }
 
 /// Characters, each with the combining marks that belong to it.
-fn split_characters(text: &str, most: Option<usize>) -> Vec<&str> {
-    let mut starts: Vec<usize> = text
+fn split_characters(text: &str, most: usize) -> Vec<&str> {
+    let starts: Vec<usize> = text
         .char_indices()
         .filter(|(at, character)| *at == 0 || !is_combining_mark(*character))
         .map(|(at, _)| at)
+        .take(most.saturating_add(1))
         .collect();
-    if let Some(most) = most {
-        starts.truncate(most.saturating_add(1));
-    }
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end)).collect()
 }
@@ -183,6 +180,7 @@ fn format_(call: &Call<'_>) -> Result<Value> {
                     Datum::String(value) => text.push_str(value),
                     other => text.push_str(&output::text(other)?),
                 }
+                output::check_length(text.len())?;
                 name = None;
             }
             (Some(field), other) => field.push(other),

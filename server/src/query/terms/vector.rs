@@ -99,17 +99,14 @@ fn vector(numbers: &[Datum], dims: usize) -> Result<Vec<f32>> {
             numbers.len()
         )));
     }
-    numbers
-        .iter()
-        .map(|datum| {
-            let value = number(datum)? as f32;
-            if value.is_finite() {
-                Ok(value)
-            } else {
-                Err(ReqlError::logic("A number of the query vector is too large."))
-            }
-        })
-        .collect()
+    let vector: Vec<f32> = numbers.iter().map(|datum| Ok(number(datum)? as f32)).collect::<Result<_>>()?;
+    if photondb_distance::is_measurable(&vector) {
+        Ok(vector)
+    } else {
+        Err(ReqlError::logic(
+            "The numbers of the query vector are too large: the sum of their squares has to be less than 4e37.",
+        ))
+    }
 }
 
 struct Options {

@@ -160,11 +160,33 @@ fn vector_indexes_follow_the_documents() {
     let path = table.shared.vector_directory(info.id);
     assert!(path.exists());
     store.drop_table("test", "t").unwrap();
+    // Of the index that is not added, nothing stays.
+    let other = table.create_index(&IndexDefinition { name: "other".into(), ..definition() });
+    assert!(matches!(other, Err(StoreError::TableMissing { .. })));
     store.close();
     drop((store, table));
     // Closing may have come before the removal: then it happens at the next start.
     Store::open(directory.path(), &options).unwrap().close();
-    assert_eq!(*vectors.dropped.lock().unwrap(), [info.id]);
+    let dropped = vectors.dropped.lock().unwrap();
+    assert!(dropped.contains(&info.id) && dropped.iter().any(|id| *id != info.id), "{dropped:?}");
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_drop_waits_for_no_plugin() {
+    let directory = tempfile::tempdir().unwrap();
+    let vectors = Arc::new(Mirrors::default());
+    let options = StoreOptions { vectors: Arc::clone(&vectors) as Arc<dyn VectorIndexes>, ..options() };
+    let store = Store::open(directory.path(), &options).unwrap();
+    store.create_table("test", "t", &TableOptions::default()).unwrap();
+    store.table("test", "t").unwrap().create_index(&definition()).unwrap();
+    // What closes the index is held up until this is let go.
+    let busy = vectors.dropped.lock().unwrap();
+    store.drop_table("test", "t").unwrap();
+    store.create_table("test", "t", &TableOptions::default()).unwrap();
+    drop(busy);
+    store.close();
+    assert_eq!(vectors.dropped.lock().unwrap().len(), 1);
 }
 
 #[test]
