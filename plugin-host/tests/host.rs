@@ -17,7 +17,6 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCall, DeniedCalls, Descriptors, read_reply, spawn};
-use photondb_sandbox_profiles::profile::Namespace;
 use photondb_sandbox_profiles::{
     Confinement, HostReply, KernelFeatures, Layer, Letter, Permissions, Profiles, Report, StartMessage,
 };
