@@ -131,7 +131,7 @@ impl Compiler {
         }
         for (name, _) in &options {
             if !op.options.contains(&&**name) && !op.is(Op::ANY_OPTIONS) {
-                return Err(match terms::obsolete_option(number, name) {
+                return Err(match terms::obsolete_option(name) {
                     Some(error) => error,
                     None => ReqlError::compile(format!("Unrecognized optional argument `{name}`.")),
                 });
