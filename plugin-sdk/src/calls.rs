@@ -174,6 +174,17 @@ pub struct Search<'a> {
     pub settings: &'a Datum,
 }
 
+/// What a batch of searches found.
+#[derive(Clone, Debug)]
+pub struct Searched {
+    /// For each query its rows, in the order that the plugin gave.
+    pub rows: Vec<Vec<RowId>>,
+    /// Bytes that the plugin read in place.
+    pub shared: usize,
+    /// Bytes copied out of what the plugin wrote.
+    pub copied: usize,
+}
+
 impl Search<'_> {
     /// How many queries fit into one call, requests and replies.
     #[must_use]
@@ -189,7 +200,7 @@ impl Search<'_> {
     ///
     /// # Errors
     /// What the index said, or what happened to the plugin; [`Cause::Protocol`] for an answer of the wrong shape.
-    pub fn run(&self, lane: &Arc<Lane>, index: u32, deadline: Instant) -> Result<Vec<Vec<RowId>>, PluginError> {
+    pub fn run(&self, lane: &Arc<Lane>, index: u32, deadline: Instant) -> Result<Searched, PluginError> {
         let count = self.queries.len() / self.dims.max(1);
         let mut draft = lane.begin(deadline)?;
         let columns = if self.allow.is_some() { 3 } else { 2 };
@@ -203,7 +214,8 @@ impl Search<'_> {
         let mut reply = PrivateCopy::default();
         let pending = draft.send(Operation::IndexSearch, index, payload, self.k as u64);
         answer(pending, deadline, &mut reply)?;
-        self.read(count, reply.bytes())
+        let rows = self.read(count, reply.bytes())?;
+        Ok(Searched { rows, shared: payload, copied: reply.bytes().len() })
     }
 
     fn read(&self, count: usize, reply: &[u8]) -> Result<Vec<Vec<RowId>>, PluginError> {

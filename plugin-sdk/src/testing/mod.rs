@@ -194,11 +194,8 @@ impl IndexHarness<'_> {
         }
         let mut found = Vec::new();
         for part in queries.chunks(per_call * self.dims) {
-            found.extend(Search { queries: part, ..search }.run(
-                &self.harness.lane,
-                self.index,
-                self.harness.deadline(),
-            )?);
+            let search = Search { queries: part, ..search };
+            found.extend(search.run(&self.harness.lane, self.index, self.harness.deadline())?.rows);
         }
         Ok(found)
     }

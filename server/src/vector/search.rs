@@ -311,20 +311,22 @@ impl Searcher<'_> {
             return Ok(None);
         }
         let deadline = self.request.deadline.min(Instant::now() + PLUGIN_DEADLINE);
-        let started = Instant::now();
         let mut found = Vec::with_capacity(queries.len() / dims);
         let plugin = self.index.plugin();
         for part in queries.chunks(per_call * dims) {
-            let rows = Search { queries: part, ..search }
+            let started = Instant::now();
+            let searched = Search { queries: part, ..search }
                 .run(lane, open.number, deadline)
                 .map_err(|error| open.instance.judge(error));
             if let Some(plugin) = &plugin {
                 let counters = plugin.counters();
-                counters.record(started.elapsed(), rows.is_ok());
-                counters.shared(size_of_val(part));
-                counters.copied(rows.as_ref().map_or(0, |rows| rows.iter().map(|rows| rows.len() * 8 + 4).sum()));
+                counters.record(started.elapsed(), searched.is_ok());
+                if let Ok(searched) = &searched {
+                    counters.shared(searched.shared);
+                    counters.copied(searched.copied);
+                }
             }
-            found.extend(rows?);
+            found.extend(searched?.rows);
         }
         Ok(Some(found))
     }
