@@ -9,6 +9,8 @@
 //! Several threads of the server share a lane: each takes a slot, and waits for its own completion without a third
 //! thread in between. The plugin side has one thread a lane.
 //!
+//! A caller that gives up says so in the slot ([`Cancellation`]), so that an honest plugin can stop working for nobody.
+//!
 //! What the server keeps about its calls is private memory. Whatever it reads from the plugin's region is read once,
 //! checked as a value, and used; anything impossible is a [`LaneError::Violation`], after which the lane is dead.
 
@@ -20,8 +22,12 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::layout::{DESCRIPTOR_WORDS, Layout};
-use crate::region::{OwnRegion, OwnWindow, PrivateCopy, TrustedRegion, UntrustedRegion};
+use crate::region::{OwnRegion, OwnWindow, PrivateCopy, UntrustedRegion};
 use crate::wake::Spin;
+
+mod worker;
+
+pub use worker::{Call, Cancellation, Worker};
 
 /// The longest sleep without looking at the world again: bounds how late a sleeper learns that a lane died.
 const NAP: Duration = Duration::from_millis(50);
@@ -370,6 +376,12 @@ impl Lane {
         }
     }
 
+    /// Tells the worker that nobody waits for this call any more. The number stays: the next call of the slot has
+    /// another one, and is published after this.
+    fn cancel(&self, number: u64) {
+        self.own.store_u64(self.layout.cancelled(self.lane, self.slot_of(number)), number);
+    }
+
     fn free(&self, number: u64, window: OwnWindow, answered: bool) {
         let slot = self.slot_of(number);
         let mut state = lock(&self.state);
@@ -422,7 +434,7 @@ impl Drop for Draft {
     }
 }
 
-/// A request on its way. Dropped before the answer, it is forgotten; the plugin still answers it.
+/// A request on its way. Dropped before the answer, it is cancelled and forgotten; the plugin still has to answer it.
 #[derive(Debug)]
 pub struct Pending {
     lane: Arc<Lane>,
@@ -433,10 +445,22 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// The lane that the request went to.
+    #[must_use]
+    pub fn lane(&self) -> usize {
+        self.lane.lane
+    }
+
+    /// The number of the call on its lane, from 1 on, never used twice.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Waits for the completion until `deadline`, and copies its payload to `reply`.
     ///
     /// # Errors
-    /// [`LaneError`], after which nothing of this call can be had any more.
+    /// [`LaneError`], after which nothing of this call can be had any more: it is cancelled.
     pub fn wait(mut self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, LaneError> {
         let completion = self.lane.wait(self.number, self.nonce, deadline)?;
         let window = self.lane.layout.buffer(self.lane.lane, self.lane.slot_of(self.number));
@@ -449,89 +473,11 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(window) = self.window.take() {
+            if !self.answered {
+                self.lane.cancel(self.number);
+            }
             self.lane.free(self.number, window, self.answered);
         }
-    }
-}
-
-/// The plugin's end of one lane: one thread that answers calls in order.
-#[derive(Debug)]
-pub struct Worker {
-    layout: Layout,
-    lane: usize,
-    peer: Arc<TrustedRegion>,
-    own: Arc<OwnRegion>,
-    buffers: Vec<OwnWindow>,
-    next: u64,
-    spin: Spin,
-}
-
-impl Worker {
-    /// The plugin's ends of all lanes over a pair of regions; `None` if the header is of another version.
-    #[must_use]
-    pub fn all(peer: TrustedRegion, mut own: OwnRegion, spin: Spin) -> Option<Vec<Self>> {
-        let layout = Layout::read_header(&peer)?;
-        let buffers: Vec<Vec<_>> = (0..layout.lanes())
-            .map(|lane| (0..layout.depth()).map(|slot| own.carve(layout.buffer(lane, slot))).collect())
-            .collect();
-        let (peer, own) = (Arc::new(peer), Arc::new(own));
-        Some(
-            buffers
-                .into_iter()
-                .enumerate()
-                .map(|(lane, buffers)| {
-                    let (peer, own) = (Arc::clone(&peer), Arc::clone(&own));
-                    Self { layout, lane, peer, own, buffers, next: 1, spin }
-                })
-                .collect(),
-        )
-    }
-
-    /// Answers the next call with `serve`, which gets the request, its payload and the buffer for the reply. Waits for
-    /// a call until there is one.
-    pub fn serve_next(&mut self, serve: impl FnOnce(&Request, &[u8], &mut [u8]) -> Completion) {
-        let number = self.next;
-        let slot = (number % self.layout.depth() as u64) as usize;
-        let at = self.layout.sequence(self.lane, slot);
-        self.wait_for(number, at);
-        let words: [u64; DESCRIPTOR_WORDS] = std::array::from_fn(|index| self.peer.load_u64(at + 8 + index * 8));
-        let payload = (words[2] & u64::from(u32::MAX)) as usize;
-        let request =
-            Request { operation: words[0] as u16, target: (words[0] >> 32) as u32, payload, argument: words[3] };
-        let start = self.layout.buffer(self.lane, slot).start;
-        let bytes = self.peer.slice(start..start + payload.min(self.layout.buffer_bytes()));
-        let completion = serve(&request, bytes, self.buffers[slot].bytes());
-        let answer = [u64::from(completion.status), words[1], completion.payload as u64, completion.value];
-        for (index, word) in answer.into_iter().enumerate() {
-            self.own.store_u64(at + 8 + index * 8, word);
-        }
-        // Release inside: publishes the reply to the Acquire load in `Lane::poll`.
-        self.own.store_u64(at, number);
-        // Pairs with the fence in `Lane::wait`.
-        fence(Ordering::SeqCst);
-        if self.peer.load_u32(self.layout.caller_sleeps(self.lane, slot)) != 0 {
-            self.own.wake(at);
-        }
-        self.next += 1;
-    }
-
-    fn wait_for(&self, number: u64, at: usize) {
-        let ready = || (self.peer.load_u64(at) == number).then_some(());
-        if self.spin.until(ready).is_some() {
-            return;
-        }
-        let flag = self.layout.worker_sleeps(self.lane);
-        self.own.store_u32(flag, 1);
-        loop {
-            // Pairs with the fence in `Lane::publish`.
-            fence(Ordering::SeqCst);
-            let seen = self.peer.load_u64(at);
-            if seen == number {
-                break;
-            }
-            self.peer.wait(at, seen as u32, Duration::from_secs(60));
-        }
-        self.own.store_u32(flag, 0);
     }
 }
 

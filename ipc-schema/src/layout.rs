@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | header: magic, version, lanes, depth, buffer bytes | unused |
 //! | 4096 + lane x 128 | unused | word 0: 1 while the lane's worker sleeps |
-//! | slots + (lane x depth + slot) x 128 | request: sequence, 7 descriptor words; byte 64: 1 while the caller sleeps | completion: sequence, 7 descriptor words |
+//! | slots + (lane x depth + slot) x 128 | request: sequence, 7 descriptor words; byte 64: 1 while the caller sleeps; byte 72: the number of the last call that its caller gave up | completion: sequence, 7 descriptor words |
 //! | buffers + (lane x depth + slot) x buffer bytes | request payload | reply payload |
 //!
 //! A slot is one cache line with its sequence word in it (one line is 20 % faster than two), slots are 128 bytes apart
@@ -22,7 +22,7 @@ use crate::region::{OwnRegion, TrustedRegion};
 /// `PHOTLANE`.
 const MAGIC: u64 = u64::from_le_bytes(*b"PHOTLANE");
 /// Changes with every change of the layout.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const PAGE: usize = 4096;
 const LINE_PAIR: usize = 128;
 
@@ -98,6 +98,13 @@ impl Layout {
     #[must_use]
     pub fn caller_sleeps(&self, lane: usize, slot: usize) -> usize {
         self.sequence(lane, slot) + 64
+    }
+
+    /// The word of the server region with the number of the last call of a slot that its caller gave up. It lies in the
+    /// line of [`caller_sleeps`](Self::caller_sleeps), which the worker looks at anyway, and not in that of the request.
+    #[must_use]
+    pub fn cancelled(&self, lane: usize, slot: usize) -> usize {
+        self.sequence(lane, slot) + 72
     }
 
     /// The word of the plugin region that says whether the worker of a lane sleeps.

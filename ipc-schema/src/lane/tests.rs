@@ -2,7 +2,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use super::*;
-use crate::region;
+use crate::region::{self, TrustedRegion};
 
 fn pair(depth: usize) -> (Arc<Lane>, Worker, OwnRegion) {
     let layout = Layout::new(1, depth, 4096).expect("valid");
@@ -23,9 +23,9 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn echo(request: &Request, payload: &[u8], reply: &mut [u8]) -> Completion {
-    reply[..payload.len()].copy_from_slice(payload);
-    Completion { status: 0, payload: payload.len(), value: request.argument }
+fn echo(call: Call<'_>) -> Completion {
+    call.reply[..call.payload.len()].copy_from_slice(call.payload);
+    Completion { status: 0, payload: call.payload.len(), value: call.request.argument }
 }
 
 fn send(lane: &Arc<Lane>, argument: u64) -> Pending {
@@ -99,6 +99,38 @@ fn an_abandoned_slot_comes_back_with_its_late_answer() {
     let pending = send(&lane, 2);
     worker.serve_next(echo);
     assert_eq!(pending.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 2);
+}
+
+#[test]
+fn a_worker_hears_of_calls_that_were_given_up_and_of_no_others() {
+    let (lane, mut worker, _) = pair(2);
+    let cancelled = |worker: &mut Worker| {
+        let mut found = None;
+        worker.serve_next(|call| {
+            found = Some((call.number, call.cancellation.is_cancelled()));
+            echo(call)
+        });
+        found
+    };
+    drop(send(&lane, 1));
+    let patient = send(&lane, 2);
+    assert_eq!((cancelled(&mut worker), cancelled(&mut worker)), (Some((1, true)), Some((2, false))));
+    patient.wait(soon(), &mut PrivateCopy::default()).expect("answer");
+    let reused = send(&lane, 3);
+    assert_eq!(cancelled(&mut worker), Some((3, false)), "the slot of call 1 once more");
+    reused.wait(soon(), &mut PrivateCopy::default()).expect("answer");
+}
+
+#[test]
+fn a_call_is_cancelled_while_it_is_served() {
+    let (lane, mut worker, _) = pair(1);
+    let pending = send(&lane, 1);
+    worker.serve_next(|call| {
+        assert!(!call.cancellation.is_cancelled());
+        assert_eq!(pending.wait(Instant::now(), &mut PrivateCopy::default()), Err(LaneError::Deadline));
+        assert!(thread::scope(|scope| scope.spawn(|| call.cancellation.is_cancelled()).join().expect("thread")));
+        echo(call)
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use photondb_ipc_schema::batch::{Batch as Columns, BatchWriter, Column};
-use photondb_ipc_schema::lane::{Completion, Operation, Request};
+use photondb_ipc_schema::lane::{Call, Completion, Operation, Request};
 
 use crate::batch::{Batch, RowsWriter};
 use crate::column::VectorColumn;
@@ -149,8 +149,9 @@ impl Instance {
     }
 
     /// Answers one call of a lane.
-    pub fn serve(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Completion {
-        match guard(|| self.answer(request, payload, reply)) {
+    pub fn serve(&self, call: Call<'_>) -> Completion {
+        let Call { request, payload, reply, .. } = call;
+        match guard(|| self.answer(&request, payload, reply)) {
             Ok((payload, value)) => Completion { status: 0, payload, value },
             Err(error) => {
                 let message = error.message().as_bytes();

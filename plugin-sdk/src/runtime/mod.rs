@@ -63,7 +63,7 @@ impl Unstarted {
         for mut worker in self.workers {
             let instance = instance.clone();
             let serve = move || loop {
-                worker.serve_next(|request, payload, reply| instance.serve(request, payload, reply));
+                worker.serve_next(|call| instance.serve(call));
             };
             thread::Builder::new()
                 .name("lane".into())

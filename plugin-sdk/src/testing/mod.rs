@@ -79,7 +79,7 @@ impl Harness {
             let instance = instance.clone();
             thread::spawn(move || {
                 loop {
-                    worker.serve_next(|request, payload, reply| instance.serve(request, payload, reply));
+                    worker.serve_next(|call| instance.serve(call));
                 }
             });
         }
