@@ -1,4 +1,4 @@
-//! `photondb-plugin-host`: confines itself, then becomes a PhotonDB plugin.
+//! `photondb-plugin-host`: confines itself, then becomes a PhotonDB plugin, or a command of `photondb sandbox`.
 //!
 //! The server starts it with an empty environment and ten descriptors
 //! ([`photondb_sandbox_profiles::confinement::fd`]). It has one thread from beginning to end: Landlock and seccomp bind
@@ -10,6 +10,7 @@ mod confine;
 mod launch;
 mod refusal;
 mod start;
+mod weak;
 
 use std::convert::Infallible;
 use std::env;
@@ -66,10 +67,10 @@ fn confine_and_become(reply: &Reply) -> Result<Infallible, Refusal> {
     confine::rights::no_new_privileges(&mut report)?;
     confine::landlock::restrict(asked, &mut report)?;
     // Last: what came before needs calls that the filter refuses.
-    let filter = confine::seccomp::install(&asked.seccomp, &mut report)?;
+    let filter = confine::seccomp::install(&start.message, &mut report)?;
     confine::verify::require(&asked.required, &report)?;
     // The plugin may be stopped from its first call on, so the listener must be at the server before it runs.
     filter.send_listener()?;
     reply.report(report)?;
-    launch::exec::become_plugin(&start, &filter)
+    launch::exec::execute(&start, &filter)
 }

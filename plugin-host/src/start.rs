@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use photondb_plugin_host::spawn::sealed;
 use photondb_sandbox_profiles::layers::Report;
-use photondb_sandbox_profiles::{HostReply, StartMessage};
+use photondb_sandbox_profiles::{HostReply, Launch, StartMessage};
 
 use crate::confine::descriptors;
 use crate::refusal::Refusal;
@@ -19,7 +19,10 @@ const MAX_MESSAGE_BYTES: u64 = 1 << 20;
 /// The message, and the executable to become.
 pub struct Start {
     pub message: StartMessage,
-    pub name: CString,
+    /// For `execveat`.
+    pub arguments: Vec<CString>,
+    /// The same.
+    pub environment: Vec<CString>,
     /// Held so that it stays open until the kernel closes it on exec.
     pub executable: OwnedFd,
 }
@@ -29,7 +32,6 @@ impl Start {
     pub fn read() -> Result<Self, Refusal> {
         let executable = descriptors::take_executable();
         let message = descriptors::take_start();
-        check_sealed("the plugin's executable (descriptor 7)", &executable)?;
         check_sealed("the start message (descriptor 8)", &message)?;
         let mut text = String::new();
         File::from(message)
@@ -39,12 +41,27 @@ impl Start {
         let message: StartMessage = serde_json::from_str(&text).map_err(|error| {
             Refusal::new("understand the start message (server and host must be of one version)", error)
         })?;
-        let name = CString::new(message.name.clone()).map_err(|error| Refusal::new("use the plugin's name", error))?;
-        Ok(Self { message, name, executable })
+        let (arguments, environment) = match &message.launch {
+            Launch::Plugin => {
+                // What was verified must be what runs. A command runs from a file, which nobody verified.
+                check_sealed("the plugin's executable (descriptor 7)", &executable)?;
+                (vec![message.name.clone()], Vec::new())
+            }
+            Launch::Command { arguments, environment, .. } => {
+                descriptors::keep_the_standard_ones()?;
+                (arguments.clone(), environment.iter().map(|(name, value)| format!("{name}={value}")).collect())
+            }
+        };
+        Ok(Self { arguments: c_strings(arguments)?, environment: c_strings(environment)?, message, executable })
     }
 }
 
-/// What was verified must be what runs: nobody may be able to write to it any more.
+fn c_strings(texts: Vec<String>) -> Result<Vec<CString>, Refusal> {
+    let convert = |text| CString::new(text).map_err(|error| Refusal::new("pass its arguments and environment", error));
+    texts.into_iter().map(convert).collect()
+}
+
+/// Nobody may be able to write to it any more.
 fn check_sealed(what: &str, memfd: &OwnedFd) -> Result<(), Refusal> {
     let seals = fcntl(memfd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
     match seals {

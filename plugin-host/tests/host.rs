@@ -18,7 +18,7 @@ use nix::unistd::{Pid, geteuid};
 use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCall, DeniedCalls, Descriptors, read_reply, spawn};
 use photondb_sandbox_profiles::{
-    Confinement, HostReply, KernelFeatures, Layer, Letter, Permissions, Profiles, Report, StartMessage,
+    Confinement, HostReply, KernelFeatures, Launch, Layer, Letter, Permissions, Profiles, Report, StartMessage,
 };
 
 /// No test waits longer; none of them should need a hundredth of it.
@@ -91,7 +91,8 @@ fn start_executable(name: &str, confinement: Confinement, executable: &[u8]) -> 
 
 fn start_memfd(name: &str, confinement: Confinement, executable: &OwnedFd) -> Plugin {
     let excused = confinement.excused.clone();
-    let message = StartMessage { name: name.to_owned(), server_pid: std::process::id(), confinement };
+    let message =
+        StartMessage { name: name.to_owned(), launch: Launch::Plugin, server_pid: std::process::id(), confinement };
     start_message(&serde_json::to_vec(&message).expect("serialise"), executable, excused)
 }
 
@@ -261,12 +262,15 @@ fn completes(way: &str, plugin: &Plugin) {
 }
 
 #[test]
-fn an_honest_program_runs_without_any_namespace_and_is_graded_lower() {
+fn an_honest_program_runs_without_any_namespace_and_the_grade_says_so() {
     let mut confinement = strict();
     confinement.namespaces.clear();
     let plugin = start("honest", confinement.clone());
     let grade = plugin.report().grade();
-    assert!(grade.minus && grade.reasons.iter().any(|reason| reason.contains("network namespace")), "{grade:?}");
+    assert!(
+        grade.letter == Letter::A && grade.reasons.iter().any(|reason| reason.contains("network namespace")),
+        "{grade:?}"
+    );
     completes("no namespaces", &plugin);
     let plugin = start("socket", confinement);
     assert_eq!(plugin.denied().map(|call| call.name).as_deref(), Some("socket"));
@@ -460,7 +464,8 @@ fn a_host_refuses_when_a_required_layer_is_missing() {
 
 #[test]
 fn a_host_refuses_when_its_parent_is_not_the_server() {
-    let message = StartMessage { name: "honest".to_owned(), server_pid: 1, confinement: strict() };
+    let message =
+        StartMessage { name: "honest".to_owned(), launch: Launch::Plugin, server_pid: 1, confinement: strict() };
     let message = serde_json::to_vec(&message).expect("serialise");
     let executable = memfd("honest", fixture(), Use::Executable).expect("memfd");
     refuses(start_message(&message, &executable, Vec::new()), "find the server");
@@ -473,7 +478,7 @@ fn a_host_refuses_what_is_no_executable_or_no_message() {
     refuses(start_message(b"{}", &executable, Vec::new()), "start message");
     // What could still be written to is not what was verified.
     let unsealed = OwnedFd::from(tempfile::tempfile().expect("tempfile"));
-    refuses(start_message(b"{}", &unsealed, Vec::new()), "descriptor 7");
+    refuses(start_memfd("honest", strict(), &unsealed), "descriptor 7");
 }
 
 fn refuses(plugin: Plugin, because: &str) {

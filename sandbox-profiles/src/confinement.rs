@@ -53,6 +53,8 @@ pub struct Confinement {
     pub seccomp: Program,
     /// `None`: this machine has no Landlock and the operator accepted that.
     pub landlock: Option<LandlockPlan>,
+    /// A directory of the plugin's own, where it starts; `landlock` has the rule for it.
+    pub state: Option<PathBuf>,
     /// Resource limits.
     pub limits: Vec<Limit>,
     /// The most threads, enforced where a user namespace gives the plugin a count of its own.
@@ -100,12 +102,32 @@ pub struct RunAs {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartMessage {
-    /// The plugin's name: its only argument.
+    /// The plugin's name: its only argument; a command's, in messages.
     pub name: String,
+    /// What the host becomes.
+    pub launch: Launch,
     /// The server's process id. The host refuses if its parent is another: then the server died meanwhile.
     pub server_pid: u32,
     /// How to confine.
     pub confinement: Confinement,
+}
+
+/// What a host becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Launch {
+    /// A plugin: descriptors 0 to 6, its name as the only argument, an empty environment. What runs was sealed.
+    Plugin,
+    /// Any command: descriptors 0 to 2 are the caller's, those from 3 on are gone when it runs. Where a rule names a
+    /// plugin's region, it names nothing here.
+    Command {
+        /// All of them, the command's own name first.
+        arguments: Vec<String>,
+        /// Names and values; nothing else is inherited.
+        environment: Vec<(String, String)>,
+        /// Where it starts, absolute; `None`: the root directory that it is given.
+        directory: Option<PathBuf>,
+    },
 }
 
 /// What the host writes to descriptor 9, once, before it becomes the plugin or gives up.

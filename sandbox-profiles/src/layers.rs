@@ -157,8 +157,8 @@ impl Report {
     /// How well this process is confined.
     ///
     /// A: seccomp, no_new_privs and Landlock ABI 6 or newer. B: an older Landlock. C: no Landlock. A profile that
-    /// allows more can lower it further. A minus: neither a user of its own nor a user namespace, or no cgroup, or no
-    /// network namespace; the reasons say which.
+    /// allows more can lower it further. The second walls (a user of its own, namespaces, a cgroup) do not change the
+    /// letter: what an ordinary user can have is an A. Those that are missing are among the reasons.
     pub fn grade(&self) -> Grade {
         let mut reasons = Vec::new();
         let mut letter = match self.landlock_abi {
@@ -176,7 +176,6 @@ impl Report {
             letter = letter.max(cap.at_most);
             reasons.push(cap.why.clone());
         }
-        let weaknesses = reasons.len();
         if !self.has(Layer::Uid) && !self.has(Layer::UserNamespace) {
             reasons.push("runs as the server's user, without a user namespace".to_owned());
         }
@@ -189,7 +188,7 @@ impl Report {
         if !self.has(Layer::DeniedCallListener) {
             reasons.push("no listener: a stopped system call cannot be named".to_owned());
         }
-        Grade { letter, minus: reasons.len() > weaknesses, reasons }
+        Grade { letter, reasons }
     }
 }
 
@@ -198,15 +197,13 @@ impl Report {
 pub struct Grade {
     /// A, B or C.
     pub letter: Letter,
-    /// Something of use is missing.
-    pub minus: bool,
-    /// One sentence each.
+    /// One sentence each: why the letter is no better, then the second walls that are missing.
     pub reasons: Vec<String>,
 }
 
 impl fmt::Display for Grade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.letter, if self.minus { "-" } else { "" })
+        self.letter.fmt(f)
     }
 }
 
@@ -256,7 +253,7 @@ mod tests {
     fn grades_follow_landlock_and_say_what_is_missing() {
         assert_eq!(report(&FULL, 7).grade().to_string(), "A");
         assert_eq!(report(&FULL, 5).grade().to_string(), "B");
-        assert_eq!(report(&BASE, 6).grade().to_string(), "A-");
+        assert_eq!(report(&BASE, 6).grade().to_string(), "A", "second walls are reasons, no other letter");
         assert_eq!(report(&BASE, 6).grade().reasons.len(), 4);
         assert_eq!(report(&[Layer::Seccomp, Layer::NoNewPrivs], 0).grade().letter, Letter::C);
         let capped = Report {

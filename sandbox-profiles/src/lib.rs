@@ -18,8 +18,9 @@
 //! # Map
 //! - [`profile`]: the TOML model. An allow-list is the only thing it can say: a `deny` entry chooses how a refusal
 //!   looks (an errno, a kill, a named stop), never that a call is let through.
-//! - [`resolve`]: `extends`, then the permissions of one plugin.
-//! - [`seccomp`]: policy to BPF. [`syscalls`]: names, numbers, constants.
+//! - [`permissions`]: what one plugin was granted beyond it; files that can only add.
+//! - [`resolve`]: `extends`, then the permissions.
+//! - [`seccomp`]: policy to BPF. [`verdict`]: what a program answers. [`syscalls`]: names, numbers, constants.
 //! - [`landlock`]: which ABI to ask for, and when to refuse. [`limits`]: resource limits.
 //! - [`probe`]: what this kernel gives. [`layers`]: what was enforced, and the grade.
 //! - [`confinement`]: the messages between server and host, and the descriptor numbers they agree on.
@@ -33,15 +34,18 @@ mod error;
 pub mod landlock;
 pub mod layers;
 pub mod limits;
+pub mod permissions;
 pub mod probe;
 pub mod profile;
 pub mod resolve;
 pub mod seccomp;
 pub mod syscalls;
+pub mod verdict;
 
-pub use confinement::{Confinement, HostReply, StartMessage};
+pub use confinement::{Confinement, HostReply, Launch, StartMessage};
 pub use error::ProfileError;
 pub use layers::{Grade, Layer, LayerReport, Letter, Report};
+pub use permissions::{Permissions, StateDirectory};
 pub use probe::KernelFeatures;
 pub use profile::{Profile, Profiles};
-pub use resolve::{Permissions, ResolvedProfile};
+pub use resolve::ResolvedProfile;

@@ -350,7 +350,7 @@ impl Profiles {
 }
 
 /// Reads one profile. `file` is for messages.
-fn parse(file: &str, text: &str) -> Result<Profile, ProfileError> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Profile, ProfileError> {
     let failed = |message: String| ProfileError::Parse { file: file.to_owned(), message };
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
     check_keys(file, &table)?;

@@ -3,55 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::confinement::Confinement;
 use crate::error::ProfileError;
 use crate::landlock::{self, PathRule};
 use crate::layers::Layer;
 use crate::limits;
+use crate::permissions::{Permissions, STATE};
 use crate::probe::KernelFeatures;
-use crate::profile::{Access, Allow, Alternative, Answer, GradeCap, LimitsTable, Namespace, Profile, Profiles};
+use crate::profile::{Access, Allow, Alternative, Answer, GradeCap, LimitsTable, Namespace, Profile, Profiles, parse};
 use crate::seccomp;
 use crate::syscalls::Arch;
-
-/// What one plugin may use, as far as the kernel enforces it. Services of the server (queries, connections, the state
-/// store) are capabilities and need no permission of the kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Permissions {
-    /// Private memory.
-    pub memory_bytes: u64,
-    /// Threads of the plugin itself; the SDK's own come on top.
-    pub threads: u32,
-    /// Files and directories to read, absolute.
-    pub read: Vec<PathBuf>,
-    /// Directories to read and write, absolute.
-    pub write: Vec<PathBuf>,
-}
-
-impl Default for Permissions {
-    /// What a manifest gets that asks for nothing: 256 MiB, one thread, no file.
-    fn default() -> Self {
-        Self { memory_bytes: 256 << 20, threads: 1, read: Vec::new(), write: Vec::new() }
-    }
-}
-
-impl Permissions {
-    /// Declared AND granted: the smaller number, and the paths that are in both.
-    #[must_use]
-    pub fn declared_and_granted(declared: &Self, granted: &Self) -> Self {
-        let both = |declared: &[PathBuf], granted: &[PathBuf]| {
-            declared.iter().filter(|path| granted.iter().any(|grant| path.starts_with(grant))).cloned().collect()
-        };
-        Self {
-            memory_bytes: declared.memory_bytes.min(granted.memory_bytes),
-            threads: declared.threads.min(granted.threads),
-            read: both(&declared.read, &granted.read),
-            write: both(&declared.write, &granted.write),
-        }
-    }
-}
 
 /// What happens to one system call.
 #[derive(Clone, Debug)]
@@ -188,7 +149,8 @@ impl ResolvedProfile {
             profile: self.name.clone(),
             seccomp: seccomp::compile(&self.name, arch, &self.calls)?,
             landlock,
-            limits: limits::limits(&self.limits, self.permissions.memory_bytes)?,
+            state: self.permissions.state.as_ref().map(|state| state.path.clone()),
+            limits: limits::limits(&self.limits, &self.permissions)?,
             threads_max: limits::threads_max(&self.limits, self.permissions.threads),
             namespaces: self.namespaces.clone(),
             run_as: None,
@@ -259,19 +221,50 @@ impl ResolvedProfile {
         self.calls.insert(call.to_owned(), policy);
     }
 
+    /// What a permission adds to the calls of its profile: new ones, and further alternatives for those that have
+    /// conditions. What is allowed already stays so, and a refusal looks as before.
+    fn extend(&mut self, file: &str, addition: &Profile) {
+        for allow in &addition.allow {
+            for call in &allow.calls {
+                match self.calls.get_mut(call).and_then(|policy| policy.allow.as_mut()) {
+                    None => self.allow(file, call, allow),
+                    Some(alternatives) if alternatives.is_empty() || allow.when.is_empty() => alternatives.clear(),
+                    Some(alternatives) => alternatives.extend(allow.when.iter().cloned()),
+                }
+            }
+        }
+        if let Some(limits) = &addition.limits {
+            self.limits.open_files = self.limits.open_files.max(limits.open_files);
+        }
+    }
+
     fn add_permissions(&mut self) -> Result<(), ProfileError> {
-        let opens = ["open", "openat", "openat2"];
-        let can_open = opens.iter().any(|call| self.calls.get(*call).is_some_and(|policy| policy.allow.is_some()));
         let permissions = self.permissions.clone();
-        let reads = permissions.read.iter().map(|path| (path, Access::Read));
-        for (path, access) in reads.chain(permissions.write.iter().map(|path| (path, Access::Write))) {
+        for path in permissions.read.iter().chain(&permissions.write) {
             check_path(path)?;
-            if !can_open {
+            if !self.can_open() {
                 return Err(ProfileError::CannotOpenFiles { profile: self.name.clone(), path: path.clone() });
             }
-            self.files.push(PathRule { path: path.clone(), access, must_exist: true });
         }
+        if !permissions.write.is_empty() {
+            // Written as the state directory is, without its quota.
+            self.extend(STATE.file, &parse(STATE.file, STATE.text)?);
+        }
+        for addition in permissions.additions() {
+            self.extend(addition.file, &parse(addition.file, addition.text)?);
+        }
+        let state = permissions.state.map(|state| state.path);
+        state.iter().try_for_each(|path| check_path(path))?;
+        let reads = permissions.read.into_iter().map(|path| (path, Access::Read));
+        let writes = permissions.write.into_iter().chain(state).map(|path| (path, Access::Write));
+        let rule = |(path, access)| PathRule { path, access, must_exist: true };
+        self.files.extend(reads.chain(writes).map(rule));
         Ok(())
+    }
+
+    fn can_open(&self) -> bool {
+        let opens = ["open", "openat", "openat2"];
+        opens.iter().any(|call| self.calls.get(*call).is_some_and(|policy| policy.allow.is_some()))
     }
 }
 
@@ -282,23 +275,6 @@ fn check_path(path: &Path) -> Result<(), ProfileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plugin_gets_what_both_sides_say_and_no_more() {
-        let declared = Permissions {
-            memory_bytes: 512 << 20,
-            threads: 1,
-            read: vec!["/srv/a".into(), "/etc".into()],
-            write: Vec::new(),
-        };
-        let granted =
-            Permissions { memory_bytes: 256 << 20, threads: 4, read: vec!["/srv".into()], write: vec!["/srv".into()] };
-        let both = Permissions::declared_and_granted(&declared, &granted);
-        assert_eq!(
-            both,
-            Permissions { memory_bytes: 256 << 20, threads: 1, read: vec!["/srv/a".into()], write: Vec::new() }
-        );
-    }
 
     #[test]
     fn files_cannot_be_granted_where_nothing_opens_them() {

@@ -30,18 +30,18 @@ use crate::confinement::fd;
 use crate::error::ProfileError;
 use crate::profile::{Alternative, Answer, ArgName, Condition, Value, Width};
 use crate::resolve::CallPolicy;
-use crate::syscalls::{Arch, OWN_PID};
+use crate::syscalls::{Arch, OWN_PID, PLUGIN_REGION, SERVER_REGION};
 
 /// The kernel's limit on instructions (BPF_MAXINSNS).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
-const RET_ERRNO: u32 = 0x0005_0000;
-const RET_USER_NOTIF: u32 = 0x7FC0_0000;
-const RET_ALLOW: u32 = 0x7FFF_0000;
+pub(crate) const RET_ERRNO: u32 = 0x0005_0000;
+pub(crate) const RET_USER_NOTIF: u32 = 0x7FC0_0000;
+pub(crate) const RET_ALLOW: u32 = 0x7FFF_0000;
 /// The lower half of a return value. The kernel ignores it for a notification, so it carries what to answer without a
 /// listener: an errno, or 0 to kill.
-const RET_DATA: u32 = 0x0000_FFFF;
+pub(crate) const RET_DATA: u32 = 0x0000_FFFF;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -102,14 +102,32 @@ impl Instruction {
     }
 }
 
-/// A compiled program, with places for the host's process id and token. The places hold values that match nothing.
+/// A compiled program, with places for what only the host knows. The places hold values that match nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Encoded", try_from = "Encoded")]
 pub struct Program {
     instructions: Vec<Instruction>,
+    places: Places,
+}
+
+/// Which instructions compare with what the host fills in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Places {
     own_pid: Vec<usize>,
     token_high: Vec<usize>,
     token_low: Vec<usize>,
+    server_region: Vec<usize>,
+    plugin_region: Vec<usize>,
+}
+
+/// Whether descriptors 5 and 6 are a plugin's regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regions {
+    /// They are, and rules that name them mean them.
+    Inherited,
+    /// They are whatever the process opens: rules that name a region mean no descriptor.
+    Absent,
 }
 
 /// What to do with calls that are to be stopped and named.
@@ -122,14 +140,18 @@ pub enum Listener {
 }
 
 impl Program {
-    /// The program to install: with the id of the calling process and a fresh random token.
-    pub fn finish(&self, own_pid: u32, token: u64, listener: Listener) -> Vec<Instruction> {
+    /// The program to install: with the id of the calling process, as it sees itself, and a fresh random token.
+    pub fn finish(&self, own_pid: u32, token: u64, regions: Regions, listener: Listener) -> Vec<Instruction> {
         let mut program = self.instructions.clone();
         let [high, low] = [(token >> 32) as u32, (token & 0xFFFF_FFFF) as u32];
-        for (places, value) in [(&self.own_pid, own_pid), (&self.token_high, high), (&self.token_low, low)] {
-            for place in places {
-                program[*place].k = value;
-            }
+        let places = &self.places;
+        let mut fill = |places: &[usize], value| places.iter().for_each(|place| program[*place].k = value);
+        fill(&places.own_pid, own_pid);
+        fill(&places.token_high, high);
+        fill(&places.token_low, low);
+        if regions == Regions::Inherited {
+            fill(&places.server_region, fd::SERVER_REGION.unsigned_abs());
+            fill(&places.plugin_region, fd::PLUGIN_REGION.unsigned_abs());
         }
         if listener == Listener::Absent {
             for instruction in program.iter_mut().filter(|instruction| instruction.code == RET) {
@@ -159,20 +181,13 @@ impl Program {
 #[serde(deny_unknown_fields)]
 struct Encoded {
     code: String,
-    own_pid: Vec<usize>,
-    token_high: Vec<usize>,
-    token_low: Vec<usize>,
+    places: Places,
 }
 
 impl From<Program> for Encoded {
     fn from(program: Program) -> Self {
         let hex = |i: &Instruction| format!("{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k);
-        Self {
-            code: program.instructions.iter().map(hex).collect(),
-            own_pid: program.own_pid,
-            token_high: program.token_high,
-            token_low: program.token_low,
-        }
+        Self { code: program.instructions.iter().map(hex).collect(), places: program.places }
     }
 }
 
@@ -192,16 +207,12 @@ impl TryFrom<Encoded> for Program {
             Some(Instruction::new(u16::from_be_bytes([a, b]), jt, jf, u32::from_be_bytes(k)))
         };
         let instructions: Vec<_> = chunks.iter().map(decode).collect::<Option<_>>().ok_or(malformed)?;
-        let places = [&encoded.own_pid, &encoded.token_high, &encoded.token_low];
+        let Places { own_pid, token_high, token_low, server_region, plugin_region } = &encoded.places;
+        let places = [own_pid, token_high, token_low, server_region, plugin_region];
         if places.into_iter().flatten().any(|place| *place >= instructions.len()) {
             return Err("a seccomp program has a place outside itself");
         }
-        Ok(Self {
-            instructions,
-            own_pid: encoded.own_pid,
-            token_high: encoded.token_high,
-            token_low: encoded.token_low,
-        })
+        Ok(Self { instructions, places: encoded.places })
     }
 }
 
@@ -424,12 +435,18 @@ fn assemble(
         let is_place = |instruction: &Instruction| instruction.code == JEQ && instruction.k == value;
         instructions.iter().enumerate().filter(|(_, i)| is_place(i)).map(|(place, _)| place).collect::<Vec<_>>()
     };
-    let own_pid = places(u32::try_from(OWN_PID).map_err(|_| internal(profile, "no place for the process id"))?);
-    let (token_high, token_low) = (places(TOKEN_HIGH), places(TOKEN_LOW));
-    if token_high.len() != token_low.len() || token_high.len() > HOST_CALLS.len() {
+    let named = |value: u64| u32::try_from(value).map(places).map_err(|_| internal(profile, "a place is no number"));
+    let places = Places {
+        own_pid: named(OWN_PID)?,
+        token_high: places(TOKEN_HIGH),
+        token_low: places(TOKEN_LOW),
+        server_region: named(SERVER_REGION)?,
+        plugin_region: named(PLUGIN_REGION)?,
+    };
+    if places.token_high.len() != places.token_low.len() || places.token_high.len() > HOST_CALLS.len() {
         return Err(internal(profile, "a rule compares with the host's token"));
     }
-    Ok(Program { instructions, own_pid, token_high, token_low })
+    Ok(Program { instructions, places })
 }
 
 /// The whole range of numbers, cut where the target changes; each entry holds from its number to the next one's.

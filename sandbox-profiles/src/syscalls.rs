@@ -108,6 +108,12 @@ pub fn path_argument(name: &str) -> Option<usize> {
 /// a program in which it was left matches no process.
 pub const OWN_PID: u64 = 0x7FFF_FF01;
 
+/// Stand for the descriptors of a plugin's regions. Never real ones (the kernel's limit is below 2^30), so where they are
+/// left, as for a command, no descriptor is meant.
+pub const SERVER_REGION: u64 = 0x7FFF_FF05;
+/// As [`SERVER_REGION`].
+pub const PLUGIN_REGION: u64 = 0x7FFF_FF06;
+
 /// Constants that profiles name. The same on x86-64 and aarch64.
 const CONSTANTS: &[(&str, u64)] = &[
     ("OWN_PID", OWN_PID),
@@ -126,6 +132,10 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("MAP_STACK", 0x20000),
     ("MAP_FIXED_NOREPLACE", 0x10_0000),
     ("MREMAP_MAYMOVE", 1),
+    ("MADV_NORMAL", 0),
+    ("MADV_RANDOM", 1),
+    ("MADV_SEQUENTIAL", 2),
+    ("MADV_WILLNEED", 3),
     ("MADV_DONTNEED", 4),
     ("MADV_FREE", 8),
     ("MADV_HUGEPAGE", 14),
@@ -141,20 +151,41 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("F_SETFD", 2),
     ("F_GETFL", 3),
     ("F_SETFL", 4),
+    ("F_GETLK", 5),
+    ("F_SETLK", 6),
+    ("F_SETLKW", 7),
+    ("F_OFD_GETLK", 36),
+    ("F_OFD_SETLK", 37),
+    ("F_OFD_SETLKW", 38),
     ("F_DUPFD_CLOEXEC", 1030),
     ("F_GET_SEALS", 1034),
     ("O_RDONLY", 0),
     ("O_WRONLY", 1),
     ("O_RDWR", 2),
+    ("O_CREAT", 0o100),
+    ("O_EXCL", 0o200),
+    ("O_TRUNC", 0o1000),
     ("O_APPEND", 0o2000),
     ("O_NONBLOCK", 0o4000),
+    ("O_DSYNC", 0o1_0000),
+    ("O_SYNC", 0o401_0000),
     ("O_CLOEXEC", 0o200_0000),
+    ("FALLOC_FL_KEEP_SIZE", 1),
+    ("RENAME_NOREPLACE", 1),
+    ("SOL_SOCKET", 1),
+    ("SO_TYPE", 3),
+    ("SO_ERROR", 4),
+    ("SO_KEEPALIVE", 9),
+    ("SO_RCVTIMEO", 20),
+    ("SO_SNDTIMEO", 21),
+    ("IPPROTO_TCP", 6),
+    ("TCP_NODELAY", 1),
     ("FIONBIO", 0x5421),
     ("FIOCLEX", 0x5451),
     ("TCGETS", 0x5401),
     ("TIOCSTI", 0x5412),
     ("TIOCLINUX", 0x541C),
-    // Like O_DIRECTORY below not the same on both: each is the union, and neither opens for writing.
+    // Not the same on both: each is the union, which lets O_DIRECT and O_NOFOLLOW through as well. None opens for writing.
     ("O_LARGEFILE", 0x8000 | 0x2_0000),
     ("O_DIRECTORY", 0x1_0000 | 0x4000),
     ("CLONE_VM", 0x100),
@@ -176,8 +207,8 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("CLOCK_MONOTONIC_COARSE", 6),
     ("CLOCK_BOOTTIME", 7),
     ("ARCH_SET_FS", 0x1002),
-    ("SERVER_REGION", crate::confinement::fd::SERVER_REGION as u64),
-    ("PLUGIN_REGION", crate::confinement::fd::PLUGIN_REGION as u64),
+    ("SERVER_REGION", SERVER_REGION),
+    ("PLUGIN_REGION", PLUGIN_REGION),
 ];
 
 /// The value of `expression`: constant names joined by `|`.

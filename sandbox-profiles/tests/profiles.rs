@@ -1,21 +1,16 @@
 //! The shipped profiles, rule by rule, on both architectures: an interpreter of the kernel's BPF says what a call
 //! would get. The host's tests install the same programs for real.
 
-use photondb_sandbox_profiles::seccomp::{Instruction, Listener, Program};
+use photondb_sandbox_profiles::confinement::fd;
+use photondb_sandbox_profiles::seccomp::{Instruction, Listener, Program, Regions};
 use photondb_sandbox_profiles::syscalls::{Arch, OWN_PID, constant};
-use photondb_sandbox_profiles::{KernelFeatures, Layer, Permissions, Profiles};
+use photondb_sandbox_profiles::verdict::{Call, Verdict, verdict};
+use photondb_sandbox_profiles::{KernelFeatures, Layer, Permissions, Profiles, StateDirectory};
 
 const PID: u32 = 4711;
 const TOKEN: u64 = 0x0123_4567_89AB_CDEF;
 const TWO_TO_32: u64 = 1 << 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Allow,
-    Stop,
-    Kill,
-    Errno(u32),
-}
 use Verdict::{Allow, Errno, Kill, Stop};
 const EPERM: Verdict = Errno(1);
 const ENOSYS: Verdict = Errno(38);
@@ -29,34 +24,8 @@ fn program(profile: &str, arch: Arch) -> Program {
     resolved.compile(&kernel(arch)).expect("compile").seccomp
 }
 
-/// Runs the program as the kernel would.
 fn run(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> Verdict {
-    let mut data = vec![number, arch, 0, 0];
-    data.extend(args.iter().flat_map(|arg| [(arg & 0xFFFF_FFFF) as u32, (arg >> 32) as u32]));
-    let (mut at, mut accumulator) = (0usize, 0u32);
-    loop {
-        let Instruction { code, jt, jf, k } = program[at];
-        at += 1;
-        let mut jump = |condition| at += usize::from(if condition { jt } else { jf });
-        match code {
-            0x20 => accumulator = data[usize::try_from(k).unwrap() / 4],
-            0x54 => accumulator &= k,
-            0x05 => at += usize::try_from(k).unwrap(),
-            0x15 => jump(accumulator == k),
-            0x25 => jump(accumulator > k),
-            0x35 => jump(accumulator >= k),
-            0x06 => {
-                return match k & 0xFFFF_0000 {
-                    0x7FFF_0000 => Allow,
-                    0x7FC0_0000 => Stop,
-                    0x8000_0000 => Kill,
-                    0x0005_0000 => Errno(k & 0xFFFF),
-                    other => panic!("unknown action {other:#x}"),
-                };
-            }
-            other => panic!("unknown instruction {other:#x}"),
-        }
-    }
+    verdict(program, &Call { arch, number, args })
 }
 
 struct Filter {
@@ -66,7 +35,7 @@ struct Filter {
 
 impl Filter {
     fn new(profile: &str, arch: Arch) -> Self {
-        Self { arch, program: program(profile, arch).finish(PID, TOKEN, Listener::Present) }
+        Self { arch, program: program(profile, arch).finish(PID, TOKEN, Regions::Inherited, Listener::Present) }
     }
 
     fn call(&self, name: &str, args: &[u64]) -> Verdict {
@@ -88,7 +57,7 @@ fn every_profile_compiles_for_every_architecture() {
             let program = program(name, arch);
             println!("{name} on {arch}: {} instructions", program.len());
             // As the kernel's checker: every jump lands inside, the last instruction returns.
-            let instructions = program.finish(PID, TOKEN, Listener::Present);
+            let instructions = program.finish(PID, TOKEN, Regions::Inherited, Listener::Present);
             for (at, i) in instructions.iter().enumerate() {
                 let furthest = match i.code {
                     0x05 => at + 1 + usize::try_from(i.k).unwrap(),
@@ -200,7 +169,7 @@ fn every_condition_of_strict_keeps_what_it_promises() {
     let shared = c("MAP_SHARED");
     let pthread = 0x3D_0F00;
     let pid = u64::from(PID);
-    let (own, server) = (c("PLUGIN_REGION"), c("SERVER_REGION"));
+    let (own, server) = (fd::PLUGIN_REGION as u64, fd::SERVER_REGION as u64);
     let cases: &[(&str, &[u64], Verdict)] = &[
         ("write", &[1, 0, 1], Allow),
         ("write", &[server], Stop),
@@ -294,7 +263,7 @@ fn every_condition_of_strict_keeps_what_it_promises() {
 #[test]
 fn without_a_listener_attacks_die_and_runtimes_still_start() {
     for arch in Arch::ALL {
-        let program = program("strict", arch).finish(PID, TOKEN, Listener::Absent);
+        let program = program("strict", arch).finish(PID, TOKEN, Regions::Inherited, Listener::Absent);
         let filter = Filter { arch, program };
         for name in ["socket", "ptrace", "execve", "execveat"] {
             assert_eq!(filter.call(name, &[0; 6]), Kill, "{arch}: {name}");
@@ -309,10 +278,10 @@ fn programs_survive_the_way_to_the_host_and_broken_ones_do_not() {
     let text = serde_json::to_string(&program).unwrap();
     assert_eq!(serde_json::from_str::<Program>(&text).unwrap(), program);
     for broken in [
-        r#"{"code":"","own_pid":[],"token_high":[],"token_low":[]}"#,
-        r#"{"code":"00","own_pid":[],"token_high":[],"token_low":[]}"#,
-        r#"{"code":"000600007fff000z","own_pid":[],"token_high":[],"token_low":[]}"#,
-        r#"{"code":"000600007fff0000","own_pid":[1],"token_high":[],"token_low":[]}"#,
+        r#"{"code":"","places":{"own_pid":[],"token_high":[],"token_low":[],"server_region":[],"plugin_region":[]}}"#,
+        r#"{"code":"00","places":{"own_pid":[],"token_high":[],"token_low":[],"server_region":[],"plugin_region":[]}}"#,
+        r#"{"code":"000600007fff000z","places":{"own_pid":[],"token_high":[],"token_low":[],"server_region":[],"plugin_region":[]}}"#,
+        r#"{"code":"000600007fff0000","places":{"own_pid":[1],"token_high":[],"token_low":[],"server_region":[],"plugin_region":[]}}"#,
     ] {
         assert!(serde_json::from_str::<Program>(broken).is_err(), "{broken}");
     }
@@ -353,4 +322,116 @@ fn required_layers_are_those_that_every_machine_has() {
         assert!(confinement.required.contains(&layer), "{layer}");
     }
     assert!(confinement.excused.iter().any(|path| path == "/proc/self/maps"));
+}
+
+/// Calls with the permission `name` that strict alone refuses.
+fn with(permissions: Permissions, arch: Arch) -> Filter {
+    let resolved = Profiles::builtin().resolve("strict", &permissions).expect("resolve");
+    let program = resolved.compile(&kernel(arch)).expect("compile").seccomp;
+    Filter { arch, program: program.finish(PID, TOKEN, Regions::Inherited, Listener::Present) }
+}
+
+#[test]
+fn permissions_only_add() {
+    let state = StateDirectory { path: "/srv/state".into(), bytes: 1 << 20, files: 10 };
+    let state = Permissions { state: Some(state), ..Permissions::default() };
+    let connect = Permissions { connect: true, ..Permissions::default() };
+    let both = Permissions { connect: true, ..state.clone() };
+    for arch in Arch::ALL {
+        let strict = Filter::new("strict", arch);
+        for permissions in [state.clone(), connect.clone(), both.clone()] {
+            let filter = with(permissions, arch);
+            for number in 0..arch.last_number() {
+                for args in [[0; 6], [1; 6], [7; 6], [0, 0, 0x1002, 1, 0, 0], [0, 4096, 3, 0x22, u64::MAX, 0]] {
+                    let call = |filter: &Filter| run(&filter.program, arch.audit(), number, args);
+                    if call(&strict) == Allow {
+                        assert_eq!(call(&filter), Allow, "{arch}: {:?} {args:x?}", arch.name(number));
+                    }
+                }
+            }
+            for name in ["socket", "connect", "bind", "execve", "ptrace", "memfd_create", "chmod", "fchmod", "linkat"] {
+                if arch.number(name).is_some() {
+                    assert_eq!(filter.call(name, &[0; 6]), Stop, "{arch}: {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn state_is_what_a_storage_engine_needs_and_connect_what_a_stream_needs() {
+    let (read, write, exec) = (c("PROT_READ"), c("PROT_WRITE"), c("PROT_EXEC"));
+    let state = StateDirectory { path: "/srv/state".into(), bytes: 1 << 20, files: 10 };
+    let state = Permissions { state: Some(state), ..Permissions::default() };
+    let server = fd::SERVER_REGION as u64;
+    let files: &[(&str, &[u64], Verdict)] = &[
+        ("openat", &[0, 0, c("O_RDWR|O_CREAT|O_TRUNC|O_CLOEXEC")], Allow),
+        ("openat", &[0, 0, 0o1000_0000 | c("O_CLOEXEC")], Stop), // O_PATH
+        ("openat", &[0, 0, 0o2000_0000 | c("O_RDWR")], Stop),    // O_TMPFILE
+        ("openat", &[0, 0, 0o2_0000_0000], Stop),
+        ("openat2", &[0, 0, 0], Stop),
+        ("renameat2", &[0, 0, 0, 0, 1], Allow),
+        ("renameat2", &[0, 0, 0, 0, 2], Stop),
+        ("pwrite64", &[server], Stop),
+        ("pwrite64", &[8], Allow),
+        ("fallocate", &[8, 1], Allow),
+        ("fallocate", &[8, 3], Stop),
+        ("fallocate", &[server, 0], Stop),
+        ("fcntl", &[8, c("F_SETLK")], Allow),
+        ("fcntl", &[8, 8], EPERM),
+        ("mmap", &[0, 4096, read | write, c("MAP_SHARED"), 8], Allow),
+        ("mmap", &[0, 4096, read | write, c("MAP_SHARED"), server], Stop),
+        ("mmap", &[0, 4096, read | exec, c("MAP_PRIVATE"), 8], Stop),
+        ("fsync", &[8], Allow),
+        ("setxattr", &[0], Stop),
+        ("fchown", &[0], Stop),
+        ("statx", &[0], ENOSYS),
+        ("setsockopt", &[8, 6, 1], EPERM),
+    ];
+    let connect = Permissions { connect: true, ..Permissions::default() };
+    let streams: &[(&str, &[u64], Verdict)] = &[
+        ("setsockopt", &[8, 6, 1], Allow),
+        ("setsockopt", &[8, 1, 20], Allow),
+        ("setsockopt", &[8, 1, 8], EPERM),  // SO_RCVBUF
+        ("setsockopt", &[8, 1, 26], EPERM), // SO_ATTACH_FILTER
+        ("setsockopt", &[8, 6, 31], EPERM), // TCP_ULP
+        ("getsockopt", &[8, 1, 4], Allow),
+        ("getsockopt", &[8, 1, 17], EPERM), // SO_PEERCRED
+        ("shutdown", &[8, 2], Allow),
+        ("getpeername", &[8], Allow),
+        ("sendto", &[8, 0, 0, 0, 1, 16], Stop),
+        ("openat", &[0], Stop),
+    ];
+    for arch in Arch::ALL {
+        for (permissions, cases) in [(&state, files), (&connect, streams)] {
+            let filter = with(permissions.clone(), arch);
+            for (name, args, verdict) in cases {
+                assert_eq!(filter.call(name, args), *verdict, "{arch}: {name} {args:x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_state_directory_needs_a_landlock_that_keeps_it() {
+    let state = StateDirectory { path: "/srv/state".into(), bytes: 1 << 20, files: 10 };
+    let permissions = Permissions { state: Some(state), ..Permissions::default() };
+    let resolved = Profiles::builtin().resolve("strict", &permissions).unwrap();
+    let resolved = resolved.accept_degraded(&[Layer::Landlock]).unwrap();
+    for abi in 0..3 {
+        let error = resolved.compile(&KernelFeatures { landlock_abi: abi, ..kernel(Arch::x86_64) }).unwrap_err();
+        assert!(error.to_string().contains("ABI 3"), "{error}");
+    }
+    let confinement = resolved.compile(&KernelFeatures { landlock_abi: 3, ..kernel(Arch::x86_64) }).unwrap();
+    assert_eq!(confinement.state.as_deref(), Some("/srv/state".as_ref()));
+}
+
+#[test]
+fn rules_about_regions_mean_no_descriptor_of_a_command() {
+    for arch in Arch::ALL {
+        let program = program("strict", arch).finish(PID, TOKEN, Regions::Absent, Listener::Present);
+        let filter = Filter { arch, program };
+        assert_eq!(filter.call("write", &[5]), Allow);
+        assert_eq!(filter.call("mmap", &[0, 4096, 3, 1, 6]), Stop);
+    }
 }

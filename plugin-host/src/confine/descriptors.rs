@@ -42,17 +42,26 @@ fn take(number: RawFd) -> OwnedFd {
 
 /// Closes everything from 10 on, and marks 7, 8 and 9 to be closed when the plugin begins.
 pub fn keep_the_protocol() -> Result<(), Refusal> {
-    let failed = |error: io::Error| Refusal::new("close what it inherited beyond its own descriptors", error);
     let first = fd::COUNT.unsigned_abs();
     // SAFETY: closes only numbers that nothing in this process owns: it has opened nothing itself yet.
     let status = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0u32) };
     if status != 0 {
-        return Err(failed(io::Error::last_os_error()));
+        return Err(Refusal::new("close what it inherited beyond its own descriptors", io::Error::last_os_error()));
     }
-    for number in [fd::EXECUTABLE, fd::START, fd::REPORT] {
+    close_later(&[fd::EXECUTABLE, fd::START, fd::REPORT])
+}
+
+/// A command has no control socket and no regions: marks those to be closed too.
+pub fn keep_the_standard_ones() -> Result<(), Refusal> {
+    close_later(&[fd::CONTROL, fd::PASSING, fd::SERVER_REGION, fd::PLUGIN_REGION])
+}
+
+fn close_later(numbers: &[RawFd]) -> Result<(), Refusal> {
+    for number in numbers {
         // SAFETY: open, as `take_reply` saw, and borrowed for this line only.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|error| failed(error.into()))?;
+        let borrowed = unsafe { BorrowedFd::borrow_raw(*number) };
+        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .map_err(|error| Refusal::new(&format!("close descriptor {number} on exec"), error))?;
     }
     Ok(())
 }

@@ -10,9 +10,13 @@ use photondb_sandbox_profiles::layers::{Layer, Report};
 use photondb_sandbox_profiles::profile::Access;
 
 use crate::refusal::Refusal;
+use crate::weak;
 
 /// Asks for exactly the planned ABI, as a hard requirement: less than all of it is an error, not a weaker sandbox.
 pub fn restrict(asked: &Confinement, report: &mut Report) -> Result<(), Refusal> {
+    if weak::leaves_out(Layer::Landlock, report) {
+        return Ok(());
+    }
     let Some(plan) = &asked.landlock else {
         report.missing(Layer::Landlock, "this machine has none, and the operator accepted that for this plugin");
         return Ok(());

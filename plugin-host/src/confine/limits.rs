@@ -9,6 +9,7 @@ use photondb_sandbox_profiles::layers::{Layer, Report};
 use photondb_sandbox_profiles::limits;
 
 use crate::refusal::Refusal;
+use crate::weak;
 
 /// When the machine runs out of memory, a plugin goes before the server. Raising this needs no right.
 pub fn die_first_when_memory_is_short() {
@@ -18,6 +19,9 @@ pub fn die_first_when_memory_is_short() {
 
 /// Sets every limit, soft and hard alike, and looks whether it holds.
 pub fn set(asked: &Confinement, user: Uid, report: &mut Report) -> Result<(), Refusal> {
+    if weak::leaves_out(Layer::Rlimits, report) {
+        return Ok(());
+    }
     for limit in &asked.limits {
         let resource = kernel_name(limit.resource);
         lower(resource, limit.value)

@@ -11,6 +11,8 @@ use photondb_sandbox_profiles::confinement::Confinement;
 use photondb_sandbox_profiles::layers::{Layer, Report};
 use photondb_sandbox_profiles::profile::Namespace;
 
+use crate::weak;
+
 /// Joins the group that the server made. While we still are the server's user, who owns it.
 pub fn join_cgroup(asked: &Confinement, report: &mut Report) {
     match &asked.cgroup {
@@ -24,7 +26,7 @@ pub fn join_cgroup(asked: &Confinement, report: &mut Report) {
 
 /// As root, every namespace but the user's: root needs no user namespace for them, and many machines forbid that one.
 pub fn separate_as_root(asked: &Confinement, report: &mut Report) {
-    if geteuid().is_root() {
+    if geteuid().is_root() && !weak::is_left_out(Layer::MountNamespace) {
         let wanted: Vec<_> =
             asked.namespaces.iter().copied().filter(|namespace| *namespace != Namespace::User).collect();
         make(asked, &wanted, report);
@@ -37,7 +39,8 @@ pub fn separate(asked: &Confinement, report: &mut Report) {
         let layer = layer(*namespace);
         report.has(layer) || report.missing.iter().any(|missing| missing.layer == layer)
     };
-    let wanted: Vec<_> = asked.namespaces.iter().copied().filter(|namespace| !settled(namespace)).collect();
+    let mut wanted: Vec<_> = asked.namespaces.iter().copied().filter(|namespace| !settled(namespace)).collect();
+    wanted.retain(|namespace| !weak::leaves_out(layer(*namespace), report));
     make(asked, &wanted, report);
 }
 

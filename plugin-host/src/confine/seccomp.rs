@@ -6,9 +6,11 @@ use std::{mem, process};
 
 use photondb_sandbox_profiles::confinement::{LISTENER_PACKET, fd};
 use photondb_sandbox_profiles::layers::{Layer, Report};
-use photondb_sandbox_profiles::seccomp::{Listener, Program};
+use photondb_sandbox_profiles::seccomp::{Instruction, Listener, Regions};
+use photondb_sandbox_profiles::{Launch, StartMessage};
 
 use crate::refusal::Refusal;
+use crate::weak;
 
 /// A filter in force.
 pub struct Filter {
@@ -18,19 +20,25 @@ pub struct Filter {
 }
 
 /// Installs the program, with a listener where the kernel gives one, and looks whether it is in force.
-pub fn install(program: &Program, report: &mut Report) -> Result<Filter, Refusal> {
+pub fn install(message: &StartMessage, report: &mut Report) -> Result<Filter, Refusal> {
+    if weak::leaves_out(Layer::Seccomp, report) {
+        return Ok(Filter { listener: None, token: 0 });
+    }
     let token = random().map_err(|error| Refusal::new("get a random number", error))?;
-    let own_pid = process::id();
-    let with = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let listener = match load(program, own_pid, token, Listener::Present, with) {
+    let regions = match message.launch {
+        Launch::Plugin => Regions::Inherited,
+        Launch::Command { .. } => Regions::Absent,
+    };
+    let program = &message.confinement.seccomp;
+    let load = |listener, flags| load(&program.finish(process::id(), token, regions, listener), flags);
+    let listener = match load(Listener::Present, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER) {
         Ok(number) => {
             // SAFETY: the kernel has just made this descriptor for us, and nobody else has its number.
             Some(unsafe { OwnedFd::from_raw_fd(number) })
         }
         // EBUSY: an outer sandbox has a listener already. EINVAL: before Linux 5.0.
         Err(_) => {
-            load(program, own_pid, token, Listener::Absent, 0)
-                .map_err(|error| Refusal::new("install its seccomp filter", error))?;
+            load(Listener::Absent, 0).map_err(|error| Refusal::new("install its seccomp filter", error))?;
             None
         }
     };
@@ -44,12 +52,9 @@ pub fn install(program: &Program, report: &mut Report) -> Result<Filter, Refusal
 }
 
 /// Loads it; with the listener flag the result is a descriptor.
-fn load(program: &Program, own_pid: u32, token: u64, listener: Listener, flags: libc::c_ulong) -> io::Result<RawFd> {
-    let filter: Vec<libc::sock_filter> = program
-        .finish(own_pid, token, listener)
-        .into_iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-        .collect();
+fn load(program: &[Instruction], flags: libc::c_ulong) -> io::Result<RawFd> {
+    let translate = |i: &Instruction| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k };
+    let filter: Vec<libc::sock_filter> = program.iter().map(translate).collect();
     let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` points to `length` instructions, which the kernel copies and checks during the call.

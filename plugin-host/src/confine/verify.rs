@@ -3,10 +3,12 @@
 use photondb_sandbox_profiles::layers::{Layer, Report};
 
 use crate::refusal::Refusal;
+use crate::weak;
 
 /// Refuses if a required layer is not in force.
 pub fn require(required: &[Layer], report: &Report) -> Result<(), Refusal> {
-    let lacking = report.lacking(required);
+    let mut lacking = report.lacking(required);
+    lacking.retain(|layer| !weak::is_left_out(*layer));
     if lacking.is_empty() {
         return Ok(());
     }

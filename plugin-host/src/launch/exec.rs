@@ -1,20 +1,23 @@
-//! A static executable: one `execveat` of the descriptor whose contents were verified.
+//! A plugin or a command: one `execveat` of the descriptor whose contents were verified.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
+
+use photondb_sandbox_profiles::Launch;
 
 use crate::confine::seccomp::Filter;
 use crate::refusal::Refusal;
 use crate::start::Start;
 
 /// Does not come back, except to say why.
-pub fn become_plugin(start: &Start, filter: &Filter) -> Result<Infallible, Refusal> {
-    let arguments = [start.name.as_ptr(), ptr::null()];
-    let environment: [*const libc::c_char; 1] = [ptr::null()];
-    // SAFETY: a C string, and two arrays of C strings that end in null; all live until the call returns. The sixth
-    // argument is not the kernel's, but the filter's.
+pub fn execute(start: &Start, filter: &Filter) -> Result<Infallible, Refusal> {
+    let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>();
+    let (arguments, environment) = (pointers(&start.arguments), pointers(&start.environment));
+    // SAFETY: a C string, and two arrays of C strings of `start` that end in null; all live until the call returns. The
+    // sixth argument is not the kernel's, but the filter's.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
@@ -26,5 +29,15 @@ pub fn become_plugin(start: &Start, filter: &Filter) -> Result<Infallible, Refus
             filter.token(),
         )
     };
-    Err(Refusal::new("execute the plugin", io::Error::last_os_error()))
+    let error = io::Error::last_os_error();
+    let what = match start.message.launch {
+        Launch::Plugin => "execute the plugin".to_owned(),
+        Launch::Command { .. } => {
+            format!(
+                "execute {} (a script is run by naming its interpreter; a dynamically linked program needs the profile `dynamic`)",
+                start.message.name
+            )
+        }
+    };
+    Err(Refusal::new(&what, error))
 }

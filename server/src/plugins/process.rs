@@ -24,7 +24,7 @@ use photondb_ipc_schema::{control, region};
 use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCalls, Descriptors};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
-use photondb_sandbox_profiles::{Confinement, HostReply, Report, StartMessage};
+use photondb_sandbox_profiles::{Confinement, HostReply, Launch, Report, StartMessage};
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -189,7 +189,9 @@ impl Process {
         // Before the plugin starts: it reads the layout from its region.
         let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
         let excused = plan.confinement.excused.clone();
-        let start = StartMessage { name: name.into(), server_pid: std::process::id(), confinement: plan.confinement };
+        let server_pid = std::process::id();
+        let confinement = plan.confinement;
+        let start = StartMessage { name: name.into(), launch: Launch::Plugin, server_pid, confinement };
         let start = serde_json::to_vec(&start).map_err(|error| failed(name, error.to_string()))?;
         let start = memfd("start", &start, Use::Data).map_err(io_failed("making its start message"))?;
         let sockets = "making its sockets";
