@@ -76,6 +76,12 @@ impl Cause {
         }
     }
 
+    /// Whether a plugin may say this of a call: then it answered, and works.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Argument | Self::NonExistence | Self::Plugin)
+    }
+
     /// Whether a pure call may succeed when it is tried once more on a new instance.
     #[must_use]
     pub fn is_retryable(self) -> bool {

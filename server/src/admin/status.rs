@@ -28,6 +28,10 @@ pub struct PluginStatus {
     pub grade_reasons: Vec<String>,
     /// How often it was started again after it had died.
     pub restarts: u64,
+    /// How often it was started again in the last minute.
+    pub restarts_in_last_minute: u64,
+    /// Whether calls are let through: `closed` (they are), `open` (they fail at once) or `half open` (one at a time).
+    pub breaker: String,
     /// Resident memory of the process.
     pub memory_bytes: Option<u64>,
     /// Calls answered, well or badly.

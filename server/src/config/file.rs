@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::reader::{Section, Source, Value};
-use super::{Config, ConfigError, Grant, OnFailure, PluginsConfig, RequiredLayer, SandboxConfig};
+use super::{Config, ConfigError, Grant, OnFailure, PluginsConfig, RequiredLayer, RestartsConfig, SandboxConfig};
 
 /// Overrides `config` with what `text`, the content of `path`, says.
 pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -20,7 +20,8 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
 }
 
 fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
-    const KEYS: [&str; 6] = ["paths", "require_signatures", "trusted_keys", "enabled", "settings", "grants"];
+    const KEYS: [&str; 7] =
+        ["paths", "require_signatures", "trusted_keys", "enabled", "settings", "grants", "restarts"];
     let section = table.section(&KEYS)?;
     if let Some(paths) = section.get("paths") {
         // Relative to the file, so that it means the same wherever the server is started.
@@ -42,7 +43,45 @@ fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) ->
     if let Some(grants) = section.get("grants") {
         plugins.grants = grants.by_plugin(|table| grant(&table))?;
     }
+    if let Some(table) = section.get("restarts") {
+        plugins.restarts = restarts(&table)?;
+    }
     Ok(())
+}
+
+fn restarts(table: &Value<'_>) -> Result<RestartsConfig, ConfigError> {
+    const KEYS: [&str; 9] = [
+        "first_pause",
+        "longest_pause",
+        "recovered_after",
+        "open_after",
+        "failed_starts",
+        "give_up_after",
+        "give_up_within",
+        "per_minute",
+        "all_per_minute",
+    ];
+    let section = table.section(&KEYS)?;
+    let duration = |key: &str, usual| section.get(key).map_or(Ok(usual), |value| value.duration());
+    let count = |key: &str, usual| section.get(key).map_or(Ok(usual), |value| value.count());
+    let usual = RestartsConfig::default();
+    let config = RestartsConfig {
+        first_pause: duration("first_pause", usual.first_pause)?,
+        longest_pause: duration("longest_pause", usual.longest_pause)?,
+        recovered_after: duration("recovered_after", usual.recovered_after)?,
+        open_after: count("open_after", usual.open_after)?,
+        failed_starts: count("failed_starts", usual.failed_starts)?,
+        give_up_after: count("give_up_after", usual.give_up_after)?,
+        give_up_within: duration("give_up_within", usual.give_up_within)?,
+        per_minute: count("per_minute", usual.per_minute)?,
+        all_per_minute: count("all_per_minute", usual.all_per_minute)?,
+    };
+    if config.first_pause > config.longest_pause {
+        let longer = section.get("longest_pause").or_else(|| section.get("first_pause"));
+        let expected = "a `longest_pause` that is not shorter than `first_pause`";
+        return Err(longer.map_or_else(|| table.instead(expected), |value| value.instead(expected)));
+    }
+    Ok(config)
 }
 
 fn grant(table: &Value<'_>) -> Result<Grant, ConfigError> {
@@ -98,6 +137,8 @@ fn apply_sandbox(sandbox: &mut SandboxConfig, table: &Value<'_>) -> Result<(), C
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Config, String> {
@@ -130,6 +171,11 @@ mod tests {
             query = ["read:geo.*"]
             on_failure = "null"
 
+            [plugins.restarts]
+            first_pause = "10ms"
+            longest_pause = "2s"
+            per_minute = 1000
+
             [sandbox]
             require = ["landlock"]
             accept_degraded = { geo = ["landlock"] }
@@ -148,6 +194,13 @@ mod tests {
             on_failure: OnFailure::Null,
         };
         assert_eq!(config.plugins.grants["geo"], granted);
+        let restarts = RestartsConfig {
+            first_pause: Duration::from_millis(10),
+            longest_pause: Duration::from_secs(2),
+            per_minute: 1000,
+            ..RestartsConfig::default()
+        };
+        assert_eq!(config.plugins.restarts, restarts);
         assert_eq!(config.sandbox.require, [RequiredLayer::Landlock]);
         assert_eq!(config.sandbox.accept_degraded["geo"], [RequiredLayer::Landlock]);
     }
@@ -172,6 +225,12 @@ mod tests {
             ("[plugins.grants.geo]\non_failure = \"panic\"", "write one of \"fail\", \"null\", \"fallback\", \"skip\""),
             ("[sandbox]\nrequire = [\"seccomp2\"]", "`sandbox.require` is \"seccomp2\"; write one of \"landlock\", \"userns\""),
             ("[plugins.settings]\nhnsw = 4", "`plugins.settings.hnsw` is 4; write a table: [plugins.settings.hnsw]"),
+            ("[plugins.restarts]\npause = \"1s\"", "unknown key `plugins.restarts.pause`; the nearest known key is"),
+            ("[plugins.restarts]\nfirst_pause = 50", "`plugins.restarts.first_pause` is 50; write a time as \"50ms\", \"5s\" or \"2min\""),
+            ("[plugins.restarts]\nfirst_pause = \"soon\"", "is \"soon\"; write a time as"),
+            ("[plugins.restarts]\nfirst_pause = \"0s\"", "is \"0s\"; write a time as"),
+            ("[plugins.restarts]\nfirst_pause = \"6s\"", "write a `longest_pause` that is not shorter than `first_pause`"),
+            ("[plugins.restarts]\nper_minute = 0", "`plugins.restarts.per_minute` is 0; write a whole number from 1 on"),
             ("[plugins\n", "etc/photondb.toml:1: not valid TOML:"),
             ("a = 1\na = 2", "photondb.toml:2: not valid TOML: duplicate key"),
         ];

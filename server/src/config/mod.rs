@@ -12,6 +12,7 @@ mod reader;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use error::ConfigError;
 
@@ -52,6 +53,47 @@ pub struct PluginsConfig {
     pub settings: BTreeMap<String, toml::Table>,
     /// Grants by plugin. A plugin gets what it declares and the operator grants, never more.
     pub grants: BTreeMap<String, Grant>,
+    /// When a plugin that failed is started again, and when no more.
+    pub restarts: RestartsConfig,
+}
+
+/// `[plugins.restarts]`: when a plugin that failed is started again, and when no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartsConfig {
+    /// The pause before the first restart; doubles with every further one.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// A plugin that ran for so long has recovered: its next pause is the first one again.
+    pub recovered_after: Duration,
+    /// Failures in a row after which calls fail at once until one was answered.
+    pub open_after: u32,
+    /// Starts in a row that may fail before the plugin is given up.
+    pub failed_starts: u32,
+    /// Deaths within [`give_up_within`](Self::give_up_within) after which the plugin is given up.
+    pub give_up_after: u32,
+    /// See [`give_up_after`](Self::give_up_after).
+    pub give_up_within: Duration,
+    /// Restarts of one plugin in a minute; further ones wait.
+    pub per_minute: u32,
+    /// Restarts of all plugins together in a minute; further ones wait.
+    pub all_per_minute: u32,
+}
+
+impl Default for RestartsConfig {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(5),
+            recovered_after: Duration::from_secs(10),
+            open_after: 10,
+            failed_starts: 5,
+            give_up_after: 25,
+            give_up_within: Duration::from_secs(300),
+            per_minute: 30,
+            all_per_minute: 120,
+        }
+    }
 }
 
 /// `[plugins.grants.NAME]`: what the operator gives to one plugin.
@@ -157,6 +199,7 @@ impl Default for PluginsConfig {
             enabled: BTreeMap::new(),
             settings: BTreeMap::new(),
             grants: BTreeMap::new(),
+            restarts: RestartsConfig::default(),
         }
     }
 }

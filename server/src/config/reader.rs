@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -126,6 +127,21 @@ impl<'a> Value<'a> {
             _ => self.integer(),
         };
         bytes.filter(|bytes| *bytes > 0).ok_or_else(|| self.instead("a size as \"512MiB\" or \"2GiB\""))
+    }
+
+    /// A time as `"50ms"`, from a millisecond to a day.
+    pub(super) fn duration(&self) -> Result<Duration, ConfigError> {
+        const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000)];
+        let text = self.value.get_ref().as_str().unwrap_or_default();
+        let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let milliseconds = UNITS
+            .into_iter()
+            .find(|(name, _)| *name == unit.trim_start())
+            .and_then(|(_, milliseconds)| number.parse::<u64>().ok()?.checked_mul(milliseconds))
+            .filter(|milliseconds| (1..=86_400_000).contains(milliseconds));
+        milliseconds
+            .map(Duration::from_millis)
+            .ok_or_else(|| self.instead("a time as \"50ms\", \"5s\" or \"2min\", at most \"24h\""))
     }
 
     /// One of several names.

@@ -77,7 +77,7 @@ impl Function {
         let caller = self.plugin.call();
         let mut tries = if self.signature.purity == Purity::Pure { 2 } else { 1 };
         loop {
-            let instance = self.plugin.instance(caller.turn_by(deadline))?;
+            let instance = caller.instance(caller.turn_by(deadline))?;
             tries -= 1;
             match self.invoke_on(&instance, &caller, args, rows, deadline, results) {
                 // The process may have been killed for somebody else's call.
@@ -130,7 +130,11 @@ impl Function {
                 in_flight.push_back(invocation);
             }
             let Some(invocation) = in_flight.pop_front() else { break };
-            results.extend(invocation.wait(deadline, &mut reply).map_err(|error| instance.judge(error))?);
+            let answer = invocation.wait(deadline, &mut reply);
+            if answer.as_ref().map_or_else(|error| error.cause().is_answer(), |_| true) {
+                self.plugin.answered();
+            }
+            results.extend(answer.map_err(|error| instance.judge(error))?);
             counters.copied(reply.bytes().len());
         }
         Ok(())

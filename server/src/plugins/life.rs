@@ -5,21 +5,22 @@
 //!                |          `-> stopped, unloaded
 //!                `-> refused (can't get better by itself), failed (tried too often)
 //! ```
+//!
+//! Beside it stands a **breaker**, which is about the callers. Closed, they wait for a plugin that is being restarted.
+//! After some failures in a row it opens: calls fail at once, instead of each holding a thread until its deadline. When
+//! the pause is over it is half open: one call is let through at a time, and the first that is answered closes it, while
+//! the next failure opens it again. A plugin whose answers all come just before their deadlines opens it as well.
+//!
+//! The numbers are the operator's (`[plugins.restarts]`). Pauses have jitter, so that plugins that died together do not
+//! start together for ever; the random number is the caller's, so that this stays a function.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The pause before the first restart; doubles with every further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A plugin that ran for so long has recovered.
-const RECOVERED: Duration = Duration::from_secs(10);
-/// Starts in a row that may fail before the plugin is given up.
-const MAX_FAILED_STARTS: u32 = 5;
-/// Crashes within [`CRASH_WINDOW`] after which the plugin is given up.
-const MAX_CRASHES: usize = 25;
-const CRASH_WINDOW: Duration = Duration::from_secs(60);
+use crate::config::RestartsConfig;
+
+/// What `per_minute` is about.
+pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// Where a plugin is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,30 @@ impl State {
     }
 }
 
+/// Whether calls are let through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Breaker {
+    /// They are.
+    #[default]
+    Closed,
+    /// They fail at once.
+    Open,
+    /// One at a time is: what becomes of it decides.
+    HalfOpen,
+}
+
+impl Breaker {
+    /// The name that operators see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half open",
+        }
+    }
+}
+
 /// What happens to a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -79,8 +104,14 @@ pub enum Event {
     StartFailed,
     /// It did not start, and will not without a change.
     StartRefused,
+    /// It may not start yet: the server has started so many processes that this one has to wait so long.
+    Postponed(Duration),
     /// Its process ended.
     Died,
+    /// It answered a call.
+    Answered,
+    /// Its answers keep coming just before their deadlines.
+    Slow,
     /// The pause is over.
     PauseOver,
 }
@@ -101,40 +132,75 @@ pub enum Action {
 /// A plugin's state and the history that decides about restarts.
 #[derive(Clone, Debug)]
 pub struct Life {
+    policy: RestartsConfig,
     state: State,
+    breaker: Breaker,
     ready_since: Option<Instant>,
+    /// Starts in a row that failed.
     failed_starts: u32,
-    /// Deaths since it last recovered: how long the next pause is.
+    /// Deaths and failed starts since it last recovered: how long the next pause is.
     relapses: u32,
+    /// Failures in a row since the breaker was last closed.
+    failures: u32,
     crashes: VecDeque<Instant>,
-}
-
-/// A plugin that never ran.
-impl Default for Life {
-    fn default() -> Self {
-        Self { state: State::Stopped, ready_since: None, failed_starts: 0, relapses: 0, crashes: VecDeque::new() }
-    }
+    /// Starts of the last minute that nobody asked for.
+    restarts: VecDeque<Instant>,
 }
 
 impl Life {
+    /// A plugin that never ran.
+    #[must_use]
+    pub fn new(policy: RestartsConfig) -> Self {
+        Self {
+            policy,
+            state: State::Stopped,
+            breaker: Breaker::Closed,
+            ready_since: None,
+            failed_starts: 0,
+            relapses: 0,
+            failures: 0,
+            crashes: VecDeque::new(),
+            restarts: VecDeque::new(),
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// What becomes of it, and what has to be done.
+    /// Whether calls are let through.
     #[must_use]
-    pub fn after(mut self, event: Event, now: Instant) -> (Self, Action) {
+    pub fn breaker(&self) -> Breaker {
+        self.breaker
+    }
+
+    /// The starts of the last minute that nobody asked for, also those that were postponed; oldest first.
+    #[must_use]
+    pub fn restarts(&self) -> &VecDeque<Instant> {
+        &self.restarts
+    }
+
+    /// What becomes of it, and what has to be done. `random` is a number from 0 to below 1, and makes pauses up to half
+    /// as long again shorter.
+    #[must_use]
+    pub fn after(mut self, event: Event, now: Instant, random: f64) -> (Self, Action) {
         use State::{BackingOff, Failed, Ready, Refused, Starting, Stopped, Unloaded};
         let action = match (event, self.state) {
             (Event::Enabled, Stopped | Unloaded | Failed | Refused | BackingOff) => {
-                self = Self { state: Starting, ..Self::default() };
+                let restarts = std::mem::take(&mut self.restarts);
+                self = Self { state: Starting, restarts, ..Self::new(self.policy) };
                 Action::Start
             }
-            (Event::Wanted, Unloaded) | (Event::PauseOver, BackingOff) => {
-                self.state = Starting;
-                Action::Start
+            (Event::Wanted, Unloaded) => self.restart(now),
+            (Event::PauseOver, BackingOff) => {
+                self.half_open();
+                self.restart(now)
+            }
+            (Event::PauseOver, Ready) => {
+                self.half_open();
+                Action::None
             }
             (Event::Disabled, Ready) => {
                 self.state = Stopped;
@@ -146,6 +212,7 @@ impl Life {
             }
             (Event::Unloaded, Ready) => {
                 self.state = Unloaded;
+                self.breaker = Breaker::Closed;
                 Action::Stop
             }
             (Event::Started, Starting) => {
@@ -158,28 +225,70 @@ impl Life {
                 self.state = Refused;
                 Action::None
             }
+            (Event::Postponed(wait), Starting) => {
+                self.state = BackingOff;
+                Action::Pause(wait)
+            }
             (Event::StartFailed, Starting) => {
                 self.failed_starts += 1;
-                if self.failed_starts >= MAX_FAILED_STARTS { self.give_up() } else { self.pause() }
+                if self.failed_starts >= self.policy.failed_starts { self.give_up() } else { self.back_off(random) }
             }
             (Event::Died, Ready) => {
-                if self.ready_since.is_some_and(|since| now.duration_since(since) >= RECOVERED) {
+                if self.ready_since.is_some_and(|since| now.duration_since(since) >= self.policy.recovered_after) {
                     self.relapses = 0;
+                    self.failures = 0;
                 }
                 self.crashes.push_back(now);
-                self.crashes.retain(|crash| now.duration_since(*crash) < CRASH_WINDOW);
-                if self.crashes.len() >= MAX_CRASHES { self.give_up() } else { self.pause() }
+                let window = self.policy.give_up_within;
+                self.crashes.retain(|crash| now.duration_since(*crash) < window);
+                if self.crashes.len() >= self.policy.give_up_after as usize {
+                    self.give_up()
+                } else {
+                    self.back_off(random)
+                }
+            }
+            (Event::Answered, Ready) if self.breaker == Breaker::HalfOpen => {
+                self.breaker = Breaker::Closed;
+                self.failures = 0;
+                Action::None
+            }
+            (Event::Slow, Ready) if self.breaker != Breaker::Open => {
+                self.breaker = Breaker::Open;
+                Action::Pause(with_jitter(self.policy.longest_pause, random))
             }
             _ => Action::None,
         };
         (self, action)
     }
 
-    fn pause(&mut self) -> Action {
+    fn half_open(&mut self) {
+        if self.breaker == Breaker::Open {
+            self.breaker = Breaker::HalfOpen;
+        }
+    }
+
+    /// Starts a process, or waits until this minute has room for one.
+    fn restart(&mut self, now: Instant) -> Action {
+        self.restarts.retain(|restart| now.duration_since(*restart) < MINUTE);
+        let most = self.policy.per_minute as usize;
+        if let Some(oldest) = self.restarts.len().checked_sub(most).and_then(|at| self.restarts.get(at)) {
+            self.state = State::BackingOff;
+            return Action::Pause(MINUTE.saturating_sub(now.duration_since(*oldest)));
+        }
+        self.restarts.push_back(now);
+        self.state = State::Starting;
+        Action::Start
+    }
+
+    fn back_off(&mut self, random: f64) -> Action {
         self.state = State::BackingOff;
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.relapses.min(10)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        if self.failures >= self.policy.open_after || self.breaker == Breaker::HalfOpen {
+            self.breaker = Breaker::Open;
+        }
+        let doubled = self.policy.first_pause.saturating_mul(1 << self.relapses.min(20));
         self.relapses += 1;
-        Action::Pause(pause)
+        Action::Pause(with_jitter(doubled.min(self.policy.longest_pause), random))
     }
 
     fn give_up(&mut self) -> Action {
@@ -188,75 +297,10 @@ impl Life {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(life: Life, events: &[Event], now: Instant) -> (Life, Action) {
-        events.iter().fold((life, Action::None), |(life, _), event| life.after(*event, now))
-    }
-
-    #[test]
-    fn pauses_grow_and_shrink_again_after_recovery() {
-        let start = Instant::now();
-        let (mut life, action) = run(Life::default(), &[Event::Enabled], start);
-        assert_eq!(action, Action::Start);
-        let mut pauses = Vec::new();
-        for _ in 0..9 {
-            let (next, action) = run(life, &[Event::Started, Event::Died], start);
-            let Action::Pause(pause) = action else { panic!("{action:?}") };
-            pauses.push(pause.as_millis());
-            life = run(next, &[Event::PauseOver], start).0;
-        }
-        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        let (life, _) = life.after(Event::Started, start);
-        assert_eq!(life.after(Event::Died, start + RECOVERED).1, Action::Pause(FIRST_PAUSE));
-    }
-
-    #[test]
-    fn too_many_crashes_or_failed_starts_are_the_end_until_enabled() {
-        let now = Instant::now();
-        let (mut life, _) = run(Life::default(), &[Event::Enabled], now);
-        for _ in 0..MAX_CRASHES {
-            assert_ne!(life.state(), State::Failed);
-            life = run(life, &[Event::Started, Event::Died, Event::PauseOver], now).0;
-        }
-        assert_eq!(life.state(), State::Failed);
-        let (mut life, action) = life.after(Event::Enabled, now);
-        assert_eq!(action, Action::Start);
-        for _ in 0..MAX_FAILED_STARTS {
-            life = run(life, &[Event::StartFailed, Event::PauseOver], now).0;
-        }
-        assert_eq!(life.state(), State::Failed);
-    }
-
-    #[test]
-    fn old_crashes_are_forgiven() {
-        let mut now = Instant::now();
-        let (mut life, _) = run(Life::default(), &[Event::Enabled], now);
-        for _ in 0..MAX_CRASHES * 3 {
-            life = run(life, &[Event::Started, Event::Died, Event::PauseOver], now).0;
-            now += CRASH_WINDOW / 20;
-        }
-        assert_eq!(life.state(), State::Starting);
-    }
-
-    #[test]
-    fn a_refused_or_disabled_plugin_stays_down() {
-        let now = Instant::now();
-        let (life, _) = run(Life::default(), &[Event::Enabled, Event::StartRefused], now);
-        assert_eq!(run(life.clone(), &[Event::Wanted, Event::PauseOver], now).1, Action::None);
-        assert!(!life.state().may_become_ready());
-        let (life, action) = run(Life::default(), &[Event::Enabled, Event::Started, Event::Disabled], now);
-        assert_eq!((life.state(), action), (State::Stopped, Action::Stop));
-        assert_eq!(life.after(Event::Died, now).1, Action::None);
-    }
-
-    #[test]
-    fn an_unloaded_plugin_starts_when_it_is_wanted() {
-        let now = Instant::now();
-        let (life, action) = run(Life::default(), &[Event::Enabled, Event::Started, Event::Unloaded], now);
-        assert_eq!((life.state(), action), (State::Unloaded, Action::Stop));
-        assert_eq!(life.after(Event::Wanted, now).1, Action::Start);
-    }
+/// From half of the pause to all of it.
+fn with_jitter(pause: Duration, random: f64) -> Duration {
+    pause.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
 }
+
+#[cfg(test)]
+mod tests;

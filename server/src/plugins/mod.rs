@@ -32,7 +32,7 @@ pub mod process;
 pub mod registry;
 mod supervisor;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -94,6 +94,7 @@ impl PluginManager {
                 journal: shared_journal,
                 registry: shared_registry,
                 instances: Cell::new(0),
+                restarts: RefCell::default(),
             });
             LocalSet::new().block_on(&runtime, supervise_all(environment, queue, settled));
         })?;

@@ -1,6 +1,8 @@
 //! One plugin as the rest of the server knows it, whichever process runs it now.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::counters::Counters;
 use super::instance::Instance;
-use super::life::State;
+use super::life::{Breaker, Life, MINUTE, State};
 use super::process::memory;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
 use crate::config::OnFailure;
@@ -24,6 +26,8 @@ const IMPATIENCE: Duration = Duration::from_millis(250);
 pub(super) enum Command {
     /// Somebody calls it while it is unloaded.
     Wanted,
+    /// It answered a call while its breaker was half open.
+    Answered,
     /// The operator's will; answered when it is done.
     Change(Change, oneshot::Sender<Result<(), PluginError>>),
     /// The server stops.
@@ -37,6 +41,8 @@ pub struct Plugin {
     counters: Counters,
     commands: mpsc::UnboundedSender<Command>,
     callers: AtomicUsize,
+    /// Whether an answer is news to the supervisor.
+    is_on_trial: AtomicBool,
     current: Mutex<Current>,
     changed: Condvar,
 }
@@ -45,6 +51,8 @@ pub struct Plugin {
 pub struct Caller<'a> {
     plugin: &'a Plugin,
     is_patient: bool,
+    /// Whether this is the one call that a half open breaker lets through.
+    probes: Cell<bool>,
 }
 
 impl Caller<'_> {
@@ -53,17 +61,61 @@ impl Caller<'_> {
     pub fn turn_by(&self, deadline: Instant) -> Instant {
         if self.is_patient { deadline } else { deadline.min(Instant::now() + IMPATIENCE) }
     }
+
+    /// The instance to call: waits for one that is being started, until `deadline`; not while the breaker is open.
+    ///
+    /// # Errors
+    /// Why there is none, and what to do.
+    pub fn instance(&self, deadline: Instant) -> Result<Arc<Instance>, PluginError> {
+        let plugin = self.plugin;
+        let mut current = plugin.lock();
+        let mut asked = false;
+        loop {
+            let is_stopped_by_breaker = match current.breaker {
+                Breaker::Closed => false,
+                Breaker::Open => true,
+                Breaker::HalfOpen => current.state != State::Ready || (current.is_probed && !self.probes.get()),
+            };
+            if !current.state.may_become_ready() || is_stopped_by_breaker {
+                return Err(plugin.unavailable(&current));
+            }
+            if let Some(instance) = current.instance.clone().filter(|instance| instance.is_alive()) {
+                if current.breaker == Breaker::HalfOpen {
+                    current.is_probed = true;
+                    self.probes.set(true);
+                }
+                return Ok(instance);
+            }
+            if current.state == State::Unloaded && !asked {
+                asked = true;
+                plugin.send(Command::Wanted);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(plugin.unavailable(&current));
+            }
+            let nap = (deadline - now).min(Duration::from_millis(100));
+            (current, _) = plugin.changed.wait_timeout(current, nap).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
         self.plugin.callers.fetch_sub(1, Ordering::Relaxed);
+        if self.probes.get() {
+            self.plugin.lock().is_probed = false;
+        }
     }
 }
 
 /// What is true of the plugin now.
 pub(super) struct Current {
     pub state: State,
+    pub breaker: Breaker,
+    /// Whether a call is on its way that a half open breaker let through.
+    pub is_probed: bool,
+    pub recent_restarts: VecDeque<Instant>,
     pub instance: Option<Arc<Instance>>,
     /// Why it does not run, in a sentence.
     pub error: Option<PluginError>,
@@ -79,6 +131,9 @@ impl Default for Current {
     fn default() -> Self {
         Self {
             state: State::Stopped,
+            breaker: Breaker::Closed,
+            is_probed: false,
+            recent_restarts: VecDeque::new(),
             instance: None,
             error: None,
             version: String::new(),
@@ -99,6 +154,7 @@ impl Plugin {
             counters: Counters::default(),
             commands,
             callers: AtomicUsize::new(0),
+            is_on_trial: AtomicBool::new(false),
             current: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -133,6 +189,23 @@ impl Plugin {
         self.changed.notify_all();
     }
 
+    /// Shows where it is in its life.
+    pub(super) fn show(&self, life: &Life) {
+        self.is_on_trial.store(life.breaker() == Breaker::HalfOpen, Ordering::Relaxed);
+        self.update(|current| {
+            current.state = life.state();
+            current.breaker = life.breaker();
+            current.recent_restarts.clone_from(life.restarts());
+        });
+    }
+
+    /// It answered a call, well or badly.
+    pub fn answered(&self) {
+        if self.is_on_trial.load(Ordering::Relaxed) {
+            self.send(Command::Answered);
+        }
+    }
+
     pub(super) fn send(&self, command: Command) {
         // The receiver lives until the server has stopped: nobody is left to care then.
         let _ = self.commands.send(command);
@@ -148,7 +221,7 @@ impl Plugin {
     #[must_use]
     pub fn call(&self) -> Caller<'_> {
         let others = self.callers.fetch_add(1, Ordering::Relaxed);
-        Caller { plugin: self, is_patient: others < PATIENT_CALLERS }
+        Caller { plugin: self, is_patient: others < PATIENT_CALLERS, probes: Cell::new(false) }
     }
 
     /// The instance that runs now, if any.
@@ -164,34 +237,6 @@ impl Plugin {
         }
     }
 
-    /// The instance to call: waits for one that is being started, until `deadline`.
-    ///
-    /// # Errors
-    /// Why there is none, and what to do.
-    pub fn instance(&self, deadline: Instant) -> Result<Arc<Instance>, PluginError> {
-        let mut current = self.lock();
-        let mut asked = false;
-        loop {
-            match &current.instance {
-                Some(instance) if instance.is_alive() => return Ok(Arc::clone(instance)),
-                _ => {}
-            }
-            if !current.state.may_become_ready() {
-                return Err(self.unavailable(&current));
-            }
-            if current.state == State::Unloaded && !asked {
-                asked = true;
-                self.send(Command::Wanted);
-            }
-            let now = Instant::now();
-            if now >= deadline {
-                return Err(self.unavailable(&current));
-            }
-            let nap = (deadline - now).min(Duration::from_millis(100));
-            (current, _) = self.changed.wait_timeout(current, nap).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
     fn unavailable(&self, current: &Current) -> PluginError {
         let name = &self.name;
         let because = current.error.as_ref().map(|error| format!(" ({})", error.message())).unwrap_or_default();
@@ -204,6 +249,12 @@ impl Plugin {
             }
             State::Refused => {
                 format!("it can't run as it is{because}; mend it and run `photondb plugin reload {name}`")
+            }
+            _ if current.breaker != Breaker::Closed => {
+                format!(
+                    "calls fail at once for now, because it failed too often in a row or was too slow{because}; try \
+                     again in a moment, and see `photondb plugin info {name}`"
+                )
             }
             State::Ready | State::Starting | State::BackingOff | State::Unloaded => {
                 format!("it is being restarted and was not ready in time{because}; try again")
@@ -229,6 +280,9 @@ impl Plugin {
             grade: current.grade.clone(),
             grade_reasons: current.grade_reasons.clone(),
             restarts: totals.restarts,
+            restarts_in_last_minute: current.recent_restarts.iter().filter(|restart| restart.elapsed() < MINUTE).count()
+                as u64,
+            breaker: current.breaker.name().into(),
             memory_bytes: pid.and_then(memory).map(|memory| memory.resident),
             calls: totals.calls,
             errors: totals.errors,

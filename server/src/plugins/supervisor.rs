@@ -1,6 +1,7 @@
 //! Keeps one plugin alive: acts on what [`life`](super::life) decides.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::discover::{self, Found, Package};
 use super::grant::grant;
 use super::handshake::check_protocol;
 use super::journal::Journal;
-use super::life::{Action, Event, Life, State};
+use super::life::{Action, Breaker, Event, Life, MINUTE, State};
 use super::plugin::{Command, Current, Plugin};
 use super::process::{Process, StartError, StartPlan};
 use super::registry::Registry;
@@ -38,6 +39,23 @@ pub(super) struct Environment {
     pub journal: Arc<Journal>,
     pub registry: Arc<Registry>,
     pub instances: Cell<u64>,
+    /// Restarts of all plugins in the last minute.
+    pub restarts: RefCell<VecDeque<std::time::Instant>>,
+}
+
+impl Environment {
+    /// Counts a restart, or tells how long it has to wait: many plugins that die at once must not keep the machine busy
+    /// with starting them.
+    fn restart(&self) -> Result<(), Duration> {
+        let (mut restarts, now) = (self.restarts.borrow_mut(), std::time::Instant::now());
+        restarts.retain(|restart| now.duration_since(*restart) < MINUTE);
+        let most = self.plugins.restarts.all_per_minute as usize;
+        if let Some(oldest) = restarts.len().checked_sub(most).and_then(|at| restarts.get(at)) {
+            return Err(MINUTE.saturating_sub(now.duration_since(*oldest)));
+        }
+        restarts.push_back(now);
+        Ok(())
+    }
 }
 
 /// One plugin's supervisor. Lives on the plugin thread.
@@ -62,13 +80,14 @@ impl Supervisor {
         package: Result<Package, PluginError>,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
+        let life = Life::new(environment.plugins.restarts);
         Self {
             environment,
             plugin,
             directory,
             package,
             commands,
-            life: Life::default(),
+            life,
             process: None,
             pause_over: None,
             has_died: false,
@@ -92,6 +111,7 @@ impl Supervisor {
                 command = self.commands.recv() => match command {
                     None => return,
                     Some(Command::Wanted) => self.apply(Event::Wanted).await,
+                    Some(Command::Answered) => self.apply(Event::Answered).await,
                     Some(Command::Change(change, done)) => {
                         // The one who asked may have gone.
                         let _ = done.send(self.change(change).await);
@@ -152,20 +172,46 @@ impl Supervisor {
 
     /// Lets an event happen, and does what follows from it.
     async fn apply(&mut self, event: Event) {
+        let before = (self.life.state(), self.life.breaker());
         let mut next = Some(event);
         while let Some(event) = next.take() {
-            let (life, action) = self.life.clone().after(event, Instant::now().into_std());
+            let (life, action) = self.life.clone().after(event, Instant::now().into_std(), rand::random());
             self.life = life;
-            let state = self.life.state();
-            self.plugin.update(|current| current.state = state);
+            self.plugin.show(&self.life);
             match action {
                 Action::None => {}
                 Action::Pause(pause) => self.pause_over = Some(Instant::now() + pause),
-                Action::Start => next = Some(self.start().await),
+                Action::Start => {
+                    let turn = match event {
+                        Event::Wanted | Event::PauseOver => self.environment.restart(),
+                        _ => Ok(()),
+                    };
+                    next = Some(match turn {
+                        Ok(()) => self.start().await,
+                        Err(wait) => Event::Postponed(wait),
+                    });
+                }
                 Action::Stop => self.stop().await,
             }
         }
-        if self.life.state() == State::Failed {
+        self.tell(before);
+    }
+
+    /// Records what the operator should know of a change.
+    fn tell(&self, (state, breaker): (State, Breaker)) {
+        if self.life.breaker() != breaker && self.life.state().may_become_ready() {
+            let message = match self.life.breaker() {
+                Breaker::Open => "calls fail at once for now: it failed too often in a row, or is too slow",
+                Breaker::HalfOpen => "one call is let through at a time, and decides",
+                Breaker::Closed => "calls are let through again",
+            };
+            self.environment.journal.event(
+                self.name(),
+                "breaker",
+                format!("{}: {message}", self.life.breaker().name()),
+            );
+        }
+        if self.life.state() == State::Failed && state != State::Failed {
             self.environment.journal.event(
                 self.name(),
                 "failed",

@@ -135,6 +135,9 @@ impl Maintainer<'_> {
         let lane = open.instance.maintenance_lane();
         calls::maintain(lane, operation, open.number, &rows, Instant::now() + CALL)
             .map_err(|error| open.instance.judge(error).to_string())?;
+        if let Some(plugin) = self.index.plugin() {
+            plugin.answered();
+        }
         let mut graph = self.index.graph();
         for &row in &rows {
             graph.rows.grow(row as usize + 1);
@@ -157,6 +160,9 @@ impl Maintainer<'_> {
         open.instance
             .open_index(number, &index.kind, &index.options, shape, Instant::now() + CALL)
             .map_err(|error| open.instance.judge(error))?;
+        if let Some(plugin) = index.plugin() {
+            plugin.answered();
+        }
         self.segments = 0;
         self.attach_segments(&open)?;
         let rows = self.load(&open);

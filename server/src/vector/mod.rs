@@ -92,7 +92,7 @@ impl VectorIndexes for VectorManager {
         let deadline = Instant::now() + CALL_DEADLINE;
         self.registry
             .vector_index(&definition.kind)
-            .and_then(|plugin| plugin.instance(deadline))
+            .and_then(|plugin| plugin.call().instance(deadline))
             .and_then(|instance| instance.validate_index(&definition.kind, &options, deadline))
             .map_err(|error| StoreError::Vector(error.to_string()))
     }

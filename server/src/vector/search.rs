@@ -322,6 +322,7 @@ impl Searcher<'_> {
                 let counters = plugin.counters();
                 counters.record(started.elapsed(), searched.is_ok());
                 if let Ok(searched) = &searched {
+                    plugin.answered();
                     counters.shared(searched.shared);
                     counters.copied(searched.copied);
                 }
