@@ -16,6 +16,7 @@ use std::convert::Infallible;
 use std::env;
 use std::process::ExitCode;
 
+use photondb_plugin_host::probe::program;
 use photondb_sandbox_profiles::confinement::REFUSED_STATUS;
 use photondb_sandbox_profiles::layers::Report;
 
@@ -23,6 +24,10 @@ use crate::refusal::Refusal;
 use crate::start::{Reply, Start};
 
 fn main() -> ExitCode {
+    if let Some(script) = program::asked() {
+        program::run(&script);
+        return ExitCode::SUCCESS;
+    }
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     if arguments.len() != 1 || arguments[0] != "become" {
         println!("photondb-plugin-host {}: started by `photondb serve`, not by hand", env!("CARGO_PKG_VERSION"));

@@ -31,6 +31,7 @@
 
 pub mod confinement;
 mod error;
+pub mod evaluate;
 pub mod landlock;
 pub mod layers;
 pub mod limits;
