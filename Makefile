@@ -17,7 +17,7 @@ VENV := $(TOOLS)/venv/installed
 CAPNPC := $(TOOLS)/capnpc/bin/capnpc-rust
 SCHEMAS := $(wildcard ipc-schema/schema/*.capnp)
 
-.PHONY: help run test bench fuzz lint schema demo release debug need-compiler need-python
+.PHONY: help run test loom bench fuzz lint schema demo release debug need-compiler need-python
 .DEFAULT_GOAL := help
 
 help: ## Lists the targets
@@ -28,6 +28,9 @@ run: release ## Builds everything and serves with the first-party plugins on 127
 
 test: debug $(VENV) ## Builds everything and runs all tests
 	CARGO="$(CARGO)" PYTHON="$(PYTHON)" HOST_TRIPLE="$(HOST_TRIPLE)" tests/tools/run-tests
+
+loom: need-compiler ## Runs the models of the lanes through every interleaving (loom)
+	RUSTFLAGS="--cfg loom" $(CARGO) test --package photondb-ipc-schema --lib --target-dir target/loom models
 
 bench: release ## Runs the benchmarks
 	$(CARGO) bench --workspace --bench '*'

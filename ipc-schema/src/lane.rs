@@ -15,103 +15,30 @@
 //! checked as a value, and used; anything impossible is a [`LaneError::Violation`], after which the lane is dead.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
-use crate::layout::{DESCRIPTOR_WORDS, Layout};
+use crate::layout::Layout;
 use crate::region::{OwnRegion, OwnWindow, PrivateCopy, UntrustedRegion};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError, fence};
 use crate::wake::Spin;
 
+mod message;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod worker;
 
+pub use message::{Completion, LaneError, Operation, Request};
+use message::{Limits, UntrustedCompletion};
 pub use worker::{Call, Cancellation, Worker};
 
 /// The longest sleep without looking at the world again: bounds how late a sleeper learns that a lane died.
 const NAP: Duration = Duration::from_millis(50);
-
-/// What a call asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub enum Operation {
-    /// Nothing: measures the lane.
-    Nop = 0,
-    /// Function `target` over a batch of rows, one argument a column; the reply is a batch of one column.
-    InvokeFunction = 1,
-    /// Index `target`: insert the rows of a `U32` column.
-    IndexInsert = 2,
-    /// Index `target`: remove the rows of a `U32` column.
-    IndexRemove = 3,
-    /// Index `target`: the `argument` nearest rows. Request: queries (`F32`), settings (one `Datum`) and, where rows
-    /// are excluded, an allow-bitmap (`U8`). Reply: rows (`U32`), distances (`F32`), counts (`U32`).
-    IndexSearch = 4,
-    /// Index `target`: one chunk of its saved form, from byte `argument` on; value: all bytes of it. Offset 0 takes
-    /// a new picture of the index.
-    IndexSave = 5,
-    /// Index `target`: one chunk (`U8`) of what was saved, from byte `argument` on; an empty chunk ends it.
-    IndexLoad = 6,
-}
-
-impl Operation {
-    /// The operation of that number.
-    #[must_use]
-    pub fn from_number(number: u16) -> Option<Self> {
-        Some(match number {
-            0 => Self::Nop,
-            1 => Self::InvokeFunction,
-            2 => Self::IndexInsert,
-            3 => Self::IndexRemove,
-            4 => Self::IndexSearch,
-            5 => Self::IndexSave,
-            6 => Self::IndexLoad,
-            _ => return None,
-        })
-    }
-}
-
-/// A request without its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The number of an [`Operation`].
-    pub operation: u16,
-    /// Which function or index.
-    pub target: u32,
-    /// Bytes of payload in the slot's buffer.
-    pub payload: usize,
-    /// Meaning depends on the operation.
-    pub argument: u64,
-}
-
-/// A completion without its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// 0: success; else 1 + the number of the cause, and the payload is a UTF-8 message.
-    pub status: u8,
-    /// Bytes of payload in the slot's buffer.
-    pub payload: usize,
-    /// Meaning depends on the operation.
-    pub value: u64,
-}
-
-/// Why a call ended without an answer.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LaneError {
-    /// No free slot, or no answer, before the deadline.
-    #[error("no answer before the deadline")]
-    Deadline,
-    /// No free slot before the deadline: more calls than the plugin can answer.
-    #[error("too many calls wait for it: none of its slots came free in time; try again later")]
-    Full,
-    /// The process behind the lane ended.
-    #[error("the plugin process ended: {0}")]
-    Dead(Arc<str>),
-    /// The plugin wrote what no honest one would.
-    #[error("the plugin broke the protocol: {0}")]
-    Violation(&'static str),
-}
+/// How often one caller may be woken for nothing before it no longer listens: an honest plugin wakes it once.
+const IDLE_LOOKS: u128 = 32;
+/// How often a caller looks that no longer listens.
+const DEAF_NAP: Duration = Duration::from_millis(2);
 
 /// The server's end of one lane. Shared by any number of threads.
 #[derive(Debug)]
@@ -310,12 +237,12 @@ impl Lane {
         for (index, word) in words.into_iter().enumerate() {
             self.own.store_u64(at + 8 + index * 8, word);
         }
-        // Release inside: publishes the request and its payload to the Acquire load in `Worker::next`.
+        // Release inside: publishes the request and its payload to the Acquire load in `Worker::wait_for`.
         self.own.store_u64(at, number);
-        // Orders the store above before the load below, as the fence in `Worker::next` orders its two: one of both
+        // Orders the store above before the load below, as the fence in `Worker::wait_for` orders its two: one of both
         // sides sees the other's store, so either the worker sees the request or we see that it sleeps.
         fence(Ordering::SeqCst);
-        if self.peer.load_u32(self.layout.worker_sleeps(self.lane)) != 0 {
+        if self.peer.load_u64(self.layout.worker_sleeps(self.lane)) != 0 {
             self.own.wake(at);
         }
         nonce
@@ -330,18 +257,8 @@ impl Lane {
             let expected = found == previous || (found == 0 && number <= self.layout.depth() as u64);
             return (!expected).then_some(Err(LaneError::Violation("a completion with a wrong sequence number")));
         }
-        // Read once, into private memory; only these copies are checked and used.
-        let words: [u64; DESCRIPTOR_WORDS] = std::array::from_fn(|index| self.peer.load_u64(at + 8 + index * 8));
-        let payload = words[2] as usize;
-        Some(if words[1] != nonce {
-            Err(LaneError::Violation("a completion with a wrong nonce"))
-        } else if payload > self.layout.buffer_bytes() {
-            Err(LaneError::Violation("a completion longer than its buffer"))
-        } else if words[0] > u64::from(u8::MAX) {
-            Err(LaneError::Violation("a completion with an unknown status"))
-        } else {
-            Ok(Completion { status: words[0] as u8, payload, value: words[3] })
-        })
+        let limits = Limits { nonce, buffer_bytes: self.layout.buffer_bytes() };
+        Some(UntrustedCompletion::load(&self.peer, at).validate(&limits))
     }
 
     fn wait(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
@@ -350,14 +267,16 @@ impl Lane {
         }
         // Only who sleeps touches the flag: a store for each call would take its cache line from the worker every time.
         let flag = self.layout.caller_sleeps(self.lane, self.slot_of(number));
-        self.own.store_u32(flag, 1);
+        self.own.store_u64(flag, 1);
         let ended = self.sleep(number, nonce, deadline);
-        self.own.store_u32(flag, 0);
+        self.own.store_u64(flag, 0);
         ended
     }
 
     fn sleep(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
         let at = self.sequence(self.slot_of(number));
+        let start = Instant::now();
+        let mut looks = 0;
         loop {
             // Pairs with the fence in `Worker::serve_next`: either we see the completion or it sees that we sleep.
             fence(Ordering::SeqCst);
@@ -372,7 +291,14 @@ impl Lane {
             if now >= deadline {
                 return Err(LaneError::Deadline);
             }
-            self.peer.wait(at, seen as u32, (deadline - now).min(NAP));
+            let nap = (deadline - now).min(NAP);
+            looks += 1;
+            if looks <= IDLE_LOOKS + (now - start).as_nanos() / NAP.as_nanos() {
+                self.peer.wait(at, seen as u32, nap);
+            } else {
+                // Woken again and again for nothing: from now on only the clock wakes us.
+                std::thread::sleep(nap.min(DEAF_NAP));
+            }
         }
     }
 
@@ -480,6 +406,3 @@ impl Drop for Pending {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

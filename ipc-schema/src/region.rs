@@ -9,99 +9,49 @@
 //! The server makes, sizes, prefaults and seals both memfds ([`server_written`], [`plugin_written`]): a peer can
 //! neither truncate nor grow them, and can't write to the server's by any route.
 //!
+//! **SIGBUS** needs a mapping that ends before it should, or a page that can't be had. The first is impossible: the files
+//! are sealed against shrinking, and no descriptor that came from a plugin is ever mapped. The second is not the plugin's to
+//! cause: every page is allocated when the region is made, which is when memory may be short and the plugin is refused.
+//! A plugin that had `fallocate` could give pages back, and a later access would allocate zeros; a memfd lies on the
+//! kernel's own tmpfs, which has no size limit, and uses no huge pages, so that memory which runs out is the business
+//! of the kernel's OOM killer, which the plugin's score makes its first victim, and not a SIGBUS. Column files are the
+//! server's own, on disk, and plugins have them read-only. What is left is failing hardware, of memory or of the disk
+//! behind a column or the swap. A signal handler could not go on after that without unwinding through whatever read
+//! the page, so there is none: the server dies of it, as it does of a bad page anywhere else.
+//!
+//! **What runs where.** `mapping` has the addresses, and is all that touches the memory. The checkers loom and Miri
+//! can't follow a mapping: for them `heap` stands in its place, and everything above is the same code.
+//!
 //! Rust has no blessed model for memory shared with another process. Atomics through raw pointers are the practice
 //! of crosvm, Firecracker and the kernel's Rust code, and are what is done here.
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags};
 
-/// A mapping of a whole file, unmapped on drop.
-#[derive(Debug)]
-struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
+use crate::sync::{Arc, Ordering};
 
-// SAFETY: the mapping is plain memory that stays mapped until drop; `base` is only used through the checked methods
-// below, all of which are atomic, read memory that nobody of this process writes, or hold the exclusive window.
-unsafe impl Send for Mapping {}
-// SAFETY: as for Send.
-unsafe impl Sync for Mapping {}
+#[cfg(any(loom, miri))]
+mod heap;
+#[cfg(not(any(loom, miri)))]
+mod mapping;
 
-impl Mapping {
-    fn new(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, more: MapFlags) -> io::Result<Self> {
-        let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_SHARED | more;
-        // SAFETY: no address is asked for, so no existing mapping is replaced.
-        let base = unsafe { mmap(None, size, protection, flags, fd, 0) }?;
-        Ok(Self { base: base.cast(), len })
-    }
-
-    fn check(&self, range: &Range<usize>) {
-        assert!(range.start <= range.end && range.end <= self.len, "offset outside the region");
-    }
-
-    fn u32_at(&self, offset: usize) -> &AtomicU32 {
-        self.check(&(offset..offset + 4));
-        assert!(offset.is_multiple_of(4), "misaligned word");
-        // SAFETY: `offset + 4 <= len` was checked, so the result is inside the mapping.
-        let word = unsafe { self.base.add(offset) }.cast::<AtomicU32>();
-        // SAFETY: inside the mapping, which lives as long as `self`; aligned, since the base is page-aligned; both
-        // processes access words by atomics only, and a private `&AtomicU32` makes no claim about its value.
-        unsafe { word.as_ref() }
-    }
-
-    fn u64_at(&self, offset: usize) -> &AtomicU64 {
-        self.check(&(offset..offset + 8));
-        assert!(offset.is_multiple_of(8), "misaligned word");
-        // SAFETY: `offset + 8 <= len` was checked, so the result is inside the mapping.
-        let word = unsafe { self.base.add(offset) }.cast::<AtomicU64>();
-        // SAFETY: as in `u32_at`.
-        unsafe { word.as_ref() }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length, and nothing borrows from it any more.
-        // An error would mean that it is not mapped: nothing to be done about it.
-        let _ = unsafe { munmap(self.base.cast(), self.len) };
-    }
-}
-
-/// Waits while the word has the value `expected`, at most `timeout`. Wakes up for no reason now and then.
-fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
-    let timeout = libc::timespec {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(timeout.subsec_nanos()),
-    };
-    // SAFETY: the word and the time are valid for the call; the kernel reads both and writes neither. Not PRIVATE:
-    // the waker is another process. Errors (EAGAIN, EINTR, ETIMEDOUT) all mean "look again".
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, &raw const timeout) };
-}
-
-/// Wakes everybody who waits on the word.
-fn futex_wake(word: &AtomicU32) {
-    // SAFETY: the word is valid for the call; the kernel uses its address only.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
-}
+#[cfg(any(loom, miri))]
+use heap::Memory;
+#[cfg(not(any(loom, miri)))]
+use mapping::Memory;
 
 /// A region that this process writes and the peer reads.
 ///
 /// Words may be stored from any thread. Buffers are handed out once, as [`OwnWindow`]s.
 #[derive(Debug)]
 pub struct OwnRegion {
-    mapping: Arc<Mapping>,
+    memory: Arc<Memory>,
     /// Everything from here on has not been handed out as a window.
     carved: usize,
 }
@@ -113,8 +63,8 @@ impl OwnRegion {
     /// When the kernel refuses, for instance because the file is sealed.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let mapping = Mapping::new(fd, len, protection, MapFlags::MAP_POPULATE)?;
-        Ok(Self { mapping: Arc::new(mapping), carved: 0 })
+        let memory = Memory::map(fd, len, protection, MapFlags::MAP_POPULATE)?;
+        Ok(Self { memory: Arc::new(memory), carved: 0 })
     }
 
     /// Hands out `range` for exclusive writing. Ranges must be carved in ascending order, so that none overlap; words
@@ -123,51 +73,45 @@ impl OwnRegion {
     /// # Panics
     /// When the range is outside the region or below one that was carved before.
     pub fn carve(&mut self, range: Range<usize>) -> OwnWindow {
-        self.mapping.check(&range);
+        self.memory.check(&range);
         assert!(range.start >= self.carved, "windows must be carved in ascending order");
         self.carved = range.end;
-        OwnWindow { mapping: Arc::clone(&self.mapping), range }
+        OwnWindow { memory: Arc::clone(&self.memory), range }
     }
 
     /// Stores a word. Release: publishes everything stored before to a peer that loads the word.
     pub fn store_u64(&self, offset: usize, value: u64) {
-        self.mapping.u64_at(offset).store(value, Ordering::Release);
+        self.memory.store(offset, value);
     }
 
-    /// Stores a word, as `store_u64`.
-    pub fn store_u32(&self, offset: usize, value: u32) {
-        self.mapping.u32_at(offset).store(value, Ordering::Release);
-    }
-
-    /// Wakes the peer's threads that wait on the low half of the word at `offset`.
+    /// Wakes the one thread of the peer that waits on the low half of the word at `offset`. One: a hostile peer could
+    /// let any number of threads wait, for us to wake.
     pub fn wake(&self, offset: usize) {
-        futex_wake(self.mapping.u32_at(offset));
+        self.memory.wake(offset, 1);
     }
 }
 
 /// A part of an [`OwnRegion`] that its holder alone writes.
 #[derive(Debug)]
 pub struct OwnWindow {
-    mapping: Arc<Mapping>,
+    memory: Arc<Memory>,
     range: Range<usize>,
 }
 
 impl OwnWindow {
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `carve` checked that the range is inside the mapping.
-        let start = unsafe { self.mapping.base.add(self.range.start) };
-        // SAFETY: inside the mapping, which `self` keeps alive. `carve` gives out every range once and words are
-        // stored below all windows, so within this process `&mut self` makes the access exclusive; the peer has no
-        // writable mapping (sealed) or does not write here (the server maps the plugin's region read-only).
-        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.range.len()) }
+        // SAFETY: an `OwnRegion` is mapped writable. `carve` gives out every range once and words are stored below all
+        // windows, so within this process `&mut self` makes the access exclusive; the peer has no writable mapping
+        // (sealed) or does not write here (the server maps the plugin's region read-only).
+        unsafe { self.memory.exclusive(self.range.clone()) }
     }
 }
 
 /// The plugin's view of the region that the server writes.
 #[derive(Debug)]
 pub struct TrustedRegion {
-    mapping: Mapping,
+    memory: Memory,
 }
 
 impl TrustedRegion {
@@ -177,7 +121,7 @@ impl TrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE)? })
+        Ok(Self { memory: Memory::map(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE)? })
     }
 
     /// As [`map`](Self::map), for a file that is large and sparse: pages are read when they are touched.
@@ -185,13 +129,13 @@ impl TrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map_sparse(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ, MapFlags::empty())? })
+        Ok(Self { memory: Memory::map(fd, len, ProtFlags::PROT_READ, MapFlags::empty())? })
     }
 
     /// The bytes of the region.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.mapping.len
+        self.memory.len()
     }
 
     /// Always false: an empty region can't be mapped.
@@ -203,37 +147,30 @@ impl TrustedRegion {
     /// Loads a word. Acquire: pairs with the peer's Release store.
     #[must_use]
     pub fn load_u64(&self, offset: usize) -> u64 {
-        self.mapping.u64_at(offset).load(Ordering::Acquire)
-    }
-
-    /// Loads a word, as `load_u64`.
-    #[must_use]
-    pub fn load_u32(&self, offset: usize) -> u32 {
-        self.mapping.u32_at(offset).load(Ordering::Acquire)
+        self.memory.load(offset, Ordering::Acquire)
     }
 
     /// Bytes that the server lends: unchanged until the plugin answers the call they belong to, or for ever in a
     /// column file.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> &[u8] {
-        self.mapping.check(&range);
-        // SAFETY: `range` is inside the mapping, as just checked.
-        let start = unsafe { self.mapping.base.add(range.start) };
-        // SAFETY: inside the mapping, which lives as long as `self`. The writer is the server, which leaves a lent
-        // buffer alone until the call is answered, and never changes a row of a column file that it announced.
-        unsafe { std::slice::from_raw_parts(start.as_ptr(), range.len()) }
+        // SAFETY: the writer is the server, which leaves a lent buffer alone until the call is answered, and never changes
+        // a row of a column file that it announced.
+        unsafe { self.memory.shared(range) }
     }
 
     /// Sleeps while the low half of the word at `offset` is `expected`, at most `timeout`.
     pub fn wait(&self, offset: usize, expected: u32, timeout: Duration) {
-        futex_wait(self.mapping.u32_at(offset), expected, timeout);
+        self.memory.wait(offset, expected, timeout);
     }
 }
 
 /// The server's view of the region that a plugin writes. No method returns a reference.
 #[derive(Debug)]
 pub struct UntrustedRegion {
-    mapping: Mapping,
+    memory: Memory,
+    #[cfg(any(test, feature = "fuzzing"))]
+    before_load: Hook,
 }
 
 impl UntrustedRegion {
@@ -242,49 +179,80 @@ impl UntrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { mapping: Mapping::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE)? })
+        Memory::map(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE).map(Self::over)
+    }
+
+    fn over(memory: Memory) -> Self {
+        Self {
+            memory,
+            #[cfg(any(test, feature = "fuzzing"))]
+            before_load: Hook::default(),
+        }
     }
 
     /// Loads a word once. Acquire: pairs with an honest peer's Release store.
     #[must_use]
     pub fn load_u64(&self, offset: usize) -> u64 {
-        self.mapping.u64_at(offset).load(Ordering::Acquire)
-    }
-
-    /// Loads a word once, as `load_u64`.
-    #[must_use]
-    pub fn load_u32(&self, offset: usize) -> u32 {
-        self.mapping.u32_at(offset).load(Ordering::Acquire)
+        #[cfg(any(test, feature = "fuzzing"))]
+        self.before_load.run(offset);
+        self.memory.load(offset, Ordering::Acquire)
     }
 
     /// Copies `len` bytes from `offset` on (a multiple of 8) into private memory, each word read once.
     ///
-    /// Not inlined: so that no caller's checks can be merged with loads from memory that changes.
-    ///
     /// # Panics
     /// When the range is outside the region.
-    #[inline(never)]
     pub fn copy(&self, offset: usize, len: usize, out: &mut PrivateCopy) {
         let words = len.div_ceil(8);
-        self.mapping.check(&(offset..offset + words * 8));
-        assert!(offset.is_multiple_of(8), "misaligned copy");
-        // SAFETY: `offset` is inside the mapping, as just checked.
-        let start = unsafe { self.mapping.base.add(offset) }.cast::<AtomicU64>();
-        // SAFETY: `words * 8` bytes from `start` on are mapped and aligned; atomics may change under us.
-        let source = unsafe { std::slice::from_raw_parts(start.as_ptr(), words) };
-        out.words.clear();
-        out.words.extend(source.iter().map(|word| word.load(Ordering::Relaxed)));
         out.len = len;
+        out.words.clear();
+        #[cfg(any(test, feature = "fuzzing"))]
+        if self.before_load.is_set() {
+            out.words.extend((0..words).map(|word| self.load_u64(offset + word * 8)));
+            return;
+        }
+        self.memory.copy(offset, words, &mut out.words);
     }
 
     /// Sleeps while the low half of the word at `offset` is `expected`, at most `timeout`. A wake-up is a hint.
     pub fn wait(&self, offset: usize, expected: u32, timeout: Duration) {
-        futex_wait(self.mapping.u32_at(offset), expected, timeout);
+        self.memory.wait(offset, expected, timeout);
     }
 
     /// Wakes this process's own threads that wait on the word at `offset`.
     pub fn wake_waiters(&self, offset: usize) {
-        futex_wake(self.mapping.u32_at(offset));
+        self.memory.wake(offset, i32::MAX);
+    }
+
+    /// Runs `hook` with the offset of each word before it is loaded: to count the loads, and to change the memory
+    /// between any two of them.
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[must_use]
+    pub fn before_each_load(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
+        self.before_load = Hook(Some(Box::new(hook)));
+        self
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[derive(Default)]
+struct Hook(Option<Box<dyn Fn(usize) + Send + Sync>>);
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Hook {
+    fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn run(&self, offset: usize) {
+        self.0.iter().for_each(|hook| hook(offset));
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_set() { "Hook" } else { "no hook" })
     }
 }
 
@@ -346,6 +314,34 @@ fn seal(fd: &OwnedFd, more: SealFlag) -> io::Result<()> {
     Ok(())
 }
 
+/// The ends of one region on the heap, for loom and Miri: the writer's, the plugin's view and the server's view.
+#[cfg(any(loom, miri))]
+pub(crate) struct OnHeap(Memory);
+
+#[cfg(any(loom, miri))]
+impl OnHeap {
+    pub(crate) fn new(len: usize) -> Self {
+        Self(Memory::new(len))
+    }
+
+    pub(crate) fn own(&self) -> OwnRegion {
+        OwnRegion { memory: Arc::new(self.0.clone()), carved: 0 }
+    }
+
+    pub(crate) fn trusted(&self) -> TrustedRegion {
+        TrustedRegion { memory: self.0.clone() }
+    }
+
+    pub(crate) fn untrusted(&self) -> UntrustedRegion {
+        UntrustedRegion::over(self.0.clone())
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn expire(&self) {
+        self.0.expire();
+    }
+}
+
 /// The bytes of the file behind `fd`.
 ///
 /// # Errors
@@ -356,7 +352,7 @@ pub fn size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     usize::try_from(end).map_err(|_| io::Error::other(format!("descriptor {} has no size", fd.as_raw_fd())))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use super::*;
 

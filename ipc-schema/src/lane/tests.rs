@@ -2,6 +2,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use super::*;
+use crate::layout::DESCRIPTOR_WORDS;
 use crate::region::{self, TrustedRegion};
 
 fn pair(depth: usize) -> (Arc<Lane>, Worker, OwnRegion) {
@@ -190,4 +191,98 @@ fn forged_completions_are_violations() {
     assert!(matches!(forge(1, [0, 1, u64::MAX, 0]), Err(LaneError::Violation(_))));
     assert!(matches!(forge(1, [256, 1, 0, 0]), Err(LaneError::Violation(reason)) if reason.contains("status")));
     assert!(forge(1, [255, 1, 4096, 0]).is_ok());
+}
+
+/// A lane whose loads from the plugin's region run `hook` first, which may write to it.
+fn watched(depth: usize, hook: impl Fn(&OwnRegion, usize) + Send + Sync + 'static) -> (Arc<Lane>, Worker) {
+    let layout = Layout::new(1, depth, 4096).expect("valid");
+    let len = layout.region_bytes();
+    let (own, own_fd) = region::server_written("server", len).expect("memfd");
+    let (peer, peer_fd) = region::plugin_written("plugin", len).expect("memfd");
+    let forger = OwnRegion::map(peer_fd.as_fd(), len).expect("map");
+    let peer = peer.before_each_load(move |offset| hook(&forger, offset));
+    let lane = Lane::all(layout, own, peer, Spin::NEVER).remove(0);
+    let worker = Worker::all(
+        TrustedRegion::map(own_fd.as_fd(), len).expect("map"),
+        OwnRegion::map(peer_fd.as_fd(), len).expect("map"),
+        Spin::NEVER,
+    );
+    (lane, worker.expect("header").remove(0))
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn each_word_of_an_answer_is_loaded_once() {
+    let loads = Arc::new(Mutex::new(std::collections::HashMap::<usize, u32>::new()));
+    let (lane, mut worker) = watched(2, {
+        let loads = Arc::clone(&loads);
+        move |_, offset| *held(&loads).entry(offset).or_default() += 1
+    });
+    let pending = send(&lane, 1);
+    worker.serve_next(|call| {
+        call.reply[..4096].fill(1);
+        Completion { status: 0, payload: 4096, value: 0 }
+    });
+    held(&loads).clear();
+    pending.wait(Instant::now(), &mut PrivateCopy::default()).expect("answer");
+    let loads = held(&loads);
+    let (descriptor, payload) = (lane.sequence(1), lane.layout.buffer(0, 1));
+    let words = (descriptor..descriptor + 8 * (1 + DESCRIPTOR_WORDS)).chain(payload).step_by(8);
+    let words: Vec<usize> = words.collect();
+    assert_eq!(loads.len(), words.len(), "and no other word");
+    assert!(words.iter().all(|word| loads.get(word) == Some(&1)), "{loads:?}");
+}
+
+#[test]
+fn a_descriptor_that_changes_after_it_was_loaded_changes_nothing() {
+    let descriptor = Layout::new(1, 1, 4096).expect("valid").sequence(0, 0);
+    // As soon as the server goes on to the next word, the one before becomes impossible.
+    let (lane, mut worker) = watched(1, move |forger, offset| {
+        if (descriptor + 8..descriptor + 8 * (1 + DESCRIPTOR_WORDS)).contains(&offset) {
+            forger.store_u64(offset - 8, u64::MAX);
+        }
+    });
+    let pending = send(&lane, 9);
+    worker.serve_next(echo);
+    let mut reply = PrivateCopy::default();
+    let completion = pending.wait(Instant::now(), &mut reply).expect("answer");
+    assert_eq!((completion.status, completion.payload, completion.value), (0, 8, 9));
+    assert_eq!(reply.bytes(), 9_u64.to_le_bytes());
+}
+
+#[test]
+fn a_plugin_that_wakes_its_caller_for_nothing_is_no_longer_listened_to() {
+    let looks = Arc::new(Mutex::new(0_u32));
+    let (lane, mut worker) = watched(1, {
+        let (looks, sequence) = (Arc::clone(&looks), Layout::new(1, 1, 4096).expect("valid").sequence(0, 0));
+        move |_, offset| {
+            if offset == sequence {
+                *held(&looks) += 1;
+            }
+        }
+    });
+    let stop = AtomicBool::new(false);
+    let patience = Duration::from_millis(400);
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                lane.peer.wake_waiters(lane.sequence(0));
+            }
+        });
+        let pending = send(&lane, 1);
+        *held(&looks) = 0;
+        let ended = pending.wait(Instant::now() + patience, &mut PrivateCopy::default());
+        assert_eq!(ended, Err(LaneError::Deadline));
+        stop.store(true, Ordering::Relaxed);
+        storm.join().expect("storm");
+    });
+    // Two loads a look. On a slow machine there are fewer.
+    let heard = IDLE_LOOKS + patience.as_nanos() / NAP.as_nanos();
+    let deaf = patience.as_nanos() / DEAF_NAP.as_nanos();
+    let looks = *held(&looks);
+    assert!(u128::from(looks / 2) <= heard + deaf + 4, "{looks} loads");
+    worker.serve_next(echo);
 }

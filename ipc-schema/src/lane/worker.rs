@@ -1,12 +1,11 @@
 //! The plugin's end of a lane.
 
-use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::{Completion, Request};
 use crate::layout::{DESCRIPTOR_WORDS, Layout};
 use crate::region::{OwnRegion, OwnWindow, TrustedRegion};
+use crate::sync::{Arc, Ordering, fence};
 use crate::wake::Spin;
 
 /// One call, as the worker of its lane serves it.
@@ -103,9 +102,9 @@ impl Worker {
         }
         // Release inside: publishes the reply to the Acquire load in `Lane::poll`.
         self.own.store_u64(at, number);
-        // Pairs with the fence in `Lane::wait`.
+        // Pairs with the fence in `Lane::sleep`.
         fence(Ordering::SeqCst);
-        if self.peer.load_u32(self.layout.caller_sleeps(self.lane, slot)) != 0 {
+        if self.peer.load_u64(self.layout.caller_sleeps(self.lane, slot)) != 0 {
             self.own.wake(at);
         }
         self.next += 1;
@@ -117,7 +116,7 @@ impl Worker {
             return;
         }
         let flag = self.layout.worker_sleeps(self.lane);
-        self.own.store_u32(flag, 1);
+        self.own.store_u64(flag, 1);
         loop {
             // Pairs with the fence in `Lane::publish`.
             fence(Ordering::SeqCst);
@@ -127,6 +126,6 @@ impl Worker {
             }
             self.peer.wait(at, seen as u32, Duration::from_secs(60));
         }
-        self.own.store_u32(flag, 0);
+        self.own.store_u64(flag, 0);
     }
 }

@@ -1,0 +1,120 @@
+//! What crosses a lane, and how a call can end.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::layout::DESCRIPTOR_WORDS;
+use crate::region::UntrustedRegion;
+
+/// What a call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Operation {
+    /// Nothing: measures the lane.
+    Nop = 0,
+    /// Function `target` over a batch of rows, one argument a column; the reply is a batch of one column.
+    InvokeFunction = 1,
+    /// Index `target`: insert the rows of a `U32` column.
+    IndexInsert = 2,
+    /// Index `target`: remove the rows of a `U32` column.
+    IndexRemove = 3,
+    /// Index `target`: the `argument` nearest rows. Request: queries (`F32`), settings (one `Datum`) and, where rows
+    /// are excluded, an allow-bitmap (`U8`). Reply: rows (`U32`), distances (`F32`), counts (`U32`).
+    IndexSearch = 4,
+    /// Index `target`: one chunk of its saved form, from byte `argument` on; value: all bytes of it. Offset 0 takes
+    /// a new picture of the index.
+    IndexSave = 5,
+    /// Index `target`: one chunk (`U8`) of what was saved, from byte `argument` on; an empty chunk ends it.
+    IndexLoad = 6,
+}
+
+impl Operation {
+    /// The operation of that number.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        Some(match number {
+            0 => Self::Nop,
+            1 => Self::InvokeFunction,
+            2 => Self::IndexInsert,
+            3 => Self::IndexRemove,
+            4 => Self::IndexSearch,
+            5 => Self::IndexSave,
+            6 => Self::IndexLoad,
+            _ => return None,
+        })
+    }
+}
+
+/// A request without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The number of an [`Operation`].
+    pub operation: u16,
+    /// Which function or index.
+    pub target: u32,
+    /// Bytes of payload in the slot's buffer.
+    pub payload: usize,
+    /// Meaning depends on the operation.
+    pub argument: u64,
+}
+
+/// A completion without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// 0: success; else 1 + the number of the cause, and the payload is a UTF-8 message.
+    pub status: u8,
+    /// Bytes of payload in the slot's buffer.
+    pub payload: usize,
+    /// Meaning depends on the operation.
+    pub value: u64,
+}
+
+/// Why a call ended without an answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LaneError {
+    /// No free slot, or no answer, before the deadline.
+    #[error("no answer before the deadline")]
+    Deadline,
+    /// No free slot before the deadline: more calls than the plugin can answer.
+    #[error("too many calls wait for it: none of its slots came free in time; try again later")]
+    Full,
+    /// The process behind the lane ended.
+    #[error("the plugin process ended: {0}")]
+    Dead(Arc<str>),
+    /// The plugin wrote what no honest one would.
+    #[error("the plugin broke the protocol: {0}")]
+    Violation(&'static str),
+}
+
+/// The descriptor of a completion as the plugin wrote it, in private memory: each word was loaded once. There is nothing
+/// to be done with it but to check it.
+pub(super) struct UntrustedCompletion([u64; DESCRIPTOR_WORDS]);
+
+/// What a completion has to keep to.
+pub(super) struct Limits {
+    /// What the request said.
+    pub(super) nonce: u64,
+    /// The window for the payload.
+    pub(super) buffer_bytes: usize,
+}
+
+impl UntrustedCompletion {
+    /// Loads the descriptor words behind the sequence word at `at`.
+    pub(super) fn load(region: &UntrustedRegion, at: usize) -> Self {
+        Self(std::array::from_fn(|index| region.load_u64(at + 8 + index * 8)))
+    }
+
+    pub(super) fn validate(self, limits: &Limits) -> Result<Completion, LaneError> {
+        let [status, nonce, payload, value] = self.0;
+        if nonce != limits.nonce {
+            return Err(LaneError::Violation("a completion with a wrong nonce"));
+        }
+        let status = u8::try_from(status).map_err(|_| LaneError::Violation("a completion with an unknown status"))?;
+        match usize::try_from(payload) {
+            Ok(payload) if payload <= limits.buffer_bytes => Ok(Completion { status, payload, value }),
+            _ => Err(LaneError::Violation("a completion longer than its buffer")),
+        }
+    }
+}

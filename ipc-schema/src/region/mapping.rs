@@ -1,0 +1,135 @@
+//! Memory of the kernel: a mapping of a whole file, and the futexes in it. The one place that has its address.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// A mapping, unmapped on drop.
+#[derive(Debug)]
+pub(super) struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory that stays mapped until drop, and `base` leaves this file only as the slices of
+// `shared` and `exclusive`, whose callers promise that nobody writes, or nobody else touches, what they are given.
+unsafe impl Send for Memory {}
+// SAFETY: as for Send; words are accessed by atomics only.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes of `fd`, shared with whoever else maps it.
+    pub(super) fn map(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, more: MapFlags) -> io::Result<Self> {
+        let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_SHARED | more;
+        // SAFETY: no address is asked for, so no existing mapping is replaced.
+        let base = unsafe { mmap(None, size, protection, flags, fd, 0) }?;
+        Ok(Self { base: base.cast(), len })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Panics when the range is outside of the memory.
+    pub(super) fn check(&self, range: &Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len, "offset outside the region");
+    }
+
+    /// Loads the word at `offset` once.
+    pub(super) fn load(&self, offset: usize, order: Ordering) -> u64 {
+        // SAFETY: `word` gives an aligned address inside the mapping, which lives as long as `self`. Both processes access
+        // words by atomics only, so the reference makes no claim about the value, and it ends with this expression.
+        unsafe { self.word(offset).as_ref() }.load(order)
+    }
+
+    /// Stores the word at `offset`. Release: publishes everything stored before to a peer that loads it.
+    pub(super) fn store(&self, offset: usize, value: u64) {
+        // SAFETY: as in `load`; who stores has mapped the memory writable, as `OwnRegion::map` alone does.
+        unsafe { self.word(offset).as_ref() }.store(value, Ordering::Release);
+    }
+
+    /// Appends the `words` words from `offset` on, each loaded once.
+    ///
+    /// Not inlined: so that no caller's checks can be merged with loads from memory that changes.
+    #[inline(never)]
+    pub(super) fn copy(&self, offset: usize, words: usize, out: &mut Vec<u64>) {
+        self.check(&(offset..offset + words * 8));
+        assert!(offset.is_multiple_of(8), "misaligned copy");
+        out.extend((0..words).map(|word| {
+            // SAFETY: `offset + words * 8 <= len` was checked, so the result is inside the mapping.
+            let word = unsafe { self.base.add(offset + word * 8) }.cast::<AtomicU64>();
+            // SAFETY: as in `load`.
+            unsafe { word.as_ref() }.load(Ordering::Relaxed)
+        }));
+    }
+
+    /// # Safety
+    /// Nobody, in any process, writes to the range while the slice lives.
+    pub(super) unsafe fn shared(&self, range: Range<usize>) -> &[u8] {
+        self.check(&range);
+        // SAFETY: `range` is inside the mapping, as just checked.
+        let start = unsafe { self.base.add(range.start) };
+        // SAFETY: inside the mapping, which lives as long as `self`; unchanged, as the caller promises.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), range.len()) }
+    }
+
+    /// # Safety
+    /// The memory is mapped writable; nobody else, in any process, writes to the range while the slice lives, and nobody
+    /// of this process reads it.
+    #[expect(clippy::mut_from_ref, reason = "exclusive by the caller's promise, as with an UnsafeCell")]
+    pub(super) unsafe fn exclusive(&self, range: Range<usize>) -> &mut [u8] {
+        self.check(&range);
+        // SAFETY: `range` is inside the mapping, as just checked.
+        let start = unsafe { self.base.add(range.start) };
+        // SAFETY: inside the mapping, which lives as long as `self`; exclusive, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), range.len()) }
+    }
+
+    /// Waits while the low half of the word is `expected`, at most `timeout`. Wakes up for no reason now and then.
+    pub(super) fn wait(&self, offset: usize, expected: u32, timeout: Duration) {
+        let timeout = libc::timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        let word = self.low_half(offset);
+        // SAFETY: the word and the time are valid for the call; the kernel reads both and writes neither. Not PRIVATE:
+        // the waker is another process. Errors (EAGAIN, EINTR, ETIMEDOUT) all mean "look again".
+        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, expected, &raw const timeout) };
+    }
+
+    /// Wakes at most `count` of those who wait on the low half of the word.
+    pub(super) fn wake(&self, offset: usize, count: i32) {
+        let word = self.low_half(offset);
+        // SAFETY: the word is valid for the call; the kernel uses its address only.
+        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
+    }
+
+    fn word(&self, offset: usize) -> NonNull<AtomicU64> {
+        self.check(&(offset..offset + 8));
+        assert!(offset.is_multiple_of(8), "misaligned word");
+        // SAFETY: `offset + 8 <= len` was checked, so the result is inside the mapping; the base is page-aligned.
+        unsafe { self.base.add(offset) }.cast()
+    }
+
+    fn low_half(&self, offset: usize) -> *mut AtomicU32 {
+        const { assert!(cfg!(target_endian = "little")) }
+        self.word(offset).cast().as_ptr()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length, and nothing borrows from it any more.
+        // An error would mean that it is not mapped: nothing to be done about it.
+        let _ = unsafe { munmap(self.base.cast(), self.len) };
+    }
+}
