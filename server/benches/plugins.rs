@@ -33,6 +33,7 @@ use photondb_plugin_sdk::testing::Harness;
 use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_plugin_stats::Stats;
 use photondb_server::plugins::instance::Instance;
+use photondb_server::query::nested::Origin;
 
 use support::confined::Confined;
 use support::data::Vectors;
@@ -100,7 +101,7 @@ fn round_trips(confined: &Confined, report: &mut Report) -> anyhow::Result<()> {
         Case::new("a lane to a confined process", || nops(process.lane())),
         Case::new("a function of one row, confined", || {
             time_calls(|| {
-                black_box(function.invoke_batch(&row, 1, soon())?);
+                black_box(function.invoke_batch(&row, 1, &Origin::until(soon()))?);
                 Ok(())
             })
         }),
@@ -190,14 +191,17 @@ fn rows(
     let by_column: Vec<Vec<Datum>> =
         (0..by_row[0].len()).map(|argument| by_row.iter().map(|row| row[argument].clone()).collect()).collect();
     let expected = each_row(&**linked_in, &by_row)?;
-    anyhow::ensure!(function.invoke_batch(&by_column, ROWS, soon())? == expected, "{name}: confined, other results");
+    anyhow::ensure!(
+        function.invoke_batch(&by_column, ROWS, &Origin::until(soon()))? == expected,
+        "{name}: confined, other results"
+    );
     anyhow::ensure!(in_messages(&**linked_in, &by_column)? == expected, "{name}: in batches, other results");
     let cases = vec![
         Case::new("linked in, a dynamic call a row", || per_row(|| each_row(&**linked_in, &by_row))),
         Case::new("linked in, the same messages copied in and out", || {
             per_row(|| in_messages(&**linked_in, &by_column))
         }),
-        Case::new("confined process", || per_row(|| function.invoke_batch(&by_column, ROWS, soon()))),
+        Case::new("confined process", || per_row(|| function.invoke_batch(&by_column, ROWS, &Origin::until(soon())))),
     ];
     let title = format!("{ROWS} rows of {name}, whose arguments are there");
     report.add(&Comparison::measure(title, &ROW, ROUNDS, cases)?);

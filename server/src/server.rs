@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -29,6 +29,7 @@ use crate::network::reql::{Users, UsersError};
 use crate::network::{http, reql, rpc};
 use crate::plugins::{Function, PluginManager};
 use crate::query::error::ErrorKind;
+use crate::query::nested::Origin;
 use crate::query::tables::store_error;
 use crate::query::vector::{Filter, Neighbours, Search};
 use crate::query::{
@@ -270,8 +271,8 @@ impl PluginFunction for Function {
         self.signature()
     }
 
-    fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, deadline: Instant) -> Result<Vec<Datum>, PluginError> {
-        self.invoke_batch(args, rows, deadline)
+    fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, origin: &Origin<'_>) -> Result<Vec<Datum>, PluginError> {
+        self.invoke_batch(args, rows, origin)
     }
 }
 
@@ -297,7 +298,7 @@ impl NearestSearch for VectorSearch {
             k,
             max_distance: search.max_distance,
             settings: search.settings,
-            deadline: Instant::now() + SEARCH_DEADLINE,
+            origin: search.ctx.origin(search.ctx.deadline_in(SEARCH_DEADLINE)),
         };
         let found = request.run(filter);
         search.ctx.profile.leave(started, || {

@@ -12,6 +12,7 @@ use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use super::instance::Instance;
 use super::plugin::{Caller, Plugin};
 use crate::config::OnFailure;
+use crate::query::nested::Origin;
 
 /// Rows of one message on a lane: beyond it, the round trip no longer shows in the cost of a row.
 const ROWS_PER_MESSAGE: usize = 1024;
@@ -47,16 +48,21 @@ impl Function {
         self.plugin.name()
     }
 
-    /// Computes `rows` rows; `args[i][row]` is argument `i`. Waits at most until `deadline`, and on a plugin that is
+    /// Computes `rows` rows; `args[i][row]` is argument `i`. Waits at most until the origin's deadline, and on a plugin that is
     /// being restarted as well. A pure function whose plugin dies is tried once more on the next instance. Where the
     /// operator said `on_failure = "null"`, a failure of the plugin gives null for the rows that it left.
     ///
     /// # Errors
     /// What the function said of the first row that failed, or what happened to the plugin.
-    pub fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, deadline: Instant) -> Result<Vec<Datum>, PluginError> {
+    pub fn invoke_batch(
+        &self,
+        args: &[Vec<Datum>],
+        rows: usize,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<Datum>, PluginError> {
         let started = Instant::now();
         let mut results = Vec::with_capacity(rows);
-        let outcome = self.invoke_all(args, rows, deadline, &mut results);
+        let outcome = self.invoke_all(args, rows, origin, &mut results);
         self.plugin.counters().record(started.elapsed(), outcome.is_ok());
         match outcome {
             Err(error) if self.plugin.on_failure() == OnFailure::Null && is_plugins_fault(error.cause()) => {
@@ -71,15 +77,15 @@ impl Function {
         &self,
         args: &[Vec<Datum>],
         rows: usize,
-        deadline: Instant,
+        origin: &Origin<'_>,
         results: &mut Vec<Datum>,
     ) -> Result<(), PluginError> {
-        let caller = self.plugin.call();
+        let (caller, deadline) = (self.plugin.call(), origin.deadline);
         let mut tries = if self.signature.purity == Purity::Pure { 2 } else { 1 };
         loop {
             let instance = caller.instance(caller.turn_by(deadline))?;
             tries -= 1;
-            match self.invoke_on(&instance, &caller, args, rows, deadline, results) {
+            match self.invoke_on(&instance, &caller, args, rows, origin, results) {
                 // The process may have been killed for somebody else's call.
                 Err(error)
                     if tries > 0
@@ -98,9 +104,10 @@ impl Function {
         caller: &Caller<'_>,
         args: &[Vec<Datum>],
         rows: usize,
-        deadline: Instant,
+        origin: &Origin<'_>,
         results: &mut Vec<Datum>,
     ) -> Result<(), PluginError> {
+        let deadline = origin.deadline;
         let functions = &instance.provides().functions;
         let number = functions
             .iter()

@@ -7,6 +7,7 @@ use photondb_plugin_sdk::{Cause, Datum};
 
 use super::*;
 use crate::config::Grant;
+use crate::query::nested::Origin;
 
 /// `target/debug`, which holds this test's executable in `deps/`.
 fn target() -> PathBuf {
@@ -49,7 +50,7 @@ async fn a_confined_plugin_answers_is_restarted_and_stopped() {
         let manager = manager.clone();
         move || {
             let function = manager.function("approx")?;
-            function.invoke_batch(&[numbers(0..5000), vec![Datum::from(2); 5000]], 5000, soon())
+            function.invoke_batch(&[numbers(0..5000), vec![Datum::from(2); 5000]], 5000, &Origin::until(soon()))
         }
     };
     let results = tokio::task::spawn_blocking(call.clone()).await.expect("thread").expect("answer");
@@ -68,7 +69,7 @@ async fn a_confined_plugin_answers_is_restarted_and_stopped() {
 
     manager.change(Change::Disable, "stats").await.expect("disable");
     let function = manager.function("approx").expect("known");
-    let error = tokio::task::spawn_blocking(move || function.invoke_batch(&[numbers(0..1)], 1, soon()));
+    let error = tokio::task::spawn_blocking(move || function.invoke_batch(&[numbers(0..1)], 1, &Origin::until(soon())));
     let error = error.await.expect("thread").expect_err("disabled");
     assert_eq!(error.cause(), Cause::Unavailable);
     assert!(error.message().contains("enable stats"), "{error}");

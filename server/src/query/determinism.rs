@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::Time;
 
+use super::access::{Resources, Shared};
 use super::compile::{self, CallNode, FunctionTerm, Node};
-use super::engine::Shared;
 use super::eval::Context;
 use super::function::Function;
 use super::options::RunOptions;
@@ -87,11 +87,12 @@ struct Compiled {
 impl Compiled {
     fn new(term: Arc<FunctionTerm>) -> Self {
         let ctx = Context {
-            shared: Arc::new(Shared::detached()),
+            resources: Resources::all(Arc::new(Shared::detached())),
             options: RunOptions::default(),
             now: Time::now(),
             cancelled: Arc::new(AtomicBool::new(false)),
             profile: Profile::default(),
+            allowance: None,
         };
         Self { function: Function::Closure { term, around: None }, ctx: Arc::new(ctx) }
     }

@@ -7,19 +7,22 @@ use std::sync::atomic::AtomicBool;
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::{Object, Time};
 
+use super::access::{Resources, Scope, Shared};
 use super::compile::{self, Node};
 use super::cursor::{Answer, Cursor};
 use super::error::{Frame, ReqlError, Result};
 use super::eval::{Context, Env};
+use super::nested::{self, Allowance, Calling};
 use super::options::RunOptions;
 use super::output;
-use super::parse::{Request, Term};
-use super::plugin::{NoPlugins, PluginFunctions};
+use super::parse::{self, Request, Term};
+use super::plugin::PluginFunctions;
 use super::profile::Profile;
 use super::pseudo::REQL_TYPE;
+use super::stream::Stream;
 use super::terms::{self, group};
 use super::value::Value;
-use super::vector::{NearestSearch, NoSearch};
+use super::vector::NearestSearch;
 use super::workers::Workers;
 use crate::admin::system_tables::SystemTable;
 use crate::storage::Store;
@@ -50,44 +53,11 @@ pub struct EngineParts {
     pub identity: Identity,
 }
 
-/// The server's parts as queries see them.
-pub struct Shared {
-    store: Option<Store>,
-    /// Plugins' functions.
-    pub plugins: Arc<dyn PluginFunctions>,
-    /// Vector search.
-    pub nearest: Arc<dyn NearestSearch>,
-    /// The tables of the database `rethinkdb`.
-    pub system: Vec<Box<dyn SystemTable>>,
-    identity: Identity,
-}
-
-impl Shared {
-    /// What functions see that are called outside of any server: nothing.
-    #[must_use]
-    pub fn detached() -> Self {
-        Self {
-            store: None,
-            plugins: Arc::new(NoPlugins),
-            nearest: Arc::new(NoSearch),
-            system: Vec::new(),
-            identity: Identity { id: String::new(), name: String::new() },
-        }
-    }
-
-    /// The data.
-    ///
-    /// # Errors
-    /// Where there is none, as in the function of an index.
-    pub fn store(&self) -> Result<&Store> {
-        self.store.as_ref().ok_or_else(|| ReqlError::logic("Tables and databases can't be used here."))
-    }
-}
-
 /// Runs queries. Clones share everything.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    identity: Identity,
     workers: Workers,
 }
 
@@ -96,8 +66,8 @@ impl Engine {
     #[must_use]
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plugins, nearest, system, identity } = parts;
-        let shared = Shared { store: Some(store), plugins, nearest, system, identity };
-        Self { shared: Arc::new(shared), workers: Workers::new(MAX_WORKERS) }
+        let shared = Arc::new(Shared::new(store, plugins, nearest, system));
+        Self { shared, identity, workers: Workers::new(MAX_WORKERS) }
     }
 
     /// The threads that queries run on.
@@ -109,7 +79,7 @@ impl Engine {
     /// How the server calls itself.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        &self.shared.identity
+        &self.identity
     }
 
     /// Runs a START query; blocks until the result, or its first part, is there. `cancelled` ends it early.
@@ -121,6 +91,30 @@ impl Engine {
             return Err(ReqlError::internal("Only START requests are run by the engine."));
         };
         guarded(|| self.start(term, options, cancelled))
+    }
+
+    /// Runs a query of a plugin, within the call that the plugin is answering: the term as JSON, with nothing around it.
+    /// The whole result comes back at once, encoded; a sequence as an array.
+    ///
+    /// # Errors
+    /// Whatever a client's query can fail with; PERMISSION errors outside of the scope, RESOURCE_LIMIT errors beyond the
+    /// limits of [`nested`](super::nested).
+    pub fn run_nested(&self, term: &[u8], scope: &Arc<Scope>, calling: &Arc<Calling>) -> Result<Vec<u8>> {
+        guarded(|| {
+            calling.check_running()?;
+            let term = parse::term(term).map_err(ReqlError::compile)?;
+            let ctx = Arc::new(Context {
+                resources: Resources::within(self.shared.clone(), scope.clone()),
+                options: RunOptions::default(),
+                now: Time::now(),
+                cancelled: calling.cancelled().clone(),
+                profile: Profile::default(),
+                allowance: Some(Allowance::new(calling.clone())),
+            });
+            let node = compile::query(term)?;
+            let value = Env { ctx: ctx.clone(), frame: None }.eval(&node)?;
+            nested::encode(value, &ctx)
+        })
     }
 
     fn start(&self, term: Term, options: Vec<(Arc<str>, Term)>, cancelled: &Arc<AtomicBool>) -> Result<Answer> {
@@ -136,7 +130,8 @@ impl Engine {
     }
 
     fn context(&self, options: RunOptions, profile: Profile, cancelled: &Arc<AtomicBool>) -> Context {
-        Context { shared: self.shared.clone(), options, now: Time::now(), cancelled: cancelled.clone(), profile }
+        let resources = Resources::all(self.shared.clone());
+        Context { resources, options, now: Time::now(), cancelled: cancelled.clone(), profile, allowance: None }
     }
 
     fn options(&self, options: Vec<(Arc<str>, Term)>, cancelled: &Arc<AtomicBool>) -> Result<RunOptions> {
@@ -204,7 +199,26 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn answer(value: Value, ctx: &Arc<Context>) -> Result<Answer> {
-    let datum = match value {
+    match finished(value, ctx)? {
+        Finished::Stream(stream) => Ok(Answer::Stream(Cursor::new(stream, ctx.clone()))),
+        Finished::Datum(datum) => {
+            output::check(&datum)?;
+            Ok(Answer::Atom { datum, profile: ctx.profile.take() })
+        }
+    }
+}
+
+/// A query's value as it leaves.
+pub(super) enum Finished {
+    /// One value.
+    Datum(Datum),
+    /// A sequence.
+    Stream(Stream),
+}
+
+/// What leaves of a query's value.
+pub(super) fn finished(value: Value, ctx: &Arc<Context>) -> Result<Finished> {
+    Ok(Finished::Datum(match value {
         Value::Datum(datum) => datum,
         Value::Single(single) => single.read()?,
         Value::Grouped(groups) => {
@@ -219,8 +233,6 @@ fn answer(value: Value, ctx: &Arc<Context>) -> Result<Answer> {
                 value.kind()
             )));
         }
-        sequence => return Ok(Answer::Stream(Cursor::new(sequence.into_stream(ctx)?, ctx.clone()))),
-    };
-    output::check(&datum)?;
-    Ok(Answer::Atom { datum, profile: ctx.profile.take() })
+        sequence => return Ok(Finished::Stream(sequence.into_stream(ctx)?)),
+    }))
 }

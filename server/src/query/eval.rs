@@ -3,14 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::{Object, Time};
 
+use super::access::Resources;
 use super::compile::{CallNode, Node};
-use super::engine::Shared;
 use super::error::{ErrorKind, Frame, ReqlError, Result};
 use super::function::Function;
+use super::nested::{Allowance, Origin};
 use super::options::RunOptions;
 use super::profile::Profile;
 use super::pseudotype;
@@ -21,8 +23,8 @@ use super::value::{Groups, Shortcut, Value};
 
 /// What all terms of one query share.
 pub struct Context {
-    /// The server's parts.
-    pub shared: Arc<Shared>,
+    /// The server's parts, as far as the query may use them.
+    pub resources: Resources,
     /// The run options.
     pub options: RunOptions,
     /// `r.now()`, the same throughout the query.
@@ -31,6 +33,8 @@ pub struct Context {
     pub cancelled: Arc<AtomicBool>,
     /// What is written down for `profile: true`.
     pub profile: Profile,
+    /// What the query may use up, if a plugin runs it.
+    pub allowance: Option<Allowance>,
 }
 
 impl Context {
@@ -48,7 +52,37 @@ impl Context {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(ReqlError::failed("Query interrupted: the connection was closed, or the stream stopped."));
         }
-        Ok(())
+        self.check_call()
+    }
+
+    /// Fails when the plugin's call that runs the query has ended; a client's query goes on.
+    ///
+    /// # Errors
+    /// When it has ended, or is at its deadline.
+    pub fn check_call(&self) -> Result<()> {
+        self.allowance.as_ref().map_or(Ok(()), |allowance| allowance.calling.check_running())
+    }
+
+    /// Counts a value that the query has made, or keeps.
+    ///
+    /// # Errors
+    /// When a plugin's query takes more memory than it may.
+    pub fn keep(&self, datum: &Datum) -> Result<()> {
+        self.allowance.as_ref().map_or(Ok(()), |allowance| allowance.keep(datum))
+    }
+
+    /// For what begins now and may take so long: when it has to end.
+    #[must_use]
+    pub fn deadline_in(&self, most: Duration) -> Instant {
+        let deadline = Instant::now() + most;
+        self.allowance.as_ref().map_or(deadline, |allowance| deadline.min(allowance.calling.deadline()))
+    }
+
+    /// On whose behalf the query calls a plugin that has until `deadline`.
+    #[must_use]
+    pub fn origin(&self, deadline: Instant) -> Origin<'_> {
+        let within = self.allowance.as_ref().map(|allowance| &allowance.calling);
+        Origin { deadline, cancelled: &self.cancelled, within }
     }
 
     /// The array, if it is not too long.
@@ -145,7 +179,9 @@ impl Env {
                 Err(error) => Err(error.within(Frame::Option(name.clone()))),
             })
             .collect::<Result<_>>()?;
-        Ok(pseudotype::normalize(object)?.into())
+        let object = pseudotype::normalize(object)?;
+        self.ctx.keep(&object)?;
+        Ok(object.into())
     }
 
     fn call(&self, node: &Arc<CallNode>) -> Result<Value> {
@@ -224,13 +260,18 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn run(&self) -> Result<Value> {
-        if !self.ctx().profile.is_on() {
-            return (self.node.op.run)(self);
-        }
         let profile = &self.ctx().profile;
-        let started = profile.enter();
-        let result = (self.node.op.run)(self);
-        profile.leave(started, || format!("Evaluating {}.", self.node.op.name));
+        let result = if profile.is_on() {
+            let started = profile.enter();
+            let result = (self.node.op.run)(self);
+            profile.leave(started, || format!("Evaluating {}.", self.node.op.name));
+            result
+        } else {
+            (self.node.op.run)(self)
+        };
+        if let Ok(Value::Datum(datum)) = &result {
+            self.ctx().keep(datum)?;
+        }
         result
     }
 

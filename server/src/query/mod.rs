@@ -10,13 +10,16 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`value`], [`stream`], [`function`] | what terms evaluate to |
+//! | [`access`] | what a query may touch |
 //! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
+//! | [`nested`] | queries that plugins run |
 //! | [`bulk`], [`plugin`] | plugins' functions, called for many rows at once |
 //! | [`vector`] | the seam to vector search |
 //! | [`determinism`], [`source`] | functions that indexes are made of |
 //! | [`order`], [`pseudo`], [`pseudotype`], [`paths`] | data: order, special values, parts of objects |
 //! | [`output`], [`mod@print`], [`json`], [`iso8601`] | data as text |
 
+pub mod access;
 pub mod bulk;
 pub mod compile;
 pub mod cursor;
@@ -27,6 +30,7 @@ pub mod eval;
 pub mod function;
 pub mod iso8601;
 pub mod json;
+pub mod nested;
 pub mod options;
 pub mod order;
 pub mod output;

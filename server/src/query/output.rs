@@ -30,7 +30,10 @@ pub fn check(datum: &Datum) -> Result<()> {
 }
 
 /// The same, with another limit to the bytes of JSON.
-fn check_within(datum: &Datum, bytes: usize) -> Result<()> {
+///
+/// # Errors
+/// As [`check`].
+pub fn check_within(datum: &Datum, bytes: usize) -> Result<()> {
     let limits = Limits { depth: MAX_DEPTH + 1, array: usize::MAX, bytes };
     match pseudo::obstacle(datum, &limits) {
         None | Some(Obstacle::LongArray) => Ok(()),

@@ -4,13 +4,14 @@
 //! those of ReQL.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use super::error::{ReqlError, Result};
 use super::eval::Context;
+use super::nested::Origin;
 use super::pseudo::{self, Limits, Obstacle};
 
 /// How long one call of a plugin's function may take.
@@ -38,7 +39,7 @@ pub trait PluginFunction: Send + Sync {
         &self,
         args: &[Vec<Datum>],
         rows: usize,
-        deadline: Instant,
+        origin: &Origin<'_>,
     ) -> std::result::Result<Vec<Datum>, PluginError>;
 }
 
@@ -64,7 +65,7 @@ impl PluginCall {
     /// # Errors
     /// When there is none.
     pub fn find(ctx: &Context, name: &str) -> Result<Self> {
-        let function = ctx.shared.plugins.get(name)?;
+        let function = ctx.resources.plugins().get(name)?;
         Ok(Self { name: name.into(), function })
     }
 
@@ -97,7 +98,7 @@ impl PluginCall {
         ctx.check_running()?;
         self.check(&args)?;
         let started = ctx.profile.enter();
-        let results = self.function.invoke_batch(&args, rows, Instant::now() + DEADLINE);
+        let results = self.function.invoke_batch(&args, rows, &ctx.origin(ctx.deadline_in(DEADLINE)));
         ctx.profile.leave(started, || format!("Calling plugin.{} for {rows} rows.", self.name));
         let results = results?;
         if results.len() != rows {
@@ -107,6 +108,7 @@ impl PluginCall {
                 results.len()
             )));
         }
+        results.iter().try_for_each(|result| ctx.keep(result))?;
         Ok(results)
     }
 

@@ -103,7 +103,9 @@ impl Stream {
         let limit = ctx.array_limit();
         let mut elements = Vec::new();
         for row in self.into_all_rows()? {
-            elements.push(row?);
+            let row = row?;
+            ctx.keep(&row)?;
+            elements.push(row);
             if elements.len() > limit {
                 return Err(array_too_long(limit));
             }

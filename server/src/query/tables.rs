@@ -6,8 +6,8 @@ use std::sync::Arc;
 use photondb_plugin_sdk::Datum;
 use uuid::Uuid;
 
+use super::access::{Right, Scope, Shared};
 use super::determinism;
-use super::engine::Shared;
 use super::error::{ErrorKind, ReqlError, Result};
 use super::eval::Context;
 use super::order::{compare, equal};
@@ -35,7 +35,11 @@ pub enum Order {
 
 /// A table.
 #[derive(Clone)]
-pub struct TableRef(Source);
+pub struct TableRef {
+    source: Source,
+    /// What limits the query that opened it.
+    scope: Option<Arc<Scope>>,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -62,7 +66,7 @@ pub enum Identifiers {
 
 impl SystemRef {
     fn table(&self) -> Result<&dyn SystemTable> {
-        let table = self.shared.system.get(self.position);
+        let table = self.shared.system().get(self.position);
         Ok(&**table.ok_or_else(|| ReqlError::internal("A system table is gone."))?)
     }
 
@@ -119,9 +123,10 @@ pub fn store_error(error: &StoreError) -> ReqlError {
 pub fn database(ctx: &Context, name: &str) -> Result<Database> {
     check_name("Database", name)?;
     if name == SYSTEM_DB {
+        ctx.resources.administer("use the system database")?;
         return Ok(Database { name: name.into(), id: system_id(SYSTEM_DB) });
     }
-    let info = ctx.shared.store()?.database(name)?;
+    let info = ctx.resources.database(name)?;
     Ok(Database { name: name.into(), id: info.id.to_string() })
 }
 
@@ -145,20 +150,45 @@ impl TableRef {
     /// When there is none, or the name is no name.
     pub fn open(ctx: &Context, db: &str, name: &str, identifiers: Identifiers) -> Result<Self> {
         check_name("Table", name)?;
+        let scope = ctx.resources.scope().cloned();
         if db == SYSTEM_DB {
+            let shared = ctx.resources.administer("use the system database")?.clone();
             let position =
-                ctx.shared.system.iter().position(|table| table.name() == name).ok_or_else(|| {
+                shared.system().iter().position(|table| table.name() == name).ok_or_else(|| {
                     store_error(&StoreError::TableMissing { db: db.to_owned(), table: name.to_owned() })
                 })?;
-            return Ok(Self(Source::System(SystemRef { shared: ctx.shared.clone(), position, identifiers })));
+            return Ok(Self { source: Source::System(SystemRef { shared, position, identifiers }), scope });
         }
-        Ok(Self(Source::Stored(ctx.shared.store()?.table(db, name)?)))
+        Ok(Self { source: Source::Stored(ctx.resources.table(db, name)?), scope })
+    }
+
+    /// Fails where the query lacks a right to the table.
+    ///
+    /// # Errors
+    /// A PERMISSION error that names the grant.
+    pub fn check(&self, right: Right) -> Result<()> {
+        match &self.scope {
+            None => Ok(()),
+            Some(scope) => scope.check(right, &self.database().name, self.name()),
+        }
+    }
+
+    /// Whether the query has a right to the table.
+    #[must_use]
+    pub fn allows(&self, right: Right) -> bool {
+        self.check(right).is_ok()
+    }
+
+    /// Where the documents are, for who reads them.
+    fn readable(&self) -> Result<&Source> {
+        self.check(Right::Read)?;
+        Ok(&self.source)
     }
 
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
-        match &self.0 {
+        match &self.source {
             Source::Stored(table) => &table.info().name,
             Source::System(system) => system.table().map_or("", |table| table.name()),
         }
@@ -167,7 +197,7 @@ impl TableRef {
     /// The database.
     #[must_use]
     pub fn database(&self) -> Database {
-        match &self.0 {
+        match &self.source {
             Source::Stored(table) => {
                 Database { name: table.info().db.as_str().into(), id: table.info().db_id.to_string() }
             }
@@ -178,7 +208,7 @@ impl TableRef {
     /// The id.
     #[must_use]
     pub fn id(&self) -> String {
-        match &self.0 {
+        match &self.source {
             Source::Stored(table) => table.info().id.to_string(),
             Source::System(_) => system_id(self.name()),
         }
@@ -187,18 +217,41 @@ impl TableRef {
     /// The field that documents are stored by.
     #[must_use]
     pub fn primary_key(&self) -> &str {
-        match &self.0 {
+        match &self.source {
             Source::Stored(table) => &table.info().primary_key,
             Source::System(system) => system.table().map_or("id", |table| table.primary_key()),
         }
     }
 
-    /// The stored table, for operations that system tables don't have.
+    /// The stored table, to read what only stored tables have.
     ///
     /// # Errors
-    /// When it is a system table.
-    pub fn stored(&self) -> Result<&Arc<Table>> {
-        match &self.0 {
+    /// When it is a system table, or the query may not read it.
+    pub fn to_read(&self) -> Result<&Arc<Table>> {
+        self.check(Right::Read)?;
+        self.stored()
+    }
+
+    /// The stored table, to write documents.
+    ///
+    /// # Errors
+    /// When it is a system table, or the query may not write to it.
+    pub fn to_write(&self) -> Result<&Arc<Table>> {
+        self.check(Right::Write)?;
+        self.stored()
+    }
+
+    /// The stored table, to change what it is. `what` is what the term does, as in "may not create indexes".
+    ///
+    /// # Errors
+    /// When it is a system table, or the query has a scope.
+    pub fn to_administer(&self, ctx: &Context, what: &str) -> Result<&Arc<Table>> {
+        ctx.resources.administer(what)?;
+        self.stored()
+    }
+
+    fn stored(&self) -> Result<&Arc<Table>> {
+        match &self.source {
             Source::Stored(table) => Ok(table),
             Source::System(_) => Err(ReqlError::failed(format!(
                 "It's illegal to write to, index or sync the `{SYSTEM_DB}.{}` table: it shows the server's state, which is \
@@ -225,7 +278,7 @@ impl TableRef {
     /// When the value can be no key, or the table can't be read.
     pub fn get(&self, key: &Datum) -> Result<Option<Datum>> {
         pseudo::check_parts(key, MAX_KEY_PARTS)?;
-        match &self.0 {
+        match self.readable()? {
             Source::Stored(table) => Ok(table.get(key)?),
             Source::System(system) => {
                 let is_it = |row: &Datum| row.get(self.primary_key()).is_some_and(|value| equal(value, key));
@@ -239,18 +292,20 @@ impl TableRef {
     /// # Errors
     /// When the table is gone.
     pub fn count_estimate(&self) -> Result<u64> {
-        match &self.0 {
+        match self.readable()? {
             Source::Stored(table) => Ok(table.count_estimate()),
             Source::System(system) => Ok(system.rows()?.len() as u64),
         }
     }
 
     /// The names of the indexes.
-    #[must_use]
-    pub fn index_names(&self) -> Vec<String> {
-        match &self.0 {
-            Source::Stored(table) => table.indexes().into_iter().map(|index| index.name).collect(),
-            Source::System(_) => Vec::new(),
+    ///
+    /// # Errors
+    /// When the query may not read the table.
+    pub fn index_names(&self) -> Result<Vec<String>> {
+        match self.readable()? {
+            Source::Stored(table) => Ok(table.indexes().into_iter().map(|index| index.name).collect()),
+            Source::System(_) => Ok(Vec::new()),
         }
     }
 
@@ -259,7 +314,7 @@ impl TableRef {
     /// # Errors
     /// When there is no such index, or it is one of vectors.
     pub fn check_index(&self, name: &str) -> Result<()> {
-        let status = match &self.0 {
+        let status = match self.readable()? {
             Source::Stored(table) => table.index_status(name)?,
             Source::System(_) => {
                 return Err(store_error(&StoreError::IndexMissing {
@@ -288,10 +343,11 @@ impl TableRef {
     /// # Errors
     /// When the scan can't start.
     pub fn scan(&self, ctx: &Arc<Context>, slice: &Slice) -> Result<Stream> {
+        let source = self.readable()?;
         if is_empty_range(&slice.low, &slice.high) {
             return Ok(Stream::new(std::iter::empty()));
         }
-        let table = match &self.0 {
+        let table = match source {
             Source::Stored(table) => table,
             Source::System(system) => return self.scan_system(system, slice),
         };
@@ -348,7 +404,7 @@ impl TableRef {
     /// # Errors
     /// When there is no such index.
     pub fn index_values(&self, ctx: &Arc<Context>, slice: &Slice) -> Result<Stream> {
-        if let (Source::Stored(table), Some(index)) = (&self.0, &slice.index) {
+        if let (Source::Stored(table), Some(index)) = (self.readable()?, &slice.index) {
             let values = table.index_values(index, &range(&slice.low, &slice.high)?, direction(slice.order))?;
             return Ok(stored_rows(ctx, values));
         }
@@ -380,7 +436,7 @@ impl TableRef {
     pub fn index_function(&self, _ctx: &Context, index: Option<&str>) -> Result<IndexValues> {
         let Some(name) = index else { return Ok(IndexValues::PrimaryKey(self.primary_key().into())) };
         self.check_index(name)?;
-        let info = self.stored()?.index_status(name)?.info;
+        let info = self.to_read()?.index_status(name)?.info;
         let function = determinism::compile_index(&info.source).map_err(ReqlError::internal)?;
         Ok(IndexValues::Index { function, multi: info.multi })
     }

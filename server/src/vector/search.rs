@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::index::{VectorIndex, View};
 use super::maintain::OpenGraph;
 use super::scan::{self, Scored};
+use crate::query::nested::Origin;
 use crate::storage::{StoreError, Table, VectorIndexHandle};
 
 /// How long the plugin may take before the exact scan answers instead.
@@ -45,8 +46,8 @@ pub struct Nearest<'a> {
     pub max_distance: Option<f64>,
     /// The index kind's search settings: an object.
     pub settings: &'a Datum,
-    /// When to give up.
-    pub deadline: Instant,
+    /// On whose behalf, and when to give up.
+    pub origin: Origin<'a>,
 }
 
 /// A document that was found.
@@ -225,7 +226,7 @@ impl Searcher<'_> {
     }
 
     fn check_deadline<E>(&self) -> Result<(), SearchError<E>> {
-        if Instant::now() < self.request.deadline { Ok(()) } else { Err(SearchError::Deadline) }
+        if Instant::now() < self.request.origin.deadline { Ok(()) } else { Err(SearchError::Deadline) }
     }
 
     /// For each query the `k` nearest live rows among `allow`, scored exactly, nearest first.
@@ -310,7 +311,7 @@ impl Searcher<'_> {
         if per_call == 0 {
             return Ok(None);
         }
-        let deadline = self.request.deadline.min(Instant::now() + PLUGIN_DEADLINE);
+        let deadline = self.request.origin.deadline.min(Instant::now() + PLUGIN_DEADLINE);
         let mut found = Vec::with_capacity(queries.len() / dims);
         let plugin = self.index.plugin();
         for part in queries.chunks(per_call * dims) {

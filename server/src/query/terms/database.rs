@@ -76,6 +76,7 @@ fn unavailable(call: &Call<'_>) -> Result<Value> {
 }
 
 fn changes(call: &Call<'_>) -> Result<Value> {
+    call.ctx().resources.administer("open changefeeds")?;
     match call.arg(0)? {
         Value::Datum(Datum::Array(_)) => Err(ReqlError::logic("Cannot call `changes` on an eager stream.")),
         Value::Datum(datum) => Err(Value::Datum(datum)
@@ -110,7 +111,7 @@ fn db_create(call: &Call<'_>) -> Result<Value> {
     if *name == *SYSTEM_DB {
         return Err(StoreError::DatabaseExists(name.to_string()).into());
     }
-    let info = call.ctx().shared.store()?.create_database(&name)?;
+    let info = call.ctx().resources.administer("create databases")?.store()?.create_database(&name)?;
     let change = config_change(Datum::Null, database_row(&info));
     Ok(Datum::object([("dbs_created", Datum::from(1)), ("config_changes", Datum::array([change]))]).into())
 }
@@ -119,7 +120,7 @@ fn db_drop(call: &Call<'_>) -> Result<Value> {
     let name = call.string(0)?;
     tables::check_name("Database", &name)?;
     refuse_system(&name, "you can't delete it")?;
-    let (info, dropped) = call.ctx().shared.store()?.drop_database(&name)?;
+    let (info, dropped) = call.ctx().resources.administer("drop databases")?.store()?.drop_database(&name)?;
     let change = config_change(database_row(&info), Datum::Null);
     Ok(Datum::object([
         ("dbs_dropped", Datum::from(1)),
@@ -130,7 +131,8 @@ fn db_drop(call: &Call<'_>) -> Result<Value> {
 }
 
 fn db_list(call: &Call<'_>) -> Result<Value> {
-    let mut names: Vec<String> = call.ctx().shared.store()?.databases().into_iter().map(|info| info.name).collect();
+    let store = call.ctx().resources.administer("list databases")?.store()?;
+    let mut names: Vec<String> = store.databases().into_iter().map(|info| info.name).collect();
     names.push(SYSTEM_DB.to_owned());
     names.sort();
     Ok(Datum::array(names.into_iter().map(Datum::from)).into())
@@ -152,7 +154,7 @@ fn table_create(call: &Call<'_>) -> Result<Value> {
         durability,
         engine: call.option_string("engine")?.map(|name| name.to_string()),
     };
-    let info = call.ctx().shared.store()?.create_table(&db, &name, &options)?;
+    let info = call.ctx().resources.administer("create tables")?.store()?.create_table(&db, &name, &options)?;
     let change = config_change(Datum::Null, table_row(call, "table_config", &info)?);
     Ok(Datum::object([("tables_created", Datum::from(1)), ("config_changes", Datum::array([change]))]).into())
 }
@@ -162,7 +164,7 @@ fn table_drop(call: &Call<'_>) -> Result<Value> {
     let name = call.string(next)?;
     tables::check_name("Table", &name)?;
     refuse_system(&db, "you can't drop its tables")?;
-    let store = call.ctx().shared.store()?;
+    let store = call.ctx().resources.administer("drop tables")?.store()?;
     let before = table_row(call, "table_config", store.table(&db, &name)?.info())?;
     store.drop_table(&db, &name)?;
     let change = config_change(before, Datum::Null);
@@ -171,10 +173,11 @@ fn table_drop(call: &Call<'_>) -> Result<Value> {
 
 fn table_list(call: &Call<'_>) -> Result<Value> {
     let (db, _) = database_argument(call, 1)?;
+    let shared = call.ctx().resources.administer("list tables")?;
     let mut names: Vec<String> = if *db == *SYSTEM_DB {
-        call.ctx().shared.system.iter().map(|table| table.name().to_owned()).collect()
+        shared.system().iter().map(|table| table.name().to_owned()).collect()
     } else {
-        call.ctx().shared.store()?.tables(&db)?.into_iter().map(|info| info.name).collect()
+        shared.store()?.tables(&db)?.into_iter().map(|info| info.name).collect()
     };
     names.sort();
     Ok(Datum::array(names.into_iter().map(Datum::from)).into())
@@ -224,11 +227,15 @@ fn status(call: &Call<'_>) -> Result<Value> {
 
 /// The tables that the term is about.
 fn target_tables(call: &Call<'_>) -> Result<Vec<TableInfo>> {
+    let shared = call.ctx().resources.administer("configure tables, or wait for them")?;
     match target(call)? {
-        Target::Table(table) => Ok(vec![table.stored()?.info().clone()]),
+        Target::Table(table) => {
+            let stored = table.to_administer(call.ctx(), "configure tables, or wait for them")?;
+            Ok(vec![stored.info().clone()])
+        }
         Target::Database(database) => {
             refuse_system(&database.name, "its tables can't be configured")?;
-            Ok(call.ctx().shared.store()?.tables(&database.name)?)
+            Ok(shared.store()?.tables(&database.name)?)
         }
     }
 }

@@ -72,6 +72,7 @@ fn group(call: &Call<'_>) -> Result<Value> {
             call.ctx().check_length(count)?;
             for key in combinations(&keys) {
                 let key = if single { key.into_iter().next().unwrap_or_default() } else { key.into() };
+                call.ctx().keep(&row)?;
                 groups.entry(Ordered(key)).or_default().push(row.clone());
             }
         }
@@ -133,7 +134,9 @@ pub fn closed(groups: Groups, ctx: &Arc<Context>) -> Result<Vec<(Datum, Datum)>>
     for (group, value) in groups.groups {
         let value = match value {
             value @ (Value::Stream(_) | Value::Selection(..)) => {
-                let elements = value.into_stream(ctx)?.into_all_rows()?.collect::<Result<Vec<_>>>()?;
+                let rows = value.into_stream(ctx)?.into_all_rows()?;
+                let kept = rows.map(|row| row.and_then(|row| ctx.keep(&row).map(|()| row)));
+                let elements = kept.collect::<Result<Vec<_>>>()?;
                 total += elements.len();
                 elements.into()
             }

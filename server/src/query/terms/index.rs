@@ -68,7 +68,7 @@ fn index_create(call: &Call<'_>) -> Result<Value> {
     if multi && vector.is_some() {
         return Err(ReqlError::logic("An index can't be both `multi` and `vector`."));
     }
-    let stored = table.stored()?;
+    let stored = table.to_administer(call.ctx(), "create indexes")?;
     stored.create_index(&IndexDefinition { name: name.to_string(), source, multi, vector })?;
     Ok(Datum::object([("created", 1)]).into())
 }
@@ -148,18 +148,18 @@ fn metric_name(metric: Metric) -> &'static str {
 fn index_drop(call: &Call<'_>) -> Result<Value> {
     let table = call.table(0)?;
     let name = call.string(1)?;
-    table.stored()?.drop_index(&name)?;
+    table.to_administer(call.ctx(), "drop indexes")?.drop_index(&name)?;
     Ok(Datum::object([("dropped", 1)]).into())
 }
 
 fn index_list(call: &Call<'_>) -> Result<Value> {
-    Ok(Datum::array(call.table(0)?.index_names().into_iter().map(Datum::from)).into())
+    Ok(Datum::array(call.table(0)?.index_names()?.into_iter().map(Datum::from)).into())
 }
 
 /// The indexes that the arguments name, or all.
 fn named(call: &Call<'_>, table: &TableRef) -> Result<Vec<Arc<str>>> {
     if call.count() == 1 {
-        return Ok(table.index_names().into_iter().map(Arc::from).collect());
+        return Ok(table.index_names()?.into_iter().map(Arc::from).collect());
     }
     let mut names = (1..call.count()).map(|position| call.string(position)).collect::<Result<Vec<_>>>()?;
     names.sort();
@@ -173,7 +173,7 @@ fn index_status(call: &Call<'_>) -> Result<Value> {
     if names.is_empty() {
         return Ok(Datum::array([]).into());
     }
-    let stored = table.stored()?;
+    let stored = table.to_read()?;
     let rows = names.iter().map(|name| Ok(status_row(&stored.index_status(name)?)));
     Ok(Datum::from(rows.collect::<Result<Vec<_>>>()?).into())
 }
@@ -184,7 +184,7 @@ fn index_wait(call: &Call<'_>) -> Result<Value> {
     if names.is_empty() {
         return Ok(Datum::array([]).into());
     }
-    let stored = table.stored()?;
+    let stored = table.to_read()?;
     let rows = names.iter().map(|name| Ok(status_row(&wait_for(call, stored, name)?)));
     Ok(Datum::from(rows.collect::<Result<Vec<_>>>()?).into())
 }
@@ -277,7 +277,8 @@ fn index_rename(call: &Call<'_>) -> Result<Value> {
         }
     }
     let overwrite = if call.option_flag("overwrite")? { Overwrite::Drop } else { Overwrite::Refuse };
-    let renamed = table.stored()?.rename_index(&from, &to, overwrite).map_err(|error| match error {
+    let stored = table.to_administer(call.ctx(), "rename indexes")?;
+    let renamed = stored.rename_index(&from, &to, overwrite).map_err(|error| match error {
         StoreError::IndexAbsent { db, table, .. } | StoreError::IndexExists { db, table, .. } => ReqlError::failed(
             format!("Index `{from}` does not exist or index `{to}` already exists on table `{db}.{table}`."),
         ),

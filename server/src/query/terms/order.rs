@@ -198,7 +198,9 @@ impl<F: Fn(&Datum, &Datum) -> bool> Runs<F> {
             (_, None) => true,
             (Err(_), Some(_)) => false,
         }) {
-            run.push(row?);
+            let row = row?;
+            self.ctx.keep(&row)?;
+            run.push(row);
             if run.len() > self.ctx.array_limit() {
                 return Err(array_too_long(self.ctx.array_limit()));
             }

@@ -245,7 +245,9 @@ pub(super) fn nth_of(call: &Call<'_>, source: Value, position: i64) -> Result<Va
             let kept = usize::try_from(position.unsigned_abs()).unwrap_or(usize::MAX);
             let mut last = std::collections::VecDeque::new();
             for row in stream.into_rows() {
-                last.push_back(row?);
+                let row = row?;
+                call.ctx().keep(&row)?;
+                last.push_back(row);
                 if last.len() > kept {
                     last.pop_front();
                 }
@@ -340,6 +342,7 @@ fn sample(call: &Call<'_>) -> Result<Value> {
     for (seen, row) in rows.enumerate() {
         let row = row?;
         if kept.len() < count {
+            call.ctx().keep(&row)?;
             kept.push(row);
             call.ctx().check_length(kept.len())?;
             continue;
@@ -409,7 +412,9 @@ fn distinct(call: &Call<'_>) -> Result<Value> {
 fn unique(ctx: &Context, rows: Rows) -> Result<Stream> {
     let mut seen = std::collections::BTreeSet::new();
     for row in rows {
-        seen.insert(Ordered(row?));
+        let row = row?;
+        ctx.keep(&row)?;
+        seen.insert(Ordered(row));
         ctx.check_length(seen.len())?;
     }
     Ok(Stream::from_list(seen.into_iter().map(|value| value.0).collect()).with_array(false))

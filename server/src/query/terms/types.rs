@@ -144,7 +144,7 @@ fn table_info(table: &TableRef) -> Result<Datum> {
         ("id", table.id().into()),
         ("primary_key", table.primary_key().into()),
         ("db", database_info(&table.database())),
-        ("indexes", Datum::array(table.index_names().into_iter().map(Datum::from))),
+        ("indexes", Datum::array(table.index_names()?.into_iter().map(Datum::from))),
         ("doc_count_estimates", Datum::array([table.count_estimate()?.into()])),
     ]))
 }

@@ -41,7 +41,7 @@ fn get_nearest(call: &Call<'_>) -> Result<Value> {
         .option_string("index")
         .map_err(|error| error.within(Frame::Option("index".into())))?
         .ok_or_else(|| ReqlError::logic("get_nearest requires an index argument: the name of a vector index."))?;
-    let stored = table.stored()?;
+    let stored = table.to_read()?;
     let definition = stored
         .index_status(&index)?
         .info
@@ -61,7 +61,8 @@ fn get_nearest(call: &Call<'_>) -> Result<Value> {
         ctx: call.ctx(),
     };
     let started = call.ctx().profile.enter();
-    let found = call.ctx().shared.nearest.nearest(&search, filter.as_mut().map(|filter| &mut **filter as Filter<'_>));
+    let found =
+        call.ctx().resources.nearest().nearest(&search, filter.as_mut().map(|filter| &mut **filter as Filter<'_>));
     call.ctx().profile.leave(started, || format!("Searching index `{index}` for {} vectors.", queries.len()));
     let mut lists = found?.into_iter().map(|neighbours| {
         Datum::array(
@@ -160,7 +161,11 @@ fn predicate(call: &Call<'_>, table: &TableRef, within: Option<Stream>) -> Resul
         None => None,
         Some(stream) => {
             let key = table.primary_key().to_owned();
-            let keys = stream.into_all_rows()?.map(|row| row.map(|row| row.get(&key).cloned().map(Ordered)));
+            let keys = stream.into_all_rows()?.map(|row| {
+                let key = row?.get(&key).cloned();
+                key.iter().try_for_each(|key| ctx.keep(key))?;
+                Ok(key.map(Ordered))
+            });
             let keys: std::collections::BTreeSet<Ordered> =
                 keys.collect::<Result<Vec<_>>>().map_err(|error| error.at(0))?.into_iter().flatten().collect();
             Some((key, keys))

@@ -6,6 +6,7 @@ use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::Object;
 
 use super::Op;
+use crate::query::access::Right;
 use crate::query::bulk;
 use crate::query::compile::Node;
 use crate::query::determinism::{self, Scope};
@@ -65,6 +66,8 @@ struct Summary {
     generated_keys: Vec<Datum>,
     return_changes: ReturnChanges,
     changes: Vec<Datum>,
+    /// Whether the query may not learn what the documents were.
+    is_blind: bool,
     truncated: bool,
     limit: usize,
 }
@@ -78,7 +81,7 @@ const SKIPPED: usize = 4;
 const UNCHANGED: usize = 5;
 
 impl Summary {
-    fn new(call: &Call<'_>) -> Result<Self> {
+    fn new(call: &Call<'_>, table: &TableRef) -> Result<Self> {
         let framed = |error: ReqlError| error.within(Frame::Option("return_changes".into()));
         let return_changes = match call.option_datum("return_changes")? {
             None | Some(Datum::Bool(false)) => ReturnChanges::Never,
@@ -91,12 +94,16 @@ impl Summary {
             }
             Some(other) => return Err(framed(ReqlError::wrong_type("BOOL", &other))),
         };
+        if return_changes != ReturnChanges::Never {
+            table.check(Right::Read).map_err(framed)?;
+        }
         Ok(Self {
             counts: [0; 6],
             first_error: None,
             generated_keys: Vec::new(),
             return_changes,
             changes: Vec::new(),
+            is_blind: !table.allows(Right::Read),
             truncated: false,
             limit: call.ctx().array_limit(),
         })
@@ -121,7 +128,9 @@ impl Summary {
     fn count(&mut self, outcome: Outcome<Refusal>, missing: usize) {
         match outcome {
             Outcome::Unchanged(document) => {
-                self.counts[if document.is_some() { UNCHANGED } else { missing }] += 1;
+                // That a document is unchanged tells what it was.
+                let unchanged = if self.is_blind { REPLACED } else { UNCHANGED };
+                self.counts[if document.is_some() { unchanged } else { missing }] += 1;
                 if self.return_changes == ReturnChanges::Always {
                     self.change(document.as_ref(), document.as_ref(), None);
                 }
@@ -192,7 +201,7 @@ struct Refusal {
 
 fn durability(call: &Call<'_>, table: &TableRef) -> Result<Durability> {
     match call.option_string("durability")?.as_deref() {
-        None => Ok(table.stored()?.info().durability),
+        None => Ok(table.to_write()?.info().durability),
         Some("hard") => Ok(Durability::Hard),
         Some("soft") => Ok(Durability::Soft),
         Some(other) => Err(bad_durability(other)),
@@ -291,10 +300,13 @@ fn is_deterministic(ctx: &Context, function: &Function) -> bool {
 
 fn insert(call: &Call<'_>) -> Result<Value> {
     let table = call.table(0)?;
-    let stored = table.stored()?.clone();
+    let stored = table.to_write()?.clone();
     let durability = durability(call, &table)?;
     let conflict = conflict(call)?;
-    let mut summary = Summary::new(call)?;
+    if matches!(conflict, Conflict::Update | Conflict::Function(_)) {
+        table.check(Right::Read)?;
+    }
+    let mut summary = Summary::new(call, &table)?;
     let rows: Rows = match call.arg(1)? {
         Value::Single(single) => Box::new(std::iter::once(single.read())),
         Value::Datum(datum @ Datum::Object(_)) => Box::new(std::iter::once(Ok(datum))),
@@ -305,13 +317,18 @@ fn insert(call: &Call<'_>) -> Result<Value> {
     };
     let mut rows = Fused::new(rows);
     loop {
-        let chunk = rows.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
+        let chunk = kept(call.ctx(), &mut rows)?;
         if chunk.is_empty() {
             break;
         }
         insert_chunk(call.ctx(), &stored, durability, &conflict, chunk, &mut summary)?;
     }
     Ok(summary.finish().into())
+}
+
+/// The next documents to write.
+fn kept(ctx: &Context, rows: &mut Fused<Rows>) -> Result<Vec<Datum>> {
+    rows.take(CHUNK).map(|row| row.and_then(|row| ctx.keep(&row).map(|()| row))).collect()
 }
 
 fn insert_chunk(
@@ -342,9 +359,15 @@ fn insert_chunk(
         summary.note_error(refused.message());
     }
     let accepted: Vec<&Datum> = ready.iter().filter_map(|document| document.as_ref().ok()).collect();
+    let is_blind = summary.is_blind;
     let outcomes = table.replace(&keys, durability, &mut |position, old| {
         let new = accepted.get(position).copied().cloned().unwrap_or_default();
-        insert_one(ctx, primary_key, conflict, old, new).map_err(|error| Refusal { error, old: old.cloned() })
+        let running = ctx.check_call();
+        let replacement = running.and_then(|()| match old {
+            Some(old) => replacement(ctx, primary_key, conflict, old, new, is_blind),
+            None => Ok(Some(new)),
+        });
+        replacement.map_err(|error| Refusal { error, old: old.cloned() })
     })?;
     let mut outcomes = outcomes.into_iter();
     for document in &ready {
@@ -381,15 +404,19 @@ fn with_key(document: Datum, primary_key: &str, summary: &mut Summary) -> Result
     Ok(object.into())
 }
 
-fn insert_one(
+/// What an insert makes of the document that has the new one's key.
+fn replacement(
     ctx: &Arc<Context>,
     primary_key: &str,
     conflict: &Conflict,
-    old: Option<&Datum>,
+    old: &Datum,
     new: Datum,
+    is_blind: bool,
 ) -> Result<Option<Datum>> {
-    let Some(old) = old else { return Ok(Some(new)) };
     let replacement = match conflict {
+        Conflict::Error if is_blind => {
+            return Err(ReqlError::logic(format!("Duplicate primary key `{primary_key}`:\n{}", pretty(&new))));
+        }
         Conflict::Error => {
             return Err(ReqlError::logic(format!(
                 "Duplicate primary key `{primary_key}`:\n{}\n{}",
@@ -450,9 +477,12 @@ fn check_atomic(call: &Call<'_>, function: &Function) -> Result<()> {
 fn write_selection(call: &Call<'_>, change: Change) -> Result<Value> {
     let selection = call.arg(0)?;
     let Some(table) = selection.table() else { return Err(selection.wrong_kind("SELECTION").at(0)) };
-    let stored = table.stored()?.clone();
+    let stored = table.to_write()?.clone();
+    if !matches!(change, Change::Delete) {
+        table.check(Right::Read)?;
+    }
     let durability = durability(call, &table)?;
-    let mut summary = Summary::new(call)?;
+    let mut summary = Summary::new(call, &table)?;
     let writer = Writer { ctx: call.ctx(), table: &stored, durability, change: &change };
     if let Value::Single(single) = selection {
         let outcomes = writer.write(vec![single.key.clone()], Vec::new())?;
@@ -461,7 +491,7 @@ fn write_selection(call: &Call<'_>, change: Change) -> Result<Value> {
     }
     let mut rows = Fused::new(selection.into_stream(call.ctx()).and_then(Stream::into_all_rows).map_err(|e| e.at(0))?);
     loop {
-        let rows = rows.by_ref().take(CHUNK).collect::<Result<Vec<_>>>().map_err(|error| error.at(0))?;
+        let rows = kept(call.ctx(), &mut rows).map_err(|error| error.at(0))?;
         if rows.is_empty() {
             break;
         }
@@ -490,7 +520,8 @@ impl Writer<'_> {
                 matches!(call.known, Known::Nothing)
                     || call.args.first().zip(old).is_some_and(|(seen, old)| equal(seen, old))
             });
-            self.apply(old, known).map_err(|error| Refusal { error, old: old.cloned() })
+            let running = self.ctx.check_call();
+            running.and_then(|()| self.apply(old, known)).map_err(|error| Refusal { error, old: old.cloned() })
         };
         Ok(self.table.replace(&keys, self.durability, apply)?)
     }
@@ -534,6 +565,6 @@ impl Writer<'_> {
 }
 
 fn sync(call: &Call<'_>) -> Result<Value> {
-    call.table(0)?.stored()?.sync()?;
+    call.table(0)?.to_administer(call.ctx(), "sync tables")?.sync()?;
     Ok(Datum::object([("synced", 1)]).into())
 }

@@ -1,8 +1,9 @@
 //! Queries in process, over a store in a temporary directory.
 
+mod nested;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use photondb_plugin_sdk::kinds::function::FunctionSignature;
 use photondb_plugin_sdk::{Datum, PluginError};
@@ -24,7 +25,12 @@ impl PluginFunction for Double {
         &self.signature
     }
 
-    fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, _deadline: Instant) -> Result<Vec<Datum>, PluginError> {
+    fn invoke_batch(
+        &self,
+        args: &[Vec<Datum>],
+        rows: usize,
+        _origin: &crate::query::nested::Origin<'_>,
+    ) -> Result<Vec<Datum>, PluginError> {
         self.batches.lock().unwrap().push(rows);
         let double = |arg: &Datum| arg.as_number().map(|number| Datum::from(number * 2.0));
         args[0].iter().map(double).collect::<Option<Vec<_>>>().ok_or_else(|| {
