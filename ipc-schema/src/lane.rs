@@ -130,6 +130,12 @@ impl Lane {
         state.slots.iter().enumerate().filter(taken).count()
     }
 
+    /// How many calls have begun so far.
+    #[must_use]
+    pub fn calls_begun(&self) -> u64 {
+        lock(&self.state).next - 1
+    }
+
     /// The number of the call that the worker is at, if any, and whether its caller gave up waiting for it. The calls
     /// behind it wait for their turn, and may be given up however fast the worker is.
     #[must_use]

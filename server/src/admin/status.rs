@@ -34,6 +34,12 @@ pub struct PluginStatus {
     pub breaker: String,
     /// Resident memory of the process.
     pub memory_bytes: Option<u64>,
+    /// Processor time that the process has used.
+    pub cpu_seconds: Option<f64>,
+    /// Threads of the process.
+    pub threads: Option<u64>,
+    /// How often it was caught using the processor while no call was on its way.
+    pub busy_between_calls: u64,
     /// Calls answered, well or badly.
     pub calls: u64,
     /// Calls that failed.

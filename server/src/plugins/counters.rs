@@ -12,6 +12,7 @@ pub struct Counters {
     calls: AtomicU64,
     errors: AtomicU64,
     restarts: AtomicU64,
+    busy_between_calls: AtomicU64,
     bytes_shared: AtomicU64,
     bytes_copied: AtomicU64,
     /// Durations of the last calls in microseconds plus one; 0: none yet.
@@ -25,6 +26,7 @@ impl Default for Counters {
             calls: zero(),
             errors: zero(),
             restarts: zero(),
+            busy_between_calls: zero(),
             bytes_shared: zero(),
             bytes_copied: zero(),
             recent: (0..RECENT).map(|_| AtomicU32::new(0)).collect(),
@@ -41,6 +43,8 @@ pub struct Totals {
     pub errors: u64,
     /// Starts after the process had died.
     pub restarts: u64,
+    /// Times that it was caught using the processor while no call was on its way.
+    pub busy_between_calls: u64,
     /// Bytes that the plugin read in place.
     pub bytes_shared: u64,
     /// Bytes copied out of what the plugin wrote.
@@ -67,6 +71,11 @@ impl Counters {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts that it was caught using the processor while no call was on its way.
+    pub fn burned(&self) {
+        self.busy_between_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts bytes that the plugin reads in place.
     pub fn shared(&self, bytes: usize) {
         self.bytes_shared.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -89,6 +98,7 @@ impl Counters {
             calls: self.calls.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
+            busy_between_calls: self.busy_between_calls.load(Ordering::Relaxed),
             bytes_shared: self.bytes_shared.load(Ordering::Relaxed),
             bytes_copied: self.bytes_copied.load(Ordering::Relaxed),
             p50_ms: percentile(50),

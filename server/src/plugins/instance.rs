@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -15,9 +15,12 @@ use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
 use photondb_plugin_sdk::{Cause, PluginError};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::CALL_DEADLINE;
 use super::handshake::Provided;
 use super::process::Doom;
+use super::usage::Usage;
 
 /// The control connection to one process. Belongs to the plugin thread.
 pub struct Link {
@@ -27,8 +30,18 @@ pub struct Link {
     pub passing: OwnedFd,
 }
 
+/// Does a job; an answer that nobody waits for is dropped.
+type Run = Box<dyn FnOnce(Rc<Link>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
 /// Work for the control connection of a process, done one after the other.
-pub type Job = Box<dyn FnOnce(Rc<Link>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+pub struct Job {
+    /// The method, for messages.
+    pub name: &'static str,
+    /// Until when somebody waits for it.
+    pub deadline: Instant,
+    /// Does it.
+    pub run: Run,
+}
 
 /// A running process.
 pub struct Instance {
@@ -41,6 +54,13 @@ pub struct Instance {
     dooms: mpsc::UnboundedSender<Doom>,
     closed: AtomicBool,
     end: OnceLock<PluginError>,
+    /// Jobs of the control connection that have begun, and those that have ended.
+    control_begun: AtomicU64,
+    control_ended: AtomicU64,
+    /// Bytes of column segments that it maps.
+    attached_bytes: AtomicU64,
+    /// Private memory when it was last looked at.
+    private_bytes: AtomicU64,
 }
 
 impl Instance {
@@ -56,13 +76,33 @@ impl Instance {
         dooms: mpsc::UnboundedSender<Doom>,
     ) -> Self {
         let plugin = plugin.to_owned();
-        Self { number, plugin, pid, lanes, provides, jobs, dooms, closed: AtomicBool::new(false), end: OnceLock::new() }
+        Self {
+            number,
+            plugin,
+            pid,
+            lanes,
+            provides,
+            jobs,
+            dooms,
+            closed: AtomicBool::new(false),
+            end: OnceLock::new(),
+            control_begun: AtomicU64::new(0),
+            control_ended: AtomicU64::new(0),
+            attached_bytes: AtomicU64::new(0),
+            private_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Unique among all instances of this server.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn plugin(&self) -> &str {
+        &self.plugin
     }
 
     /// The process.
@@ -104,6 +144,55 @@ impl Instance {
         self.lanes.iter().map(|lane| lane.current()).collect()
     }
 
+    /// Calls so far, on lanes and on the control connection.
+    pub(super) fn calls_begun(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.calls_begun()).sum::<u64>() + self.control_begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether any call is on its way.
+    pub(super) fn is_working(&self) -> bool {
+        self.in_flight() > 0 || self.control_begun.load(Ordering::Relaxed) != self.control_ended.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of column segments that it maps.
+    pub(super) fn attached_bytes(&self) -> u64 {
+        self.attached_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what it uses, for when it has ended.
+    pub(super) fn observe(&self, usage: &Usage) {
+        self.private_bytes.store(usage.anonymous, Ordering::Relaxed);
+    }
+
+    /// Private memory when it was last looked at, in bytes.
+    pub(super) fn private_bytes(&self) -> u64 {
+        self.private_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Has the process killed.
+    pub(super) fn doom(&self, doom: Doom) {
+        // The receiver is gone only with the process.
+        let _ = self.dooms.send(doom);
+    }
+
+    /// Does the jobs of the control connection, in order, until the process is gone. Each has the time that a call may
+    /// take, or else one that is never answered would hold up all others.
+    pub(super) async fn run_jobs(&self, link: Rc<Link>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            if job.deadline <= Instant::now() {
+                continue;
+            }
+            self.control_begun.fetch_add(1, Ordering::Relaxed);
+            let done = timeout(CALL_DEADLINE, (job.run)(Rc::clone(&link))).await;
+            self.control_ended.fetch_add(1, Ordering::Relaxed);
+            if done.is_err() {
+                let message = format!("it did not answer `{}` within {} s", job.name, CALL_DEADLINE.as_secs());
+                self.end(Cause::Deadline, &message);
+                return self.doom(Doom { cause: Cause::Deadline, message });
+            }
+        }
+    }
+
     /// Whether calls still make sense.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -130,8 +219,7 @@ impl Instance {
             Cause::Protocol => {
                 // Nobody else is to call it while it is being killed, and a second try finds another process.
                 self.close();
-                // The receiver is gone only with the process.
-                let _ = self.dooms.send(Doom { cause: Cause::Protocol, message: error.message().to_owned() });
+                self.doom(Doom { cause: Cause::Protocol, message: error.message().to_owned() });
             }
             Cause::Crashed => {
                 if let Some(end) = self.end.get() {
@@ -152,6 +240,7 @@ impl Instance {
     /// Runs a call on the control connection, which lives on the plugin thread, and waits for its answer here.
     fn control<T: Send + 'static, F>(
         &self,
+        name: &'static str,
         deadline: Instant,
         call: impl FnOnce(Rc<Link>) -> F + Send + 'static,
     ) -> Result<T, PluginError>
@@ -159,19 +248,20 @@ impl Instance {
         F: Future<Output = Result<T, PluginError>> + 'static,
     {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let job: Job = Box::new(move |link| {
+        let run = Box::new(move |link| -> Pin<Box<dyn Future<Output = ()>>> {
             Box::pin(async move {
                 // A caller that gave up does not listen any more.
                 let _ = sender.send(call(link).await);
             })
         });
         let gone = || self.judge(PluginError::runtime(Cause::Crashed, "the process ended"));
-        self.jobs.send(job).map_err(|_| gone())?;
+        self.jobs.send(Job { name, deadline, run }).map_err(|_| gone())?;
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(|error| error.of(&self.plugin)),
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(gone()),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                Err(PluginError::runtime(Cause::Deadline, "no answer on the control connection").of(&self.plugin))
+                let message = format!("it did not answer `{name}` in time; try again later");
+                Err(PluginError::runtime(Cause::Deadline, message).of(&self.plugin))
             }
         }
     }
@@ -182,7 +272,7 @@ impl Instance {
     /// What it has against the options.
     pub fn validate_index(&self, kind: &str, options: &IndexOptions, deadline: Instant) -> Result<(), PluginError> {
         let (kind, options) = (kind.to_owned(), options.clone());
-        self.control(deadline, move |link| async move {
+        self.control("validate_index", deadline, move |link| async move {
             let mut request = link.client.validate_index_request();
             write_options(&kind, &options, request.get().init_options());
             let response = request.send().promise.await.map_err(transport)?;
@@ -203,7 +293,7 @@ impl Instance {
         deadline: Instant,
     ) -> Result<(), PluginError> {
         let (kind, options) = (kind.to_owned(), options.clone());
-        self.control(deadline, move |link| async move {
+        self.control("open_index", deadline, move |link| async move {
             let mut request = link.client.open_index_request();
             request.get().set_index(index);
             write_options(&kind, &options, request.get().init_options());
@@ -229,7 +319,10 @@ impl Instance {
         file: OwnedFd,
         deadline: Instant,
     ) -> Result<(), PluginError> {
-        self.control(deadline, move |link| async move {
+        if let Ok(status) = rustix::fs::fstat(&file) {
+            self.attached_bytes.fetch_add(u64::try_from(status.st_size).unwrap_or(0), Ordering::Relaxed);
+        }
+        self.control("attach_segment", deadline, move |link| async move {
             descriptors::send(link.passing.as_fd(), file.as_fd())
                 .map_err(|error| PluginError::runtime(Cause::Plugin, format!("passing a segment: {error}")))?;
             let mut request = link.client.attach_segment_request();
@@ -245,7 +338,7 @@ impl Instance {
     /// # Errors
     /// When the plugin does not answer.
     pub fn close_index(&self, index: u32, deadline: Instant) -> Result<(), PluginError> {
-        self.control(deadline, move |link| async move {
+        self.control("close_index", deadline, move |link| async move {
             let mut request = link.client.close_index_request();
             request.get().set_index(index);
             request.send().promise.await.map_err(transport).map(drop)
@@ -257,7 +350,7 @@ impl Instance {
     /// # Errors
     /// When the plugin does not answer.
     pub fn index_statistics(&self, index: u32, deadline: Instant) -> Result<IndexStatistics, PluginError> {
-        self.control(deadline, move |link| async move {
+        self.control("index_statistics", deadline, move |link| async move {
             let mut request = link.client.index_statistics_request();
             request.get().set_index(index);
             let response = request.send().promise.await.map_err(transport)?;

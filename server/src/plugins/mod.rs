@@ -12,6 +12,8 @@
 //! | [`plugin`] | one plugin, whichever process runs it now |
 //! | [`life`] | when it is started, restarted and given up: a pure function |
 //! | `supervisor` | acts on what `life` decides |
+//! | `watch` | that it answers, and takes no more than it was granted; `usage` is what the kernel says of it |
+//! | `ending` | how it ended, in words: a signal, a denied call, out of memory, ... |
 //! | [`journal`] | events and logs; `output` cuts what plugins print into lines |
 //! | [`counters`] | what it costs |
 //!
@@ -21,6 +23,7 @@
 pub mod call;
 pub mod counters;
 pub mod discover;
+mod ending;
 pub mod grant;
 pub mod handshake;
 pub mod instance;
@@ -31,6 +34,8 @@ pub mod plugin;
 pub mod process;
 pub mod registry;
 mod supervisor;
+mod usage;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::io;

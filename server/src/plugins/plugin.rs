@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::counters::Counters;
 use super::instance::Instance;
 use super::life::{Breaker, Life, MINUTE, State};
-use super::process::memory;
+use super::usage::usage;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
 use crate::config::OnFailure;
 
@@ -28,6 +28,8 @@ pub(super) enum Command {
     Wanted,
     /// It answered a call while its breaker was half open.
     Answered,
+    /// The process of that number keeps answering just before its deadlines.
+    Slow(u64),
     /// The operator's will; answered when it is done.
     Change(Change, oneshot::Sender<Result<(), PluginError>>),
     /// The server stops.
@@ -269,6 +271,7 @@ impl Plugin {
         let totals = self.counters.totals();
         let current = self.lock();
         let pid = current.instance.as_ref().filter(|instance| instance.is_alive()).map(|instance| instance.pid());
+        let usage = pid.and_then(usage);
         PluginStatus {
             name: self.name.clone(),
             state: current.state.name().into(),
@@ -283,7 +286,10 @@ impl Plugin {
             restarts_in_last_minute: current.recent_restarts.iter().filter(|restart| restart.elapsed() < MINUTE).count()
                 as u64,
             breaker: current.breaker.name().into(),
-            memory_bytes: pid.and_then(memory).map(|memory| memory.resident),
+            memory_bytes: usage.map(|usage| usage.resident),
+            cpu_seconds: usage.map(|usage| usage.cpu.as_secs_f64()),
+            threads: usage.map(|usage| usage.threads),
+            busy_between_calls: totals.busy_between_calls,
             calls: totals.calls,
             errors: totals.errors,
             p50_ms: totals.p50_ms,

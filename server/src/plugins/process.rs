@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -33,20 +33,19 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
-use super::CALL_DEADLINE;
 use super::discover::Package;
+use super::ending::{self, Circumstances, describe};
 use super::handshake::handshake;
-use super::instance::{Instance, Job, Link};
+use super::instance::{Instance, Link};
 use super::journal::Journal;
-use super::output::keep_lines;
+use super::output::{LastWords, keep_lines};
+use super::plugin::Plugin;
+use super::watch::{self, GRACE};
 
 /// From the first byte of the host to the last answer of the handshake.
 const START_DEADLINE: Duration = Duration::from_secs(5);
-/// How often a plugin has to show that it is alive, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(1);
-const PING_DEADLINE: Duration = Duration::from_secs(3);
-/// What a plugin may still take to answer a call beyond the usual deadline, and to leave when it is told to.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long the last words of a process that aborted are waited for; they are in the pipe already.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Calls in flight on a lane.
 const LANE_DEPTH: usize = 8;
 /// The payload of a call, in each direction.
@@ -97,6 +96,11 @@ pub struct Process {
     dooms: mpsc::UnboundedReceiver<Doom>,
     tasks: Vec<JoinHandle<()>>,
     reason: Option<Doom>,
+    /// How it ended, once it has.
+    status: Option<WaitStatus>,
+    last_words: JoinHandle<LastWords>,
+    memory_bytes: u64,
+    cgroup: Option<PathBuf>,
 }
 
 /// A child process that is killed and reaped on drop.
@@ -165,6 +169,8 @@ pub struct StartPlan<'a> {
     pub settings: Datum,
     /// The number of this instance: unique in this server.
     pub number: u64,
+    /// Whose process it will be.
+    pub plugin: &'a Arc<Plugin>,
     /// Where prints and denials go.
     pub journal: &'a Arc<Journal>,
 }
@@ -189,6 +195,7 @@ impl Process {
         // Before the plugin starts: it reads the layout from its region.
         let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
         let excused = plan.confinement.excused.clone();
+        let (threads_max, cgroup) = (plan.confinement.threads_max, plan.confinement.cgroup.clone());
         let server_pid = std::process::id();
         let confinement = plan.confinement;
         let start = StartMessage { name: name.into(), launch: Launch::Plugin, server_pid, confinement };
@@ -219,11 +226,13 @@ impl Process {
 
         let (doom_sender, mut dooms) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();
-        for (source, pipe) in [("stdout", stdout), ("stderr", stderr)] {
+        // Not among the tasks that end with the process: what it said last may still be in the pipe.
+        let keep = |pipe: io::PipeReader, source| {
             let reader = pipe::Receiver::from_owned_fd(pipe.into()).map_err(io_failed("reading what it prints"))?;
-            // Not among the tasks that end with the process: what it said last may still be in the pipe.
-            tokio::task::spawn_local(keep_lines(reader, name.into(), source, Arc::clone(plan.journal)));
-        }
+            Ok(tokio::task::spawn_local(keep_lines(reader, name.into(), source, Arc::clone(plan.journal))))
+        };
+        keep(stdout, "stdout")?;
+        let last_words = keep(stderr, "stderr")?;
         let started = timeout(START_DEADLINE, async {
             let report = read_report(report.into(), &child, name).await?;
             if let Some(denied) = DeniedCalls::receive(passing.as_fd(), excused).map_err(io_failed("its listener"))? {
@@ -258,11 +267,21 @@ impl Process {
         };
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(Link { client, passing });
-        tasks.push(tokio::task::spawn_local(run_jobs(Rc::clone(&link), job_queue)));
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
         let instance = Arc::new(instance);
-        tasks.push(tokio::task::spawn_local(watch(link, Arc::clone(&instance), plan.memory_bytes, doom_sender)));
-        Ok(Self { instance, child, report, dooms, tasks, reason: None })
+        let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
+        tasks.push(tokio::task::spawn_local(async move { jobs_instance.run_jobs(jobs_link, job_queue).await }));
+        tasks.push(tokio::task::spawn_local(watch::ping(link, Arc::clone(&instance))));
+        let limits = watch::Limits {
+            memory_bytes: plan.memory_bytes,
+            threads: threads_max,
+            lanes: plan.lanes,
+            region_bytes: 2 * layout.region_bytes() as u64,
+        };
+        let (plugin, journal) = (Arc::clone(plan.plugin), Arc::clone(plan.journal));
+        tasks.push(tokio::task::spawn_local(watch::look(Arc::clone(&instance), plugin, limits, journal)));
+        let memory_bytes = plan.memory_bytes;
+        Ok(Self { instance, child, report, dooms, tasks, reason: None, status: None, last_words, memory_bytes, cgroup })
     }
 
     /// The part that the rest of the server uses.
@@ -280,22 +299,43 @@ impl Process {
     /// Waits until the process has ended, killing it when it has to be. Its calls in flight are answered before this
     /// returns. Cancel-safe.
     pub async fn ended(&mut self) -> PluginError {
-        let status = loop {
+        while self.status.is_none() {
             tokio::select! {
-                status = self.child.exited() => break status,
+                status = self.child.exited() => self.status = Some(status),
                 Some(doom) = self.dooms.recv() => {
                     self.reason.get_or_insert(doom);
                     self.child.kill();
                 }
             }
-        };
+        }
         // A denied call may be reported and the process ended at the same time.
         if let Ok(doom) = self.dooms.try_recv() {
             self.reason.get_or_insert(doom);
         }
-        let crash = || Doom { cause: Cause::Crashed, message: format!("it ended: {}", describe(status)) };
-        let Doom { cause, message } = self.reason.take().unwrap_or_else(crash);
+        let Doom { cause, message } = match self.reason.clone() {
+            Some(doom) => doom,
+            None => self.crash().await,
+        };
         self.instance.end(cause, &message)
+    }
+
+    /// Why the process ended that nobody killed.
+    async fn crash(&mut self) -> Doom {
+        let status = self.status.unwrap_or(WaitStatus::StillAlive);
+        let last_words = match status {
+            WaitStatus::Signaled(_, Signal::SIGABRT, _) if !self.last_words.is_finished() => {
+                timeout(LAST_WORDS, &mut self.last_words).await.ok()
+            }
+            WaitStatus::Signaled(_, Signal::SIGABRT, _) => Some((&mut self.last_words).await),
+            _ => None,
+        };
+        let known = Circumstances {
+            last_words: last_words.and_then(Result::ok).unwrap_or_default(),
+            granted_bytes: self.memory_bytes,
+            private_bytes: self.instance.private_bytes(),
+            is_oom_killed: self.cgroup.as_deref().is_some_and(is_oom_killed),
+        };
+        ending::crash(self.instance.plugin(), status, &known)
     }
 
     /// Lets the calls in flight end, then the process.
@@ -324,6 +364,13 @@ impl Drop for Process {
         self.tasks.drain(..).for_each(|task| task.abort());
         self.instance.end(Cause::Unavailable, "it was stopped");
     }
+}
+
+/// Whether the kernel killed a process of that cgroup for want of memory.
+fn is_oom_killed(cgroup: &Path) -> bool {
+    let events = fs::read_to_string(cgroup.join("memory.events")).unwrap_or_default();
+    let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
+    killed.is_some_and(|killed| killed > 0)
 }
 
 fn ended_at_once(name: &str, status: WaitStatus) -> StartError {
@@ -357,65 +404,6 @@ fn connect(socket: StdUnixStream) -> io::Result<(plugin::Client, JoinHandle<()>)
     Ok((client, task))
 }
 
-async fn run_jobs(link: Rc<Link>, mut jobs: mpsc::UnboundedReceiver<Job>) {
-    while let Some(job) = jobs.recv().await {
-        job(Rc::clone(&link)).await;
-    }
-}
-
-/// Has the process killed when it stops answering, or takes more memory than it was granted.
-async fn watch(link: Rc<Link>, instance: Arc<Instance>, memory_bytes: u64, doom: mpsc::UnboundedSender<Doom>) {
-    let mut work = Work::default();
-    let (cause, message) = loop {
-        sleep(PING_EVERY).await;
-        let ping = link.client.ping_request().send().promise;
-        match timeout(PING_DEADLINE, ping).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => {
-                // Honest ones end with their connection; this task then ends with the process.
-                sleep(GRACE).await;
-                break (Cause::Protocol, "it broke the control connection and went on".to_owned());
-            }
-            Err(_) => {
-                let seconds = PING_DEADLINE.as_secs();
-                break (Cause::Deadline, format!("it did not answer a ping within {seconds} s"));
-            }
-        }
-        if work.is_stuck(&instance.current(), Instant::now()) {
-            let message = "it did not answer a call within its deadline, nor within the grace period after it";
-            break (Cause::Deadline, message.to_owned());
-        }
-        // The limits of the process stop most growth before; where there is no cgroup, this finds the rest.
-        if let Some(private) = memory(instance.pid()).map(|memory| memory.private)
-            && private > memory_bytes
-        {
-            break (Cause::Limit, format!("it uses {private} bytes of memory and was granted {memory_bytes}"));
-        }
-    };
-    let _ = doom.send(Doom { cause, message });
-}
-
-/// Since when each lane's worker has been at its call.
-#[derive(Default)]
-struct Work(Vec<Option<(u64, Instant)>>);
-
-impl Work {
-    /// Whether a worker is at a call for longer than a call may take, with nobody waiting for it any more. Not so a
-    /// worker with more calls than it can answer in time, who goes from one to the next.
-    fn is_stuck(&mut self, current: &[Option<(u64, bool)>], now: Instant) -> bool {
-        self.0.resize(current.len(), None);
-        let mut is_stuck = false;
-        for (known, current) in self.0.iter_mut().zip(current) {
-            *known = current.map(|(call, is_given_up)| {
-                let since = known.filter(|(known, _)| *known == call).map_or(now, |(_, since)| since);
-                is_stuck |= is_given_up && now.duration_since(since) >= CALL_DEADLINE + GRACE;
-                (call, since)
-            });
-        }
-        is_stuck
-    }
-}
-
 /// Reports the first system call that the kernel stopped; the process is killed for it. The thread ends with the
 /// process.
 fn watch_denials(denied: DeniedCalls, name: &str, doom: &mpsc::UnboundedSender<Doom>, journal: &Arc<Journal>) {
@@ -426,70 +414,12 @@ fn watch_denials(denied: DeniedCalls, name: &str, doom: &mpsc::UnboundedSender<D
         while let Ok(call) = denied.wait(Duration::from_secs(3600)) {
             let Some(call) = call.filter(|_| is_first) else { continue };
             is_first = false;
-            let message = format!(
-                "it tried the system call {call}, which its sandbox forbids, and was stopped; a plugin that needs more \
-                 must declare a permission or another profile, and be granted it"
-            );
-            journal.event(&plugin, "denied", message.clone());
-            let _ = doom.send(Doom { cause: Cause::Denied, message });
+            let denied = ending::denied(&plugin, &call);
+            journal.event(&plugin, "denied", denied.message.clone());
+            let _ = doom.send(denied);
         }
     };
     if let Err(error) = std::thread::Builder::new().name("denied-calls".into()).spawn(watch) {
         tracing::warn!(plugin = name, "denied system calls will not be named: {error}");
-    }
-}
-
-/// How a process ended, in words.
-fn describe(status: WaitStatus) -> String {
-    match status {
-        WaitStatus::Exited(_, 0) => "exit status 0".into(),
-        WaitStatus::Exited(_, code) => format!("exit status {code}"),
-        WaitStatus::Signaled(_, signal, _) => match signal {
-            Signal::SIGKILL => "killed by SIGKILL (by the operator, or by the kernel for want of memory)".into(),
-            Signal::SIGSEGV => "killed by SIGSEGV: it touched memory that it must not touch".into(),
-            Signal::SIGSYS => "killed by SIGSYS: it tried a system call that its sandbox forbids".into(),
-            Signal::SIGABRT => "killed by SIGABRT: it gave up by itself, out of memory perhaps; see its logs".into(),
-            signal => format!("killed by {signal}"),
-        },
-        _ => "it is gone".into(),
-    }
-}
-
-/// Memory of a process, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory {
-    /// Pages that are in memory.
-    pub resident: u64,
-    /// Those of them that it shares with nobody and that no file backs.
-    pub private: u64,
-}
-
-/// What the kernel says of a process's memory; `None` once it has ended.
-#[must_use]
-pub fn memory(pid: u32) -> Option<Memory> {
-    let statm = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/statm"))).ok()?;
-    let mut pages = statm.split_whitespace().skip(1).map_while(|pages| pages.parse::<u64>().ok());
-    let (resident, shared) = (pages.next()?, pages.next()?);
-    let page = rustix::param::page_size() as u64;
-    Some(Memory { resident: resident * page, private: resident.saturating_sub(shared) * page })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_is_stuck_at_one_call_and_not_at_many() {
-        let start = Instant::now();
-        let at = |second: u64| start + Duration::from_secs(second);
-        let mut work = Work::default();
-        for second in 0..100 {
-            assert!(!work.is_stuck(&[Some((second / 5, true)), None], at(second)), "goes from one to the next");
-            assert!(!Work::default().is_stuck(&[Some((1, true))], at(second)), "seen for the first time");
-        }
-        for second in 100..160 {
-            assert!(!work.is_stuck(&[None, Some((7, false))], at(second)), "somebody waits still");
-        }
-        assert!(work.is_stuck(&[None, Some((7, true))], at(160)));
     }
 }

@@ -112,6 +112,11 @@ impl Supervisor {
                     None => return,
                     Some(Command::Wanted) => self.apply(Event::Wanted).await,
                     Some(Command::Answered) => self.apply(Event::Answered).await,
+                    Some(Command::Slow(number)) => {
+                        if self.process.as_ref().is_some_and(|process| process.instance().number() == number) {
+                            self.apply(Event::Slow).await;
+                        }
+                    }
                     Some(Command::Change(change, done)) => {
                         // The one who asked may have gone.
                         let _ = done.send(self.change(change).await);
@@ -277,6 +282,7 @@ impl Supervisor {
             memory_bytes: permissions.memory_bytes,
             settings: self.settings().map_err(refused)?,
             number,
+            plugin: &self.plugin,
             journal: &environment.journal,
         };
         let process = Process::start(package, plan).await?;
