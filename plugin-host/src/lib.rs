@@ -2,13 +2,17 @@
 //!
 //! The binary of this package, `photondb-plugin-host`, confines itself and becomes a plugin. This library is the other
 //! end: [`spawn()`] starts it with exactly the descriptors of [`photondb_sandbox_profiles::confinement::fd`], and
-//! [`notify`] names the system calls that the kernel stopped in the plugin. [`probe`] attacks a confinement from within,
-//! to show what it stops.
+//! [`notify`] names the system calls that the kernel stopped in the plugin. [`command`] confines any other program in the
+//! same way, [`learn`] says what it would need, and [`probe`] attacks a confinement from within, to show what it stops.
 
+pub mod command;
+pub mod learn;
 #[expect(unsafe_code, reason = "the seccomp listener is read by ioctl, and arrives as a bare descriptor number")]
 pub mod notify;
 pub mod probe;
 pub mod spawn;
 
+pub use command::{Command, CommandError, Running};
+pub use learn::{LearnedCall, Learner};
 pub use notify::{DeniedCall, DeniedCalls};
 pub use spawn::{Descriptors, memfd, read_reply, spawn};

@@ -56,6 +56,7 @@ fn confine_and_become(reply: &Reply) -> Result<Infallible, Refusal> {
     // While /proc is still there and ours: both need to write to files in it.
     confine::limits::die_first_when_memory_is_short();
     confine::namespaces::join_cgroup(asked, &mut report);
+    confine::directory::enter_state(&start.message)?;
     // Own session and keyring, no core, no ptrace by others of our user.
     confine::rights::begin_session(&mut report);
     // Root makes namespaces while it may; others need the user namespace first, which comes with their first call.
@@ -63,6 +64,7 @@ fn confine_and_become(reply: &Reply) -> Result<Infallible, Refusal> {
     // The bounding set must go while we have the right to drop it; changing the user takes that right.
     let user = confine::rights::switch_user(asked, &mut report)?;
     confine::namespaces::separate(asked, &mut report);
+    confine::directory::settle(&start.message, &report)?;
     // After the last change of credentials, which would clear it; then look whether the server is still there.
     confine::rights::die_with_parent(start.message.server_pid, &mut report)?;
     confine::limits::set(asked, user, &mut report)?;

@@ -1,7 +1,7 @@
 //! Calls that the kernel stopped in a plugin, by name, from a source that the plugin cannot forge.
 //!
 //! The filter answers attacks with SECCOMP_RET_USER_NOTIF: the kernel does not run the call, keeps the calling thread
-//! waiting, and tells the listener. Our answer is never "continue", so nothing can be gained by changing the arguments
+//! waiting, and tells the listener. Our answer is never "continue" (but in learning mode, which confines nothing), so nothing can be gained by changing the arguments
 //! meanwhile: the supervisor records the call and kills the process.
 //!
 //! The one exception is a list of files that honest language runtimes open by habit (`/proc/self/maps` before `main`).
@@ -21,12 +21,16 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use photondb_sandbox_profiles::confinement::LISTENER_PACKET;
 use photondb_sandbox_profiles::syscalls;
 
+use crate::learn::{LearnedCall, Learner};
+
 /// After so many excused calls (some 0.1 s of our time) the next one is reported as denied: a plugin must not keep its
 /// supervisor busy. Honest ones make a few for each thread that they start at once.
 const MAX_EXCUSED: u32 = 1024;
 /// Longer paths are cut.
 const MAX_PATH: usize = 256;
 const PAGE: u64 = 4096;
+/// SECCOMP_USER_NOTIF_FLAG_CONTINUE.
+const CONTINUE: u32 = 1;
 
 /// A system call that was stopped. It has not run, and never will.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +109,30 @@ impl DeniedCalls {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] once no process uses the filter any more: the plugin is gone.
     pub fn wait(&self, timeout: Duration) -> io::Result<Option<DeniedCall>> {
+        self.wait_for(timeout, |notification| self.judge(notification))
+    }
+
+    /// Lets every call through that `learner`'s filter asked about, and returns the first that its profile would have
+    /// refused; `None`: there was none within `timeout`. Use it with a program that runs with
+    /// [`Learning::confinement`](photondb_sandbox_profiles::Learning::confinement) only: **the program can do whatever
+    /// its user can.**
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn learn(&self, learner: &Learner, timeout: Duration) -> io::Result<Option<LearnedCall>> {
+        self.wait_for(timeout, |notification| {
+            let call = self.describe(notification);
+            let learned = call.as_ref().and_then(|call| learner.judge(call, notification.data.arch));
+            self.answer(notification.id, Answer::Continue)?;
+            Ok(learned)
+        })
+    }
+
+    fn wait_for<T>(
+        &self,
+        timeout: Duration,
+        judge: impl Fn(&libc::seccomp_notif) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -122,7 +150,7 @@ impl DeniedCalls {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if let Some(notification) = self.receive_notification()?
-                && let Some(call) = self.judge(&notification)?
+                && let Some(call) = judge(&notification)?
             {
                 return Ok(Some(call));
             }
@@ -147,18 +175,19 @@ impl DeniedCalls {
                 None => false,
             };
         if excusable && self.excuses.fetch_add(1, Ordering::Relaxed) < MAX_EXCUSED {
-            self.refuse(notification.id)?;
+            self.answer(notification.id, Answer::Refuse)?;
             return Ok(None);
         }
-        let shown = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).escape_debug().to_string();
-        Ok(Some(DeniedCall {
-            pid: notification.pid,
-            syscall: data.nr,
-            name,
-            args: data.args,
-            arch: data.arch,
-            path: path.and_then(Result::ok).map(shown),
-        }))
+        Ok(Some(denied_call(notification, name, path)))
+    }
+
+    /// The call as it is; `None` if its thread is gone.
+    fn describe(&self, notification: &libc::seccomp_notif) -> Option<DeniedCall> {
+        let data = &notification.data;
+        let name = syscalls::describe(data.arch, data.nr);
+        let path = syscalls::path_argument(&name).map(|argument| read_path(notification.pid, data.args[argument]));
+        let call = denied_call(notification, name, path);
+        self.is_waiting(notification.id).then_some(call)
     }
 
     /// `None`: the thread was killed before we came.
@@ -184,9 +213,12 @@ impl DeniedCalls {
         status == 0
     }
 
-    /// Answers EPERM.
-    fn refuse(&self, id: u64) -> io::Result<()> {
-        let mut response = libc::seccomp_notif_resp { id, val: 0, error: -libc::EPERM, flags: 0 };
+    fn answer(&self, id: u64, answer: Answer) -> io::Result<()> {
+        let (error, flags) = match answer {
+            Answer::Refuse => (-libc::EPERM, 0),
+            Answer::Continue => (0, CONTINUE),
+        };
+        let mut response = libc::seccomp_notif_resp { id, val: 0, error, flags };
         // SAFETY: `response` has the size that the request's number contains; the kernel reads it during the call.
         let status =
             unsafe { libc::ioctl(self.listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response) };
@@ -202,6 +234,29 @@ impl AsFd for DeniedCalls {
     /// Readable when a call waits.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
+    }
+}
+
+/// What a waiting call gets.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// EPERM.
+    Refuse,
+    /// It is made. In learning mode only.
+    Continue,
+}
+
+/// `path`: what was read of it, if the call takes one.
+fn denied_call(notification: &libc::seccomp_notif, name: String, path: Option<io::Result<Vec<u8>>>) -> DeniedCall {
+    let shown = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).escape_debug().to_string();
+    let data = &notification.data;
+    DeniedCall {
+        pid: notification.pid,
+        syscall: data.nr,
+        name,
+        args: data.args,
+        arch: data.arch,
+        path: path.and_then(Result::ok).map(shown),
     }
 }
 

@@ -42,8 +42,13 @@ pub struct Descriptors<'a> {
 /// If `host` cannot be started.
 pub fn spawn(host: &Path, descriptors: &Descriptors<'_>) -> io::Result<i32> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
+    spawn_with_stdin(host, null.as_fd(), descriptors)
+}
+
+/// The same with a standard input: for a command, whose caller gives it its own.
+pub(crate) fn spawn_with_stdin(host: &Path, stdin: BorrowedFd<'_>, descriptors: &Descriptors<'_>) -> io::Result<i32> {
     let numbered = [
-        (null.as_fd(), fd::STDIN),
+        (stdin, fd::STDIN),
         (descriptors.stdout, fd::STDOUT),
         (descriptors.stderr, fd::STDERR),
         (descriptors.control, fd::CONTROL),

@@ -49,4 +49,4 @@ pub use layers::{Grade, Layer, LayerReport, Letter, Report};
 pub use permissions::{Permissions, StateDirectory};
 pub use probe::KernelFeatures;
 pub use profile::{Profile, Profiles};
-pub use resolve::ResolvedProfile;
+pub use resolve::{Learning, ResolvedProfile};

@@ -59,6 +59,10 @@ pub(crate) const STATE: Addition =
 pub(crate) const CONNECT: Addition =
     Addition { name: "connect", file: "permissions/connect.toml", text: include_str!("../permissions/connect.toml") };
 
+/// What a command gets that is no plugin.
+pub(crate) const COMMAND: Addition =
+    Addition { name: "command", file: "permissions/command.toml", text: include_str!("../permissions/command.toml") };
+
 /// The file of every permission that adds system calls, by name: to be shown to people.
 pub fn files() -> [(&'static str, &'static str); 2] {
     [STATE, CONNECT].map(|addition| (addition.name, addition.text))
@@ -94,10 +98,11 @@ mod tests {
 
     #[test]
     fn the_files_bear_their_names() {
-        for addition in [STATE, CONNECT] {
+        for addition in [STATE, CONNECT, COMMAND] {
             let profile = crate::profile::parse(addition.file, addition.text).unwrap();
             assert_eq!(profile.name, addition.name);
-            assert!(profile.extends.is_none() && profile.deny.is_empty() && profile.files.is_empty());
+            assert!(profile.extends.is_none() && profile.files.is_empty());
+            assert!(profile.deny.is_empty() || addition == COMMAND);
         }
     }
 }

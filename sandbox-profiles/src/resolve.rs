@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use crate::confinement::Confinement;
 use crate::error::ProfileError;
 use crate::landlock::{self, PathRule};
-use crate::layers::Layer;
+use crate::layers::{Layer, Letter};
 use crate::limits;
-use crate::permissions::{Permissions, STATE};
+use crate::permissions::{COMMAND, Permissions, STATE};
 use crate::probe::KernelFeatures;
-use crate::profile::{Access, Allow, Alternative, Answer, GradeCap, LimitsTable, Namespace, Profile, Profiles, parse};
+use crate::profile::{
+    Access, Allow, Alternative, Answer, GradeCap, LimitsTable, Namespace, PROBE_CALL, Profile, Profiles, parse,
+};
 use crate::seccomp;
-use crate::syscalls::Arch;
+use crate::syscalls::{self, Arch};
 
 /// What happens to one system call.
 #[derive(Clone, Debug)]
@@ -40,6 +42,15 @@ pub struct ResolvedProfile {
     permissions: Permissions,
     required: Vec<Layer>,
     accepted: Vec<Layer>,
+}
+
+/// What [`ResolvedProfile::compile_learning`] makes.
+#[derive(Clone, Debug)]
+pub struct Learning {
+    /// What the program runs with. It confines nothing.
+    pub confinement: Confinement,
+    /// What the profile would confine it with.
+    pub would: Confinement,
 }
 
 impl Profiles {
@@ -123,6 +134,16 @@ impl ResolvedProfile {
         Ok(self)
     }
 
+    /// The same for a command that is no plugin, started by `photondb sandbox run`: what programs do by habit at their
+    /// start is allowed or refused with an errno, where it would stop a plugin.
+    ///
+    /// # Errors
+    /// None with the file that we ship.
+    pub fn for_command(mut self) -> Result<Self, ProfileError> {
+        self.extend(COMMAND.file, &parse(COMMAND.file, COMMAND.text)?);
+        Ok(self)
+    }
+
     /// Compiles for the machine that `kernel` describes. About 0.1 ms; the result can be reused for every instance.
     ///
     /// # Errors
@@ -159,6 +180,52 @@ impl ResolvedProfile {
             excused: self.excused.clone(),
             grade: self.grade.clone(),
         })
+    }
+
+    /// Compiles a pair: what to run a program with that is to be learned from, and what it would be confined by. Every
+    /// call that the profile refuses, and every call that names a path, goes to a listener, which lets it through
+    /// ([`DeniedCalls::learn`](../photondb_plugin_host/struct.DeniedCalls.html)): **nothing is refused, so run only what
+    /// you trust.**
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_learning(&self, kernel: &KernelFeatures) -> Result<Learning, ProfileError> {
+        let would = self.compile(kernel)?;
+        let arch = kernel.arch.ok_or(ProfileError::SeccompMissing)?;
+        let name = format!("{}, learning", self.name);
+        let why = "learning: every call is made, and those that would be refused are written down".to_owned();
+        let confinement = Confinement {
+            seccomp: seccomp::compile(&name, arch, &self.learning_calls(arch))?,
+            profile: name,
+            landlock: None,
+            state: None,
+            limits: would.limits.iter().copied().filter(|limit| limit.resource == limits::Resource::Core).collect(),
+            namespaces: Vec::new(),
+            required: vec![Layer::DeniedCallListener, Layer::Session, Layer::ParentDeath],
+            excused: Vec::new(),
+            grade: Some(GradeCap { at_most: Letter::C, why }),
+            ..would.clone()
+        };
+        Ok(Learning { confinement, would })
+    }
+
+    /// As they are, but what is refused or names a path asks the listener.
+    fn learning_calls(&self, arch: Arch) -> BTreeMap<String, CallPolicy> {
+        let ask =
+            || CallPolicy { allow: None, otherwise: Answer::Stop, arch: None, file: String::new(), why: String::new() };
+        let mut calls = BTreeMap::new();
+        for name in (0..=arch.last_number()).filter_map(|number| arch.name(number)) {
+            // The host still looks whether the filter is in force.
+            if name != PROBE_CALL {
+                calls.insert(name.to_owned(), ask());
+            }
+        }
+        for (name, policy) in &self.calls {
+            if policy.allow.is_some() && syscalls::path_argument(name).is_none() {
+                calls.insert(name.clone(), CallPolicy { otherwise: Answer::Stop, ..policy.clone() });
+            }
+        }
+        calls
     }
 
     /// A child's entry replaces its parent's for the same call. Denials first, so that an `allow` with conditions
@@ -224,6 +291,13 @@ impl ResolvedProfile {
     /// What a permission adds to the calls of its profile: new ones, and further alternatives for those that have
     /// conditions. What is allowed already stays so, and a refusal looks as before.
     fn extend(&mut self, file: &str, addition: &Profile) {
+        for deny in &addition.deny {
+            for call in &deny.calls {
+                if let Some(policy) = self.calls.get_mut(call) {
+                    policy.otherwise = deny.answer;
+                }
+            }
+        }
         for allow in &addition.allow {
             for call in &allow.calls {
                 match self.calls.get_mut(call).and_then(|policy| policy.allow.as_mut()) {

@@ -1,5 +1,7 @@
 //! The Landlock ruleset: every right of the ABI is handled, so what has no rule is refused.
 
+use std::path::Path;
+
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -18,13 +20,19 @@ pub fn restrict(asked: &Confinement, report: &mut Report) -> Result<(), Refusal>
         return Ok(());
     }
     let Some(plan) = &asked.landlock else {
-        report.missing(Layer::Landlock, "this machine has none, and the operator accepted that for this plugin");
+        report.missing(
+            Layer::Landlock,
+            "not asked for: the operator accepted a machine without it, or this is learning mode",
+        );
         return Ok(());
     };
     let mut ruleset =
         create(plan).map_err(|error| Refusal::new(&format!("make a Landlock ruleset of ABI {}", plan.abi), error))?;
     for rule in &plan.rules {
-        ruleset = add(ruleset, plan, rule)?;
+        // The plugin's user may not be able to walk to it; we are there already.
+        let is_here = asked.state.as_ref() == Some(&rule.path);
+        let path = if is_here { Path::new(".") } else { &rule.path };
+        ruleset = add(ruleset, plan, rule, path)?;
     }
     let status = ruleset.restrict_self().map_err(|error| Refusal::new("apply its Landlock ruleset", error))?;
     if status.ruleset != RulesetStatus::FullyEnforced || !status.no_new_privs {
@@ -50,23 +58,23 @@ fn create(plan: &LandlockPlan) -> Result<RulesetCreated, RulesetError> {
     if abi >= ABI::V7 { created.log_new_exec(true) } else { Ok(created) }
 }
 
-fn add(ruleset: RulesetCreated, plan: &LandlockPlan, rule: &PathRule) -> Result<RulesetCreated, Refusal> {
+fn add(ruleset: RulesetCreated, plan: &LandlockPlan, rule: &PathRule, path: &Path) -> Result<RulesetCreated, Refusal> {
     let failed = |error: &dyn std::fmt::Display| {
         Refusal::new(
             &format!("permit {} (does it exist, and may the plugin's user see it?)", rule.path.display()),
             error,
         )
     };
-    let path = match PathFd::new(&rule.path) {
-        Ok(path) => path,
+    let opened = match PathFd::new(path) {
+        Ok(opened) => opened,
         Err(_) if !rule.must_exist => return Ok(ruleset),
         Err(error) => return Err(failed(&error)),
     };
     let mut rights = rights(abi(plan), rule.access);
-    if !rule.path.is_dir() {
+    if !path.is_dir() {
         rights &= AccessFs::from_file(abi(plan));
     }
-    ruleset.add_rule(PathBeneath::new(path, rights)).map_err(|error| failed(&error))
+    ruleset.add_rule(PathBeneath::new(opened, rights)).map_err(|error| failed(&error))
 }
 
 fn rights(abi: ABI, access: Access) -> BitFlags<AccessFs> {

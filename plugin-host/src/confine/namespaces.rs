@@ -1,16 +1,17 @@
 //! Namespaces and the cgroup: second walls. What the machine refuses is reported, and fatal only where it is required.
 
 use std::fs;
-use std::path::Path;
+use std::io;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{chdir, chroot, geteuid, pivot_root};
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 use photondb_sandbox_profiles::confinement::Confinement;
 use photondb_sandbox_profiles::layers::{Layer, Report};
 use photondb_sandbox_profiles::profile::Namespace;
 
+use super::root;
 use crate::weak;
 
 /// Joins the group that the server made. While we still are the server's user, who owns it.
@@ -50,11 +51,13 @@ fn make(asked: &Confinement, wanted: &[Namespace], report: &mut Report) {
     if wanted.is_empty() {
         return;
     }
+    // Inside a user namespace we could not ask any more.
+    let who = (geteuid(), getegid());
     let at_once = unshare(all);
     for namespace in wanted {
         let made = at_once.or_else(|_| unshare(flag(*namespace)));
         match made {
-            Ok(()) if *namespace == Namespace::Mount => leave_files_behind(asked, report),
+            Ok(()) if *namespace == Namespace::Mount => leave_files_behind(asked, who, report),
             Ok(()) => report.enforced(layer(*namespace), "own"),
             Err(error) => report.missing(layer(*namespace), refusal(*namespace, error)),
         }
@@ -92,38 +95,25 @@ fn layer(namespace: Namespace) -> Layer {
     }
 }
 
-/// In a mount namespace of our own: an empty, read-only file system becomes the root, and the machine's is let go.
-fn leave_files_behind(asked: &Confinement, report: &mut Report) {
-    if asked.landlock.as_ref().is_some_and(|plan| !plan.rules.is_empty()) {
-        return report.missing(Layer::MountNamespace, "the profile gives files by path");
-    }
-    match empty_root() {
+/// In a mount namespace of our own: a root directory with nothing but what Landlock gives.
+fn leave_files_behind(asked: &Confinement, who: (Uid, Gid), report: &mut Report) {
+    let rules = asked.landlock.as_ref().map_or(&[][..], |plan| &plan.rules);
+    // Where mount points have to be made, their owner must have a number in a user namespace of ours.
+    let needs_name = !rules.is_empty() && report.has(Layer::UserNamespace);
+    let named = if needs_name { name_ourselves(who.0, who.1) } else { Ok(()) };
+    match named.and_then(|()| root::replace(rules)) {
         Ok(how) => report.enforced(Layer::MountNamespace, how),
-        Err(error) => report.missing(Layer::MountNamespace, error.desc()),
+        Err(error) => report.missing(Layer::MountNamespace, error.to_string()),
     }
 }
 
-fn empty_root() -> nix::Result<&'static str> {
-    let none: Option<&str> = None;
-    // Or else what we mount would appear in the server's tree as well.
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    let place = ["/tmp", "/proc", "/dev"].into_iter().find(|place| Path::new(place).is_dir()).ok_or(Errno::ENOENT)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("none"), place, Some("tmpfs"), flags, Some("size=4k,nr_inodes=2,mode=0555"))?;
-    chdir(place)?;
-    // Both names the same: the old root is stacked on the new one, and unmounted from there.
-    match pivot_root(".", ".") {
-        Ok(()) => {
-            umount2(".", MntFlags::MNT_DETACH)?;
-            chdir("/")?;
-            Ok("empty root")
-        }
-        // The initial ramfs cannot be pivoted away from. Without capabilities and directory descriptors, this holds too.
-        Err(Errno::EINVAL) => {
-            chroot(".")?;
-            chdir("/")?;
-            Ok("empty root by chroot")
-        }
-        Err(error) => Err(error),
-    }
+/// In the user namespace we are who we were, and nobody else is there. Our files in `/proc` are ours only while we can be
+/// dumped: by others of our user, who can do nothing to us yet that they could not do to the server.
+fn name_ourselves(user: Uid, group: Gid) -> io::Result<()> {
+    prctl::set_dumpable(true)?;
+    let named = fs::write("/proc/self/setgroups", "deny")
+        .and_then(|()| fs::write("/proc/self/uid_map", format!("{user} {user} 1")))
+        .and_then(|()| fs::write("/proc/self/gid_map", format!("{group} {group} 1")));
+    prctl::set_dumpable(false)?;
+    named
 }
