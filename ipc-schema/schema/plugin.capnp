@@ -3,10 +3,14 @@
 # The control plane between the server and one plugin process: rare calls only. Whatever happens for each query, batch
 # or row goes through the lanes (src/lane.rs).
 #
-# The plugin exports `Plugin` on the inherited socket, and exits when that socket is closed. A method that can fail answers with a `Failure`: `none` is success.
+# The plugin exports `Plugin` on the inherited socket, and exits when that socket is closed. A method that can fail
+# answers with a `Failure`: `none` is success.
+#
+# The server exports nothing but the services that the plugin was granted. A plugin calls those and nothing else, within
+# the limits that src/control.rs sets; it never takes a call back (a Finish before the Return).
 
 interface Plugin {
-  handshake @0 (protocol :UInt16, settings :Data) -> (info :PluginInfo, failure :Failure);
+  handshake @0 (protocol :UInt16, settings :Data, services :Services) -> (info :PluginInfo, failure :Failure);
   # First call, and only once; deadline 5 s. `protocol` is the server's; the plugin answers with its own and the server
   # compares. `settings`: the table [plugins.settings.NAME] as an encoded datum, an object; a failure says what is wrong
   # with it. The lanes are served from then on.
@@ -20,14 +24,40 @@ interface Plugin {
   openIndex @3 (index :UInt32, options :IndexOptions, column :ColumnShape) -> (failure :Failure);
   # Makes the index number `index`, without rows. The number is the server's, and never used twice by one process.
 
-  attachSegment @4 (index :UInt32, segment :UInt32) -> (failure :Failure);
-  # The next segment file of the index's column. Its descriptor, read-only, was sent on the descriptor socket just
-  # before; the plugin maps it and closes it.
+  attachSegment @4 (index :UInt32, segment :UInt32, descriptor :UInt32) -> (failure :Failure);
+  # The next segment file of the index's column. It was sent, read-only, on the descriptor socket as the packet of that
+  # number; the plugin maps it and closes it.
 
   closeIndex @5 (index :UInt32) -> ();
   # Frees everything of the index.
 
   indexStatistics @6 (index :UInt32) -> (rows :UInt64, removed :UInt64, memoryBytes :UInt64);
+}
+
+struct Services {
+  # What the plugin was granted. A service that it was not granted is null: there is nothing that could be called.
+  query @0 :Query;
+  connect @1 :Connect;
+  metrics @2 :Metrics;
+  stateDirectory @3 :Bool;
+  # Whether the working directory is the plugin's own, to read and write files in.
+}
+
+interface Query {
+  run @0 (lane :UInt16, call :UInt64, term :Data) -> (result :Data, failure :Failure);
+  # Evaluates a ReQL term, JSON as on the wire of a driver, on behalf of the call `call` that is in flight on the lane
+  # `lane`: within the granted scope, and within what is left of that call's time. `result` is an encoded datum.
+}
+
+interface Connect {
+  dial @0 (host :Text, port :UInt16) -> (descriptor :UInt32, failure :Failure);
+  # Connects by TCP to a listed host and port. The connected socket, in blocking mode, is the packet of the number
+  # `descriptor` on the descriptor socket, sent before the answer.
+}
+
+interface Metrics {
+  snapshot @0 () -> (text :Text);
+  # The server's metrics as /metrics shows them.
 }
 
 struct PluginInfo {

@@ -1,21 +1,45 @@
 //! Cap'n Proto RPC, with plugins over the inherited socket and with clients over TCP. The limits of every message are set here and nowhere else.
+//!
+//! What a peer asks for, an RPC system remembers until the peer says that it may forget it, which is without bound. So a
+//! plugin's messages pass a guard (`control/guard.rs`) first: it may answer, and, where it was granted a service, call
+//! that within the limits below. Anything else ends the connection, and the server is told why.
 
-use capnp::Error;
-use capnp::capability::Promise;
+mod guard;
+mod token_bucket;
+
 use capnp::message::ReaderOptions;
-use capnp_rpc::rpc_capnp::message;
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::twoparty;
-use capnp_rpc::{Connection, IncomingMessage, OutgoingMessage, RpcSystem, VatNetwork, new_client};
+use capnp_rpc::{RpcSystem, new_client};
 use futures::{AsyncRead, AsyncWrite};
 
 use crate::endpoint_capnp::endpoint;
 use crate::plugin_capnp::plugin;
+pub use guard::{Callable, Limit, Violation};
+pub use token_bucket::TokenBucket;
 
 /// The most words of a control message: 1 MiB. Larger things go through lanes or as descriptors.
 const MAX_WORDS: usize = (1 << 20) / 8;
 /// The deepest nesting of a control message; honest ones need five.
 const MAX_NESTING: i32 = 16;
+
+/// Calls to services that the SDK of a plugin has in flight at most; further ones wait in the plugin.
+pub const CALLS_IN_FLIGHT: usize = 16;
+/// Calls to services that a plugin can have in flight. One is in flight until its answer has been written to the socket,
+/// so a plugin that asks and does not read is stopped here too. Twice what the SDK does: no honest plugin comes close.
+const MAX_CALLS_IN_FLIGHT: usize = 2 * CALLS_IN_FLIGHT;
+/// The largest message that is no answer: a ReQL term with what it writes. With the limit of calls in flight, 8 MiB are
+/// the most that a plugin's arguments can take up here.
+pub const MAX_CALL_BYTES: u64 = 256 << 10;
+/// Calls a second that the SDK of a plugin makes at most; further ones wait in the plugin. Each of them takes the server
+/// some 50 µs or more, so this is a quarter of a processor.
+pub const CALLS_PER_SECOND: u32 = 5_000;
+/// Messages a second that are no answers. A call is one message and at most one more, its Finish.
+const MAX_MESSAGES_PER_SECOND: u32 = 3 * CALLS_PER_SECOND;
+/// Bytes a second of such messages that the SDK of a plugin sends at most.
+pub const BYTES_PER_SECOND: u32 = 8 << 20;
+/// Bytes a second of such messages: copying them takes the server a hundredth of a processor.
+const MAX_BYTES_PER_SECOND: u32 = 3 * BYTES_PER_SECOND;
 
 fn network<R, W>(reader: R, writer: W, side: Side) -> Box<twoparty::VatNetwork<R>>
 where
@@ -28,13 +52,21 @@ where
 }
 
 /// The server's end: the RPC system, to be driven on this thread, and the plugin's interface.
-pub fn server<R, W>(reader: R, writer: W) -> (RpcSystem<Side>, plugin::Client)
+///
+/// `callable`: whether the plugin is handed a service that it may call. `violated` is told, once, when the plugin does
+/// what it must not do; the connection ends then.
+pub fn server<R, W>(
+    reader: R,
+    writer: W,
+    callable: Callable,
+    violated: impl FnOnce(Violation) + 'static,
+) -> (RpcSystem<Side>, plugin::Client)
 where
     R: AsyncRead + Unpin + 'static,
     W: AsyncWrite + Unpin + 'static,
 {
-    let network = AnswersOnly(network(reader, writer, Side::Client));
-    let mut system = RpcSystem::new(Box::new(network), None);
+    let network = guard::guarded(|reader| network(reader, writer, Side::Client), reader, callable, violated);
+    let mut system = RpcSystem::new(network, None);
     let plugin = system.bootstrap(Side::Server);
     (system, plugin)
 }
@@ -57,56 +89,4 @@ where
 {
     let client: endpoint::Client = new_client(endpoint);
     RpcSystem::new(network(reader, writer, Side::Server), Some(client.client))
-}
-
-/// A network, or a connection of it, whose peer may answer and do nothing else: anything else ends the connection.
-///
-/// What a peer asks for, the RPC system remembers until the peer says that it may forget it, which is without bound.
-struct AnswersOnly<T>(T);
-
-impl<N: VatNetwork<Side>> VatNetwork<Side> for AnswersOnly<Box<N>> {
-    fn connect(&mut self, host: Side) -> Option<Box<dyn Connection<Side>>> {
-        self.0.connect(host).map(answers_only)
-    }
-
-    fn accept(&mut self) -> Promise<Box<dyn Connection<Side>>, Error> {
-        let accepted = self.0.accept();
-        Promise::from_future(async { accepted.await.map(answers_only) })
-    }
-
-    fn drive_until_shutdown(&mut self) -> Promise<(), Error> {
-        self.0.drive_until_shutdown()
-    }
-}
-
-fn answers_only(connection: Box<dyn Connection<Side>>) -> Box<dyn Connection<Side>> {
-    Box::new(AnswersOnly(connection))
-}
-
-impl Connection<Side> for AnswersOnly<Box<dyn Connection<Side>>> {
-    fn get_peer_vat_id(&self) -> Side {
-        self.0.get_peer_vat_id()
-    }
-
-    fn new_outgoing_message(&mut self, first_segment_word_size: u32) -> Box<dyn OutgoingMessage> {
-        self.0.new_outgoing_message(first_segment_word_size)
-    }
-
-    fn receive_incoming_message(&mut self) -> Promise<Option<Box<dyn IncomingMessage>>, Error> {
-        let received = self.0.receive_incoming_message();
-        Promise::from_future(async {
-            let received = received.await?;
-            if let Some(message) = &received {
-                match message.get_body()?.get_as::<message::Reader<'_>>()?.which()? {
-                    message::Return(_) | message::Abort(_) => {}
-                    _ => return Err(Error::failed("a message that is no answer".into())),
-                }
-            }
-            Ok(received)
-        })
-    }
-
-    fn shutdown(&mut self, result: capnp::Result<()>) -> Promise<(), Error> {
-        self.0.shutdown(result)
-    }
 }

@@ -1,7 +1,8 @@
 //! Open files that cross the process boundary: inherited by number, or passed over a socket.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -50,15 +51,15 @@ pub fn inherited() -> Option<Inherited> {
     })
 }
 
-/// Sends a descriptor.
+/// Sends a descriptor as the packet `number`; does not wait.
 ///
 /// # Errors
 /// When the peer is gone, or does not read.
-pub fn send(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+pub fn send(socket: BorrowedFd<'_>, number: u32, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let rights = [descriptor.as_raw_fd()];
     sendmsg::<()>(
         socket.as_raw_fd(),
-        &[IoSlice::new(b"d")],
+        &[IoSlice::new(&number.to_le_bytes())],
         &[ControlMessage::ScmRights(&rights)],
         MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
         None,
@@ -66,52 +67,86 @@ pub fn send(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()
     Ok(())
 }
 
-/// Receives the descriptor that was sent first; does not wait.
-///
-/// # Errors
-/// When none was sent, or something else was.
-pub fn receive(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut byte = [0];
-    let mut control = nix::cmsg_space!(RawFd);
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(rights) = part
-            && let [descriptor] = rights[..]
-        {
-            // SAFETY: the kernel just made this descriptor for us; nobody else knows its number.
-            return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
+/// Descriptors as they arrive. The messages that speak of them go another way, and are not answered in order: so each
+/// packet has a number.
+#[derive(Debug)]
+pub struct Arrivals {
+    socket: OwnedFd,
+    early: HashMap<u32, OwnedFd>,
+}
+
+impl Arrivals {
+    /// Nothing has arrived yet.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, early: HashMap::new() }
+    }
+
+    /// Takes the packet `number`, which was sent already; does not wait.
+    ///
+    /// # Errors
+    /// When it was not sent, or is no descriptor.
+    pub fn take(&mut self, number: u32) -> io::Result<OwnedFd> {
+        if let Some(descriptor) = self.early.remove(&number) {
+            return Ok(descriptor);
+        }
+        loop {
+            let (arrived, descriptor) = receive(self.socket.as_fd())?;
+            if arrived == number {
+                return Ok(descriptor);
+            }
+            self.early.insert(arrived, descriptor);
         }
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "a message without a descriptor"))
+}
+
+fn receive(socket: BorrowedFd<'_>) -> io::Result<(u32, OwnedFd)> {
+    let mut number = [0; 4];
+    let mut control = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(&mut number)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let mut descriptor = None;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(rights) = part
+            && let [received] = rights[..]
+        {
+            // SAFETY: the kernel just made this descriptor for us; nobody else knows its number.
+            descriptor = Some(unsafe { OwnedFd::from_raw_fd(received) });
+        }
+    }
+    let descriptor = descriptor
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message without a descriptor, or the end"))?;
+    Ok((u32::from_le_bytes(number), descriptor))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Read, Seek, Write};
-    use std::os::fd::AsFd;
 
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
     use super::*;
 
     #[test]
-    fn descriptors_arrive_in_order() {
+    fn descriptors_are_taken_by_their_numbers_in_any_order() {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("socketpair");
-        for text in ["one", "two"] {
+        for (number, text) in [(7, "one"), (8, "two"), (9, "three")] {
             let mut file = tempfile::tempfile().expect("tempfile");
             file.write_all(text.as_bytes()).expect("write");
             file.rewind().expect("rewind");
-            send(ours.as_fd(), file.as_fd()).expect("send");
+            send(ours.as_fd(), number, file.as_fd()).expect("send");
         }
-        for text in ["one", "two"] {
+        let mut arrivals = Arrivals::new(theirs);
+        for (number, text) in [(8, "two"), (7, "one"), (9, "three")] {
             let mut found = String::new();
-            let mut file = std::fs::File::from(receive(theirs.as_fd()).expect("receive"));
-            file.read_to_string(&mut found).expect("read");
+            File::from(arrivals.take(number).expect("arrived")).read_to_string(&mut found).expect("read");
             assert_eq!(found, text);
         }
-        assert!(receive(theirs.as_fd()).is_err());
+        assert!(arrivals.take(7).is_err(), "each is taken once");
+        drop(ours);
+        assert!(arrivals.take(10).is_err());
     }
 }

@@ -14,6 +14,7 @@
 //! | [`kinds`] | one trait for each kind of plugin |
 //! | [`registry`] | what a plugin provides |
 //! | [`batch`] | rows as typed columns |
+//! | [`services`] | what the server does for a plugin: queries, connections, metrics, a directory |
 //! | [`manifest`] | `plugin.toml` |
 //! | [`calls`] | what each call looks like on a lane; used by the server and by [`testing`] |
 //! | [`runtime`] | the process side: handshake, serving lanes, panics become errors |
@@ -31,6 +32,7 @@ pub mod manifest;
 pub mod prelude;
 pub mod registry;
 pub mod runtime;
+pub mod services;
 pub mod testing;
 
 pub use datum::Datum;

@@ -1,9 +1,17 @@
 //! `plugin.toml`: what a plugin is, what it provides and what it asks for.
 
+mod address;
+mod scope;
+
+use std::str::FromStr;
+
 use bytesize::ByteSize;
 use semver::Version;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
+
+pub use address::{ADDRESS, Address, Host};
+pub use scope::{Access, SCOPE, Scope};
 
 /// The contents of `plugin.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,11 +67,27 @@ pub struct Permissions {
     pub memory: ByteSize,
     /// Worker threads, that is lanes.
     pub threads: u16,
+    /// Whether it needs a directory of its own.
+    pub state: bool,
+    /// Where it connects to.
+    pub connect: Vec<Address>,
+    /// What it queries.
+    pub query: Vec<Scope>,
+    /// Whether it reads the server's metrics.
+    pub metrics: bool,
 }
 
 impl Default for Permissions {
     fn default() -> Self {
-        Self { profile: "strict".into(), memory: ByteSize::mib(256), threads: 1 }
+        Self {
+            profile: "strict".into(),
+            memory: ByteSize::mib(256),
+            threads: 1,
+            state: false,
+            connect: Vec::new(),
+            query: Vec::new(),
+            metrics: false,
+        }
     }
 }
 
@@ -131,6 +155,13 @@ impl Manifest {
     }
 }
 
+/// Reads a value that is written as text, and says what it must be where it is not.
+fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err = &'static str>>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = |wanted| serde::de::Error::custom(format!("`{}` must be {wanted}", crate::calls::escape(&text)));
+    text.parse().map_err(wrong)
+}
+
 fn is_name(name: &str, longest: usize) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_lowercase())
@@ -171,6 +202,13 @@ mod tests {
             ("memory =", "momory =", "momory"),
             ("version = \"1.2.0\"", "version = \"one\"", "line 4"),
             ("protocol = 1", "", "protocol"),
+            (
+                "memory = \"64MiB\"",
+                "connect = [\"*.example.com:443\"]",
+                "`*.example.com:443` must be a host and a port",
+            ),
+            ("memory = \"64MiB\"", "query = [\"geo.*\"]", "`geo.*` must be what may be done to which tables"),
+            ("memory = \"64MiB\"", "state = \"yes\"", "line 10"),
         ] {
             let error = Manifest::parse(&GOOD.replace(from, to)).expect_err(to).to_string();
             assert!(error.contains(hint), "{to}: {error}");

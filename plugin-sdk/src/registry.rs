@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::kinds::function::QueryFunctionPlugin;
 use crate::kinds::vector::VectorIndexPlugin;
+use crate::services::Services;
 use crate::{Datum, PluginError};
 
 /// A plugin: the one type that `main!` takes.
@@ -13,6 +14,11 @@ pub trait Plugin: Send + Sync {
 
     /// The version, as in the manifest; `env!("CARGO_PKG_VERSION")` as a rule.
     fn version(&self) -> &str;
+
+    /// Takes the services that the plugin was granted. Called once, before everything else.
+    fn connect(&mut self, services: Services) {
+        drop(services);
+    }
 
     /// Takes the operator's settings, `[plugins.settings.NAME]`: an object, empty where there is no such table. Called
     /// once, before [`register`](Self::register).

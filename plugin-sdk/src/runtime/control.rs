@@ -2,20 +2,22 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
+use photondb_ipc_schema::descriptors::Arrivals;
 use photondb_ipc_schema::plugin_capnp::{Element as WireElement, Metric as WireMetric};
 use photondb_ipc_schema::plugin_capnp::{failure, index_options, plugin};
-use photondb_ipc_schema::{PROTOCOL_VERSION, control, descriptors};
+use photondb_ipc_schema::{PROTOCOL_VERSION, control};
 use tokio::task::LocalSet;
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
-use super::{Instance, Unstarted};
+use super::{Instance, Unstarted, remote};
 use crate::column::{ColumnShape, Element, VectorColumn};
 use crate::kinds::function::Purity;
 use crate::kinds::vector::{IndexOptions, Metric};
+use crate::services::Services;
 use crate::{Cause, Datum, PluginError};
 
 pub(super) fn run(plugin: Unstarted, socket: OwnedFd, descriptors: OwnedFd) -> io::Result<()> {
@@ -24,7 +26,8 @@ pub(super) fn run(plugin: Unstarted, socket: OwnedFd, descriptors: OwnedFd) -> i
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     LocalSet::new().block_on(&runtime, async {
         let (reader, writer) = tokio::net::UnixStream::from_std(stream)?.into_split();
-        let server = Service { unstarted: RefCell::new(Some(plugin)), instance: OnceCell::new(), descriptors };
+        let arrivals = Rc::new(RefCell::new(Arrivals::new(descriptors)));
+        let server = Service { unstarted: RefCell::new(Some(plugin)), instance: OnceCell::new(), arrivals };
         // Whether the connection ends in peace or by an error: the server is gone.
         let _ = control::plugin(reader.compat(), writer.compat_write(), server).await;
         Ok(())
@@ -36,7 +39,7 @@ struct Service {
     unstarted: RefCell<Option<Unstarted>>,
     /// From the handshake on.
     instance: OnceCell<Instance>,
-    descriptors: OwnedFd,
+    arrivals: Rc<RefCell<Arrivals>>,
 }
 
 impl Service {
@@ -44,10 +47,10 @@ impl Service {
         self.instance.get().ok_or_else(|| capnp::Error::failed("a call before the handshake".into()))
     }
 
-    fn start(&self, settings: &Datum) -> Result<(), PluginError> {
+    fn start(&self, services: Services, settings: &Datum) -> Result<(), PluginError> {
         let unstarted = self.unstarted.take();
         let unstarted = unstarted.ok_or_else(|| PluginError::runtime(Cause::Protocol, "a second handshake"))?;
-        let instance = unstarted.start(settings)?;
+        let instance = unstarted.start(services, settings)?;
         // Empty still: only one handshake comes this far.
         let _ = self.instance.set(instance);
         Ok(())
@@ -89,8 +92,10 @@ impl plugin::Server for Service {
         params: plugin::HandshakeParams,
         mut results: plugin::HandshakeResults,
     ) -> capnp::Result<()> {
-        let settings = read_datum(params.get()?.get_settings()?)?;
-        let started = self.start(&settings);
+        let params = params.get()?;
+        let settings = read_datum(params.get_settings()?)?;
+        let services = remote::services(params.get_services()?, Rc::clone(&self.arrivals))?;
+        let started = self.start(services, &settings);
         let is_started = started.is_ok();
         report(started, results.get().init_failure());
         let mut info = results.get().init_info();
@@ -159,8 +164,8 @@ impl plugin::Server for Service {
         mut results: plugin::AttachSegmentResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        // Received in any case: the next message on the socket belongs to the next call.
-        let received = descriptors::receive(self.descriptors.as_fd());
+        // Taken in any case, so that none is left over.
+        let received = self.arrivals.borrow_mut().take(params.get_descriptor());
         let failed = |error: io::Error| PluginError::runtime(Cause::Plugin, format!("attaching a segment: {error}"));
         let attached = self
             .instance()?

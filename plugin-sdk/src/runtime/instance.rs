@@ -15,6 +15,7 @@ use crate::kinds::vector::{
     AllowBitmap, IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
 };
 use crate::registry::{Plugin, PluginRegistry};
+use crate::services::Services;
 use crate::{Cause, Datum, PluginError};
 
 thread_local! {
@@ -53,11 +54,15 @@ struct OpenIndex {
 }
 
 impl Instance {
-    /// The plugin, configured, with nothing open.
+    /// The plugin, connected and configured, with nothing open.
     ///
     /// # Errors
     /// What the plugin has against its settings.
-    pub fn new(mut plugin: Box<dyn Plugin>, settings: &Datum) -> Result<Self, PluginError> {
+    pub fn new(mut plugin: Box<dyn Plugin>, services: Services, settings: &Datum) -> Result<Self, PluginError> {
+        guard(|| {
+            plugin.connect(services);
+            Ok(())
+        })?;
         guard(|| plugin.configure(settings))?;
         let registry = guard(|| Ok(PluginRegistry::of(&*plugin)))?;
         let (name, version) = (plugin.name().to_owned(), plugin.version().to_owned());

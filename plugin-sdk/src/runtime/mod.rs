@@ -5,6 +5,7 @@
 
 mod control;
 mod instance;
+mod remote;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
 use photondb_ipc_schema::wake::Spin;
 
 use crate::registry::Plugin;
+use crate::services::Services;
 use crate::{Cause, Datum, PluginError};
 pub use instance::Instance;
 
@@ -58,12 +60,15 @@ struct Unstarted {
 
 impl Unstarted {
     /// Configures the plugin, and serves its lanes from then on.
-    fn start(self, settings: &Datum) -> Result<Instance, PluginError> {
-        let instance = Instance::new(self.plugin, settings)?;
+    fn start(self, services: Services, settings: &Datum) -> Result<Instance, PluginError> {
+        let instance = Instance::new(self.plugin, services, settings)?;
         for mut worker in self.workers {
             let instance = instance.clone();
             let serve = move || loop {
-                worker.serve_next(|call| instance.serve(call));
+                worker.serve_next(|call| {
+                    remote::answering(call.lane, call.number);
+                    instance.serve(call)
+                });
             };
             thread::Builder::new()
                 .name("lane".into())

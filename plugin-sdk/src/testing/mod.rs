@@ -36,6 +36,7 @@ use crate::column::VectorColumn;
 use crate::kinds::vector::{IndexOptions, IndexStatistics, RowId};
 use crate::registry::Plugin;
 use crate::runtime::Instance;
+use crate::services::Services;
 use crate::{Cause, Datum, PluginError};
 
 /// Long enough for a debug build on a busy machine.
@@ -66,7 +67,22 @@ impl Harness {
     /// # Panics
     /// When the kernel has no shared memory for us.
     pub fn start_with(plugin: impl Plugin + 'static, settings: &Datum) -> Result<Self, PluginError> {
-        let instance = Instance::new(Box::new(plugin), settings)?;
+        Self::start_granted(plugin, settings, Services::default())
+    }
+
+    /// As [`start_with`](Self::start_with), with services: those of a test, made by their `new`.
+    ///
+    /// # Errors
+    /// What the plugin has against its settings.
+    ///
+    /// # Panics
+    /// When the kernel has no shared memory for us.
+    pub fn start_granted(
+        plugin: impl Plugin + 'static,
+        settings: &Datum,
+        services: Services,
+    ) -> Result<Self, PluginError> {
+        let instance = Instance::new(Box::new(plugin), services, settings)?;
         let layout = Layout::new(1, 8, 1 << 20).expect("a valid layout");
         let bytes = layout.region_bytes();
         let (own, own_fd) = region::server_written("harness", bytes).expect("shared memory");

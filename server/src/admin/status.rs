@@ -65,6 +65,23 @@ pub struct GrantedPermissions {
     pub memory_bytes: u64,
     /// The most threads.
     pub threads: u32,
+    /// The directory of its own.
+    pub state: Option<StateGranted>,
+    /// Where the server dials to for it, as `HOST:PORT`.
+    pub connect: Vec<String>,
+    /// What it may query, as `read:DATABASE.TABLE`.
+    pub query: Vec<String>,
+    /// Whether it may read the server's metrics.
+    pub metrics: bool,
+}
+
+/// How much a plugin may keep in the directory of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateGranted {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub files: u32,
 }
 
 /// Something that happened to a plugin: a row of the system table `plugin_events`.

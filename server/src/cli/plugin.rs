@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::table::{Align, Table};
 use crate::admin::protocol::{Reply, Request, SOCKET_NAME};
-use crate::admin::status::{LogLine, PluginStatus};
+use crate::admin::status::{GrantedPermissions, LogLine, PluginStatus};
 
 /// Shows and steers the plugins of a running server
 #[derive(Debug, Args)]
@@ -189,15 +189,7 @@ fn info(status: &PluginStatus) -> Table<2> {
         row("error", error.clone());
     }
     row("provides", or_none(&status.provides, ", "));
-    row(
-        "permissions",
-        format!(
-            "profile {}, memory {}, threads {}",
-            granted.profile,
-            ByteSize::b(granted.memory_bytes),
-            granted.threads
-        ),
-    );
+    row("permissions", permissions(granted));
     row("grade", status.grade.clone().unwrap_or_else(|| "-".into()));
     row("not better because", or_none(&status.grade_reasons, "; "));
     row("layers", or_none(&status.layers, ", "));
@@ -210,6 +202,25 @@ fn info(status: &PluginStatus) -> Table<2> {
     row("bytes shared", ByteSize::b(status.bytes_shared).to_string());
     row("bytes copied", ByteSize::b(status.bytes_copied).to_string());
     table
+}
+
+/// All that a plugin was granted, as an operator writes it.
+fn permissions(granted: &GrantedPermissions) -> String {
+    let mut parts = vec![
+        format!("profile {}", granted.profile),
+        format!("memory {}", ByteSize::b(granted.memory_bytes)),
+        format!("threads {}", granted.threads),
+    ];
+    if let Some(state) = granted.state {
+        parts.push(format!("state of {} and {} files", ByteSize::b(state.bytes), state.files));
+    }
+    for (name, list) in [("connect", &granted.connect), ("query", &granted.query)] {
+        parts.extend(list.iter().map(|item| format!("{name} {item}")));
+    }
+    if granted.metrics {
+        parts.push("metrics".into());
+    }
+    parts.join(", ")
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

@@ -1,6 +1,8 @@
 //! `photondb.toml` -> [`Config`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use photondb_plugin_sdk::manifest::{ADDRESS, SCOPE};
 
 use super::reader::{Section, Source, Value};
 use super::{Config, ConfigError, Grant, OnFailure, PluginsConfig, RequiredLayer, RestartsConfig, SandboxConfig};
@@ -14,9 +16,14 @@ pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
         apply_plugins(&mut config.plugins, path, &plugins)?;
     }
     if let Some(sandbox) = root.get("sandbox") {
-        apply_sandbox(&mut config.sandbox, &sandbox)?;
+        apply_sandbox(&mut config.sandbox, path, &sandbox)?;
     }
     Ok(())
+}
+
+/// A path that is relative to the file, so that it means the same wherever the server is started.
+fn beside(file: &Path, path: &Value<'_>) -> Result<PathBuf, ConfigError> {
+    Ok(file.parent().unwrap_or(Path::new("")).join(path.text()?))
 }
 
 fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
@@ -24,9 +31,7 @@ fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) ->
         ["paths", "require_signatures", "trusted_keys", "enabled", "settings", "grants", "restarts"];
     let section = table.section(&KEYS)?;
     if let Some(paths) = section.get("paths") {
-        // Relative to the file, so that it means the same wherever the server is started.
-        let folder = path.parent().unwrap_or(Path::new(""));
-        plugins.paths = paths.list(|path| Ok(folder.join(path.text()?)))?;
+        plugins.paths = paths.list(|directory| beside(path, &directory))?;
     }
     if let Some(required) = section.get("require_signatures") {
         plugins.require_signatures = required.boolean()?;
@@ -91,46 +96,44 @@ fn grant(table: &Value<'_>) -> Result<Grant, ConfigError> {
         ("fallback", OnFailure::Fallback),
         ("skip", OnFailure::Skip),
     ];
-    let section = table.section(&["memory", "threads", "state", "connect", "query", "on_failure"])?;
+    const KEYS: [&str; 10] = [
+        "memory",
+        "threads",
+        "profile",
+        "state",
+        "state_bytes",
+        "state_files",
+        "connect",
+        "query",
+        "metrics",
+        "on_failure",
+    ];
+    let section = table.section(&KEYS)?;
     Ok(Grant {
         memory: section.get("memory").map(|value| value.bytes()).transpose()?,
         threads: section.get("threads").map(|value| value.count()).transpose()?,
+        profile: section.get("profile").map(|value| value.text().map(str::to_owned)).transpose()?,
         state: section.get("state").map(|value| value.boolean()).transpose()?.unwrap_or_default(),
-        connect: section.get("connect").map(|value| value.list(|e| address(&e))).transpose()?.unwrap_or_default(),
-        query: section.get("query").map(|value| value.list(|e| tables(&e))).transpose()?.unwrap_or_default(),
+        state_bytes: section.get("state_bytes").map(|value| value.bytes()).transpose()?,
+        state_files: section.get("state_files").map(|value| value.count()).transpose()?,
+        connect: section.get("connect").map(|value| value.list(|e| e.parsed(ADDRESS))).transpose()?.unwrap_or_default(),
+        query: section.get("query").map(|value| value.list(|e| e.parsed(SCOPE))).transpose()?.unwrap_or_default(),
+        metrics: section.get("metrics").map(|value| value.boolean()).transpose()?.unwrap_or_default(),
         on_failure: section.get("on_failure").map(|v| v.one_of(&ON_FAILURE)).transpose()?.unwrap_or_default(),
     })
 }
 
-/// `HOST:PORT`
-fn address(value: &Value<'_>) -> Result<String, ConfigError> {
-    let text = value.text()?;
-    let parts = text.rsplit_once(':');
-    match parts.map(|(host, port)| (host, port.parse::<u16>())) {
-        Some((host, Ok(1..))) if !host.is_empty() => Ok(text.into()),
-        _ => Err(value.instead("a host and a port as \"api.example.com:443\"")),
-    }
-}
-
-/// `read:DATABASE.TABLE`
-fn tables(value: &Value<'_>) -> Result<String, ConfigError> {
-    let text = value.text()?;
-    match text.split_once(':').map(|(access, tables)| (access, tables.split_once('.'))) {
-        Some(("read" | "write", Some((database, table)))) if !database.is_empty() && !table.is_empty() => {
-            Ok(text.into())
-        }
-        _ => Err(value.instead("what may be done to which tables as \"read:geo.*\" or \"write:geo.places\"")),
-    }
-}
-
-fn apply_sandbox(sandbox: &mut SandboxConfig, table: &Value<'_>) -> Result<(), ConfigError> {
-    let section = table.section(&["require", "accept_degraded"])?;
+fn apply_sandbox(sandbox: &mut SandboxConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
+    let section = table.section(&["require", "accept_degraded", "profiles"])?;
     if let Some(layers) = section.get("require") {
         sandbox.require = layers.list(|layer| layer.one_of(&RequiredLayer::NAMES))?;
     }
     if let Some(accepted) = section.get("accept_degraded") {
         let layers = |list: Value<'_>| list.list(|layer| layer.one_of(&RequiredLayer::NAMES));
         sandbox.accept_degraded = accepted.by_plugin(layers)?;
+    }
+    if let Some(profiles) = section.get("profiles") {
+        sandbox.profiles = Some(beside(path, &profiles)?);
     }
     Ok(())
 }
@@ -166,9 +169,13 @@ mod tests {
             [plugins.grants.geo]
             memory = "512MiB"
             threads = 2
+            profile = "dynamic"
             state = true
-            connect = ["api.example.com:443"]
+            state_bytes = "64MiB"
+            state_files = 100
+            connect = ["api.example.com:443", "[::1]:8080"]
             query = ["read:geo.*"]
+            metrics = true
             on_failure = "null"
 
             [plugins.restarts]
@@ -179,6 +186,7 @@ mod tests {
             [sandbox]
             require = ["landlock"]
             accept_degraded = { geo = ["landlock"] }
+            profiles = "profiles"
             "#,
         )
         .unwrap();
@@ -188,9 +196,13 @@ mod tests {
         let granted = Grant {
             memory: Some(512 << 20),
             threads: Some(2),
+            profile: Some("dynamic".into()),
             state: true,
-            connect: vec!["api.example.com:443".into()],
-            query: vec!["read:geo.*".into()],
+            state_bytes: Some(64 << 20),
+            state_files: Some(100),
+            connect: ["api.example.com:443", "[::1]:8080"].map(|address| address.parse().unwrap()).to_vec(),
+            query: vec!["read:geo.*".parse().unwrap()],
+            metrics: true,
             on_failure: OnFailure::Null,
         };
         assert_eq!(config.plugins.grants["geo"], granted);
@@ -203,6 +215,7 @@ mod tests {
         assert_eq!(config.plugins.restarts, restarts);
         assert_eq!(config.sandbox.require, [RequiredLayer::Landlock]);
         assert_eq!(config.sandbox.accept_degraded["geo"], [RequiredLayer::Landlock]);
+        assert_eq!(config.sandbox.profiles.as_deref(), Some(Path::new("etc/profiles")));
     }
 
     #[test]
@@ -221,6 +234,10 @@ mod tests {
             ("[plugins.grants.geo]\nmemory = -1", "is -1; write a size"),
             ("[plugins.grants.geo]\nthreads = 0", "`plugins.grants.geo.threads` is 0; write a whole number from 1 on"),
             ("[plugins.grants.geo]\nconnect = [\"example.com\"]", "write a host and a port"),
+            ("[plugins.grants.geo]\nconnect = [\"*.example.com:443\"]", "`plugins.grants.geo.connect` is \"*.example.com:443\"; write a host and a port"),
+            ("[plugins.grants.geo]\nstate_files = 0", "`plugins.grants.geo.state_files` is 0; write a whole number from 1 on"),
+            ("[plugins.grants.geo]\nmetrics = 1", "`plugins.grants.geo.metrics` is 1; write true or false"),
+            ("[sandbox]\nprofiles = 1", "`sandbox.profiles` is 1; write a string"),
             ("[plugins.grants.geo]\nquery = [\"geo.*\"]", "write what may be done to which tables"),
             ("[plugins.grants.geo]\non_failure = \"panic\"", "write one of \"fail\", \"null\", \"fallback\", \"skip\""),
             ("[sandbox]\nrequire = [\"seccomp2\"]", "`sandbox.require` is \"seccomp2\"; write one of \"landlock\", \"userns\""),

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
+use photondb_plugin_sdk::manifest::{Address, Scope};
 
 /// The file that is read from the data directory when no other is named.
 pub const FILE_NAME: &str = "photondb.toml";
@@ -103,14 +104,29 @@ pub struct Grant {
     pub memory: Option<u64>,
     /// The most threads; `None`: the server's default.
     pub threads: Option<u32>,
+    /// The sandbox profile that the plugin may run in beside `strict`, the default.
+    pub profile: Option<String>,
     /// Whether the plugin has a private directory that it may write to.
     pub state: bool,
-    /// The `HOST:PORT` that the server dials for the plugin.
-    pub connect: Vec<String>,
-    /// The tables that the plugin may query: `read:DATABASE.TABLE` or `write:DATABASE.TABLE`, `*` for any.
-    pub query: Vec<String>,
+    /// The most bytes in that directory; `None`: [`STATE_BYTES`](Self::STATE_BYTES).
+    pub state_bytes: Option<u64>,
+    /// The most files and directories in it; `None`: [`STATE_FILES`](Self::STATE_FILES).
+    pub state_files: Option<u32>,
+    /// Where the server dials to for the plugin.
+    pub connect: Vec<Address>,
+    /// What the plugin may query.
+    pub query: Vec<Scope>,
+    /// Whether the plugin may read the server's metrics.
+    pub metrics: bool,
     /// What a caller gets when the plugin fails.
     pub on_failure: OnFailure,
+}
+
+impl Grant {
+    /// The most bytes of a plugin's directory, unless the operator says otherwise.
+    pub const STATE_BYTES: u64 = 1 << 30;
+    /// The most files and directories in it, unless the operator says otherwise.
+    pub const STATE_FILES: u32 = 10_000;
 }
 
 /// What a caller gets when a plugin fails.
@@ -134,6 +150,8 @@ pub struct SandboxConfig {
     pub require: Vec<RequiredLayer>,
     /// Plugins that may run without the given layers all the same.
     pub accept_degraded: BTreeMap<String, Vec<RequiredLayer>>,
+    /// A directory with profiles of the operator's own, one `NAME.toml` each.
+    pub profiles: Option<PathBuf>,
 }
 
 /// A layer of the sandbox that the operator can insist on.
@@ -206,7 +224,7 @@ impl Default for PluginsConfig {
 
 impl Default for SandboxConfig {
     fn default() -> Self {
-        Self { require: vec![RequiredLayer::Landlock], accept_degraded: BTreeMap::new() }
+        Self { require: vec![RequiredLayer::Landlock], accept_degraded: BTreeMap::new(), profiles: None }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -106,6 +107,11 @@ impl<'a> Value<'a> {
 
     pub(super) fn text(&self) -> Result<&'a str, ConfigError> {
         self.value.get_ref().as_str().ok_or_else(|| self.instead("a string, in quotation marks"))
+    }
+
+    /// Text that means something; `expected` says what it must be.
+    pub(super) fn parsed<T: FromStr>(&self, expected: &str) -> Result<T, ConfigError> {
+        self.text()?.parse().map_err(|_| self.instead(expected))
     }
 
     /// A list, each element of which is read by `read`.

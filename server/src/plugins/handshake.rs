@@ -9,6 +9,7 @@ use photondb_plugin_sdk::{Datum, PluginError};
 use super::discover::Package;
 use super::instance::read_failure;
 use super::process::{StartError, failed, refused};
+use super::services::Services;
 
 /// What a plugin registered: checked against its manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(super) fn check_protocol(name: &str, protocol: u16) -> Result<(), StartError
     Err(refused(name, message))
 }
 
-/// Asks the plugin who it is and what it provides, and holds it to its manifest.
+/// Hands the plugin its settings and services, asks who it is and what it provides, and holds it to its manifest.
 ///
 /// # Errors
 /// When it does not answer, or says anything else than its manifest does.
@@ -40,12 +41,14 @@ pub(super) async fn handshake(
     client: &plugin::Client,
     package: &Package,
     settings: &Datum,
+    services: Services,
 ) -> Result<Provided, StartError> {
     let (identity, declared) = (&package.manifest.plugin, &package.manifest.provides);
     let name = identity.name.as_str();
     let mut request = client.handshake_request();
     request.get().set_protocol(PROTOCOL_VERSION);
     request.get().set_settings(&settings.encoded());
+    services.pass(request.get().init_services());
     let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", quote(&error.to_string())));
     let response = request.send().promise.await.map_err(wire)?;
     let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {

@@ -1,6 +1,8 @@
 //! A running process of a plugin, as the rest of the server sees it: lanes to call through, and what it provides.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +29,32 @@ pub struct Link {
     /// The plugin's interface.
     pub client: plugin::Client,
     /// The descriptor socket.
-    pub passing: OwnedFd,
+    pub passing: Rc<Passing>,
+}
+
+/// The socket on which descriptors are passed to one process, each as a packet with a number of its own.
+pub struct Passing {
+    socket: OwnedFd,
+    next: Cell<u32>,
+}
+
+impl Passing {
+    /// The server's end of such a socket.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, next: Cell::new(0) }
+    }
+
+    /// Passes a descriptor, without waiting; the number of its packet.
+    ///
+    /// # Errors
+    /// When the plugin is gone, or leaves too many packets unread.
+    pub fn pass(&self, descriptor: BorrowedFd<'_>) -> io::Result<u32> {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        descriptors::send(self.socket.as_fd(), number, descriptor)?;
+        Ok(number)
+    }
 }
 
 /// Does a job; an answer that nobody waits for is dropped.
@@ -323,11 +350,14 @@ impl Instance {
             self.attached_bytes.fetch_add(u64::try_from(status.st_size).unwrap_or(0), Ordering::Relaxed);
         }
         self.control("attach_segment", deadline, move |link| async move {
-            descriptors::send(link.passing.as_fd(), file.as_fd())
+            let passed = link
+                .passing
+                .pass(file.as_fd())
                 .map_err(|error| PluginError::runtime(Cause::Plugin, format!("passing a segment: {error}")))?;
             let mut request = link.client.attach_segment_request();
             request.get().set_index(index);
             request.get().set_segment(segment);
+            request.get().set_descriptor(passed);
             let response = request.send().promise.await.map_err(transport)?;
             read_failure(response.get().and_then(|results| results.get_failure()))
         })

@@ -8,6 +8,7 @@
 //! | [`handshake`] | the first words with it, and what it may register |
 //! | [`instance`] | that process as the rest of the server sees it |
 //! | [`call`] | **where a query meets a plugin**: rows -> lane -> rows |
+//! | [`services`] | what the server does for plugins that were granted it |
 //! | [`registry`] | which plugin provides what |
 //! | [`plugin`] | one plugin, whichever process runs it now |
 //! | [`life`] | when it is started, restarted and given up: a pure function |
@@ -33,6 +34,7 @@ mod output;
 pub mod plugin;
 pub mod process;
 pub mod registry;
+pub mod services;
 mod supervisor;
 mod usage;
 mod watch;
@@ -57,6 +59,7 @@ use discover::Found;
 use journal::Journal;
 use plugin::{Command, Plugin};
 use registry::Registry;
+use services::Sources;
 use supervisor::{Environment, Supervisor};
 
 /// What a call may take where nobody said anything else.
@@ -97,6 +100,7 @@ impl PluginManager {
                 profiles: Profiles::builtin(),
                 kernel: KernelFeatures::probe(),
                 journal: shared_journal,
+                sources: Sources { registry: Arc::clone(&shared_registry) },
                 registry: shared_registry,
                 instances: Cell::new(0),
                 restarts: RefCell::default(),

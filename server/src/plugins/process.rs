@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use photondb_ipc_schema::control::{Callable, Violation};
 use photondb_ipc_schema::lane::Lane;
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::plugin_capnp::plugin;
@@ -35,11 +36,13 @@ use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use super::discover::Package;
 use super::ending::{self, Circumstances, describe};
+use super::grant::Granted;
 use super::handshake::handshake;
-use super::instance::{Instance, Link};
+use super::instance::{Instance, Link, Passing};
 use super::journal::Journal;
 use super::output::{LastWords, keep_lines};
 use super::plugin::Plugin;
+use super::services::{Services, Sources};
 use super::watch::{self, GRACE};
 
 /// From the first byte of the host to the last answer of the handshake.
@@ -161,10 +164,10 @@ pub struct StartPlan<'a> {
     pub host: &'a Path,
     /// How to confine.
     pub confinement: Confinement,
-    /// Worker threads, each with a lane.
-    pub lanes: usize,
-    /// The most private memory.
-    pub memory_bytes: u64,
+    /// What it may have.
+    pub granted: &'a Granted,
+    /// What its services need.
+    pub sources: &'a Sources,
     /// What the operator set for it: an object.
     pub settings: Datum,
     /// The number of this instance: unique in this server.
@@ -187,7 +190,7 @@ impl Process {
             let what = what.to_owned();
             move |error: io::Error| failed(name, format!("{what}: {error}"))
         };
-        let layout = Layout::new(plan.lanes, LANE_DEPTH, LANE_BUFFER_BYTES)
+        let layout = Layout::new(plan.granted.threads as usize, LANE_DEPTH, LANE_BUFFER_BYTES)
             .ok_or_else(|| refused(name, "no lanes with so many threads"))?;
         let memory = "making its shared memory";
         let (own, own_fd) = region::server_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
@@ -238,10 +241,12 @@ impl Process {
             if let Some(denied) = DeniedCalls::receive(passing.as_fd(), excused).map_err(io_failed("its listener"))? {
                 watch_denials(denied, name, &doom_sender, plan.journal);
             }
-            let (client, system) = connect(control_socket).map_err(io_failed("its control socket"))?;
+            let services = Services::offer(plan.granted, plan.sources);
+            let (client, system) = connect(control_socket, services.callable(), doom_sender.clone())
+                .map_err(io_failed("its control socket"))?;
             tasks.push(system);
             let provides = tokio::select! {
-                provides = handshake(&client, package, &plan.settings) => match provides {
+                provides = handshake(&client, package, &plan.settings, services) => match provides {
                     // The connection may fail a little before the process that fails it has ended.
                     Err(error) if error.retry => match timeout(GRACE, child.exited()).await {
                         Ok(status) => return Err(ended_at_once(name, status)),
@@ -266,21 +271,21 @@ impl Process {
             }
         };
         let (jobs, job_queue) = mpsc::unbounded_channel();
-        let link = Rc::new(Link { client, passing });
+        let link = Rc::new(Link { client, passing: Rc::new(Passing::new(passing)) });
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
         let instance = Arc::new(instance);
         let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
         tasks.push(tokio::task::spawn_local(async move { jobs_instance.run_jobs(jobs_link, job_queue).await }));
         tasks.push(tokio::task::spawn_local(watch::ping(link, Arc::clone(&instance))));
         let limits = watch::Limits {
-            memory_bytes: plan.memory_bytes,
+            memory_bytes: plan.granted.memory_bytes,
             threads: threads_max,
-            lanes: plan.lanes,
+            lanes: plan.granted.threads as usize,
             region_bytes: 2 * layout.region_bytes() as u64,
         };
         let (plugin, journal) = (Arc::clone(plan.plugin), Arc::clone(plan.journal));
         tasks.push(tokio::task::spawn_local(watch::look(Arc::clone(&instance), plugin, limits, journal)));
-        let memory_bytes = plan.memory_bytes;
+        let memory_bytes = plan.granted.memory_bytes;
         Ok(Self { instance, child, report, dooms, tasks, reason: None, status: None, last_words, memory_bytes, cgroup })
     }
 
@@ -395,10 +400,22 @@ async fn read_report(pipe: OwnedFd, child: &Child, name: &str) -> Result<Report,
     }
 }
 
-fn connect(socket: StdUnixStream) -> io::Result<(plugin::Client, JoinHandle<()>)> {
+fn connect(
+    socket: StdUnixStream,
+    callable: Callable,
+    doom: mpsc::UnboundedSender<Doom>,
+) -> io::Result<(plugin::Client, JoinHandle<()>)> {
     socket.set_nonblocking(true)?;
     let (reader, writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
-    let (system, client) = control::server(reader.compat(), writer.compat_write());
+    let violated = move |violation: Violation| {
+        let cause = match violation {
+            Violation::TooMuch(_) => Cause::Limit,
+            _ => Cause::Protocol,
+        };
+        // The receiver is gone only with the process.
+        let _ = doom.send(Doom { cause, message: violation.to_string() });
+    };
+    let (system, client) = control::server(reader.compat(), writer.compat_write(), callable, violated);
     // An error ends the connection; the process's end, or its silence, is noticed elsewhere.
     let task = tokio::task::spawn_local(async move { drop(system.await) });
     Ok((client, task))

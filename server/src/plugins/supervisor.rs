@@ -13,14 +13,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::discover::{self, Found, Package};
-use super::grant::grant;
+use super::grant::{Granted, OneSided, grant};
 use super::handshake::check_protocol;
 use super::journal::Journal;
 use super::life::{Action, Breaker, Event, Life, MINUTE, State};
 use super::plugin::{Command, Current, Plugin};
 use super::process::{Process, StartError, StartPlan};
 use super::registry::Registry;
-use crate::admin::status::{Change, GrantedPermissions};
+use super::services::Sources;
+use crate::admin::status::Change;
 use crate::config::{PluginsConfig, RequiredLayer, SandboxConfig};
 
 /// How long a plugin that is being stopped may work on the calls that it has.
@@ -38,6 +39,7 @@ pub(super) struct Environment {
     pub kernel: KernelFeatures,
     pub journal: Arc<Journal>,
     pub registry: Arc<Registry>,
+    pub sources: Sources,
     pub instances: Cell<u64>,
     /// Restarts of all plugins in the last minute.
     pub restarts: RefCell<VecDeque<std::time::Instant>>,
@@ -101,7 +103,7 @@ impl Supervisor {
     /// Runs until the server stops. `settled` hears when the first start has succeeded or failed.
     pub(super) async fn run(mut self, settled: oneshot::Sender<()>) {
         self.describe();
-        self.note_idle_grants();
+        self.note_one_sided();
         if self.environment.plugins.is_enabled(self.plugin.name()) {
             self.apply(Event::Enabled).await;
         }
@@ -138,14 +140,15 @@ impl Supervisor {
         }
     }
 
-    /// Tells the operator of grants that no plugin can make use of yet.
-    fn note_idle_grants(&self) {
-        let Some(grant) = self.environment.plugins.grants.get(self.name()) else { return };
-        let given =
-            [("state", grant.state), ("connect", !grant.connect.is_empty()), ("query", !grant.query.is_empty())];
-        for (name, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
-            let message = format!("the grant `{name}` has no effect: this server offers that service to no plugin yet");
-            self.environment.journal.event(self.name(), "grant ignored", message);
+    /// Tells the operator where the manifest and the configuration name different permissions.
+    fn note_one_sided(&self) {
+        let Ok(package) = &self.package else { return };
+        let grant = self.environment.plugins.grants.get(self.name());
+        let OneSided { not_granted, not_declared } = OneSided::of(self.name(), &package.manifest.permissions, grant);
+        for (kind, messages) in [("not granted", not_granted), ("grant ignored", not_declared)] {
+            for message in messages {
+                self.environment.journal.event(self.name(), kind, message);
+            }
         }
     }
 
@@ -165,6 +168,7 @@ impl Supervisor {
         }
         self.package = Ok(reread(&self.directory, self.name())?);
         self.describe();
+        self.note_one_sided();
         self.pause_over = None;
         self.apply(Event::Enabled).await;
         let mut failure = None;
@@ -264,8 +268,8 @@ impl Supervisor {
             ));
         }
         check_protocol(self.name(), package.manifest.plugin.protocol)?;
-        let permissions = self.permissions(package);
-        let confinement = self.confinement(package, &permissions).map_err(|error| refused(error.to_string()))?;
+        let granted = self.grant(package).map_err(refused)?;
+        let confinement = self.confinement(&granted).map_err(|error| refused(error.to_string()))?;
         let number = environment.instances.get() + 1;
         environment.instances.set(number);
         let confinement = match nix::unistd::geteuid().is_root() {
@@ -278,8 +282,8 @@ impl Supervisor {
         let plan = StartPlan {
             host: &environment.host,
             confinement,
-            lanes: permissions.threads as usize,
-            memory_bytes: permissions.memory_bytes,
+            granted: &granted,
+            sources: &environment.sources,
             settings: self.settings().map_err(refused)?,
             number,
             plugin: &self.plugin,
@@ -303,12 +307,19 @@ impl Supervisor {
         Datum::from_json(&json).map_err(|error| wrong(error.to_string()))
     }
 
-    fn permissions(&self, package: &Package) -> Permissions {
-        grant(&package.manifest.permissions, self.environment.plugins.grants.get(self.plugin.name()))
+    fn grant(&self, package: &Package) -> Result<Granted, String> {
+        let granted = self.environment.plugins.grants.get(self.plugin.name());
+        grant(self.name(), &package.manifest.permissions, granted)
     }
 
-    fn confinement(&self, package: &Package, permissions: &Permissions) -> Result<Confinement, ProfileError> {
+    fn confinement(&self, granted: &Granted) -> Result<Confinement, ProfileError> {
         let environment = &self.environment;
+        let permissions = Permissions {
+            memory_bytes: granted.memory_bytes,
+            threads: granted.threads,
+            connect: !granted.connect.is_empty(),
+            ..Permissions::default()
+        };
         let layers = |layers: &[RequiredLayer]| layers.iter().map(|layer| layer_of(*layer)).collect::<Vec<_>>();
         let accepted = environment.sandbox.accept_degraded.get(self.plugin.name()).map(|accepted| layers(accepted));
         let required: Vec<Layer> = layers(&environment.sandbox.require)
@@ -317,7 +328,7 @@ impl Supervisor {
             .collect();
         environment
             .profiles
-            .resolve(&package.manifest.permissions.profile, permissions)?
+            .resolve(&granted.profile, &permissions)?
             .require(&required)
             .accept_degraded(&accepted.unwrap_or_default())?
             .compile(&environment.kernel)
@@ -349,12 +360,11 @@ impl Supervisor {
     /// Shows what the package says.
     fn describe(&self) {
         let Ok(package) = &self.package else { return };
-        let permissions = self.permissions(package);
-        let profile = package.manifest.permissions.profile.clone();
+        // Nothing, where the plugin is refused for what it asks for.
+        let granted = self.grant(package).unwrap_or_default();
         self.plugin.update(|current: &mut Current| {
             current.version = package.manifest.plugin.version.to_string();
-            current.permissions =
-                GrantedPermissions { profile, memory_bytes: permissions.memory_bytes, threads: permissions.threads };
+            current.permissions = granted.into();
         });
     }
 

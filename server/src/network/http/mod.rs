@@ -1,7 +1,6 @@
 //! HTTP: `/` (a page for people), `/healthz`, `/metrics` and `/api/plugins`. Everything here only reads.
 
 mod limit;
-mod metrics;
 mod page;
 
 use std::io;
@@ -15,6 +14,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::admin::metrics;
 use crate::admin::status::PluginControl;
 
 type Plugins = State<Arc<dyn PluginControl>>;

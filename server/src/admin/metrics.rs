@@ -1,4 +1,4 @@
-//! `/metrics`: what plugins do and cost, as text for Prometheus.
+//! What plugins do and cost, as text for Prometheus: for `/metrics`, and for plugins that were granted it.
 
 use std::fmt;
 
@@ -12,14 +12,18 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::admin::status::PluginStatus;
 
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of the text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The counters live with the plugins; a scrape takes what they are at that moment.
 #[derive(Debug)]
 struct Plugins(Vec<PluginStatus>);
 
 /// The text of all metrics.
-pub(super) fn encode(plugins: Vec<PluginStatus>) -> Result<String, fmt::Error> {
+///
+/// # Errors
+/// When a metric can't be written as text.
+pub fn encode(plugins: Vec<PluginStatus>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Plugins(plugins)));
     let mut text = String::new();
