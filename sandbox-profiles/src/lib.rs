@@ -30,8 +30,8 @@
 #![forbid(unsafe_code)]
 
 pub mod confinement;
+mod describe;
 mod error;
-pub mod evaluate;
 pub mod landlock;
 pub mod layers;
 pub mod limits;
@@ -44,6 +44,7 @@ pub mod syscalls;
 pub mod verdict;
 
 pub use confinement::{Confinement, HostReply, Launch, StartMessage};
+pub use describe::CallDescription;
 pub use error::ProfileError;
 pub use layers::{Grade, Layer, LayerReport, Letter, Report};
 pub use permissions::{Permissions, StateDirectory};

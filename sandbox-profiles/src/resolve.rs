@@ -93,6 +93,10 @@ impl ResolvedProfile {
         &self.name
     }
 
+    pub(crate) fn calls(&self) -> &BTreeMap<String, CallPolicy> {
+        &self.calls
+    }
+
     /// Every call that is let through here, with any or with some arguments, with the reason; sorted by name. The two
     /// calls that only the host can make are among them.
     pub fn allowed_calls(&self) -> BTreeMap<&str, &str> {

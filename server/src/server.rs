@@ -51,6 +51,14 @@ const MAX_FOUND: usize = 1_000_000;
 /// Memory for the storage engine's cache: a fifth of the machine's, within these bounds.
 const CACHE_BYTES: std::ops::RangeInclusive<u64> = 64 << 20..=8 << 30;
 
+/// The path of the executable that becomes a plugin.
+///
+/// # Errors
+/// If the system does not say where this program's own executable is.
+pub fn plugin_host() -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(PLUGIN_HOST))
+}
+
 /// Why a server does not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -160,8 +168,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     // Before the data is opened: it refuses a directory that another server uses.
     let admin = AdminSocket::open(&config.data)?;
 
-    let host =
-        std::env::current_exe().map_err(system("finding the server's own executable"))?.with_file_name(PLUGIN_HOST);
+    let host = plugin_host().map_err(system("finding the server's own executable"))?;
     let plugins = PluginManager::start(host, config.plugins.clone(), config.sandbox.clone())
         .await
         .map_err(system("starting the plugin thread"))?;

@@ -98,6 +98,12 @@ impl Attempt {
         Some(script)
     }
 
+    /// Whether it takes as much as it can get, and so should not share a limit with anybody.
+    #[must_use]
+    pub fn is_exhausting(&self) -> bool {
+        self.id.starts_with('G')
+    }
+
     /// How many of the calls are the attempt itself.
     pub(super) fn steps(&self) -> usize {
         self.steps.len()

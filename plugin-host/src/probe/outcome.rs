@@ -3,10 +3,10 @@
 use std::fmt;
 
 use nix::sys::signal::Signal;
-use photondb_sandbox_profiles::evaluate::{self, evaluate};
 use photondb_sandbox_profiles::layers::{Layer, Report};
 use photondb_sandbox_profiles::seccomp::{Instruction, Listener, Regions};
 use photondb_sandbox_profiles::syscalls::{self, Arch};
+use photondb_sandbox_profiles::verdict::{Call, Verdict as Answer, verdict};
 use photondb_sandbox_profiles::{Confinement, KernelFeatures, Permissions, Profiles};
 use serde::{Deserialize, Serialize};
 
@@ -181,7 +181,7 @@ impl Judge {
         arguments: [u64; 6],
         detail: String,
     ) -> (Verdict, Option<Wall>, String) {
-        let strict_refuses = !matches!(self.answer(&self.strict, number, arguments), Some(evaluate::Verdict::Allow));
+        let strict_refuses = !matches!(self.answer(&self.strict, number, arguments), Answer::Allow);
         let is_given = match attempt.behind {
             // Nothing else would stop it: who is given the call is given what it does.
             Wall::Seccomp => strict_refuses,
@@ -196,11 +196,11 @@ impl Judge {
     /// Who answered with `errno`: the filter, if its program says so, or something behind it.
     fn wall(&self, attempt: &Attempt, report: &Report, number: i64, arguments: [u64; 6], errno: i32) -> Wall {
         let answer = self.answer(&self.filter, number, arguments);
-        if answer.is_some_and(|answer| answer == evaluate::Verdict::Errno(errno.unsigned_abs())) {
+        if answer == Answer::Errno(errno.unsigned_abs()) {
             return Wall::Seccomp;
         }
         // Without a listener, or with one that refuses and lets go on.
-        if answer == Some(evaluate::Verdict::Stop) && errno == libc::EPERM {
+        if answer == Answer::Stop && errno == libc::EPERM {
             return Wall::Seccomp;
         }
         match errno {
@@ -215,9 +215,10 @@ impl Judge {
         }
     }
 
-    fn answer(&self, filter: &[Instruction], number: i64, arguments: [u64; 6]) -> Option<evaluate::Verdict> {
+    fn answer(&self, filter: &[Instruction], number: i64, arguments: [u64; 6]) -> Answer {
         // The kernel looks at the lower half of the number's register.
-        evaluate(filter, self.arch.audit(), (number & 0xFFFF_FFFF) as u32, arguments)
+        let number = (number & 0xFFFF_FFFF) as u32;
+        verdict(filter, &Call { arch: self.arch.audit(), number, args: arguments })
     }
 
     fn name(&self, number: i64) -> String {

@@ -1,4 +1,5 @@
 //! What tests with probes share: the program, compiled once, and the confinements to run it in.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{ftruncate, geteuid};
 use photondb_plugin_host::probe::Prober;
-use photondb_sandbox_profiles::{Confinement, KernelFeatures, Permissions, Profiles};
+use photondb_sandbox_profiles::{Confinement, KernelFeatures, Permissions, Profiles, StateDirectory};
 
 /// A user that owns nothing.
 const NOBODY: u32 = 65_534;
@@ -59,6 +60,17 @@ pub fn prober(confinement: Confinement) -> Prober {
 pub fn confinement(profile: &str, permissions: &Permissions) -> Confinement {
     let resolved = Profiles::builtin().resolve(profile, permissions).expect("resolve");
     resolved.compile(&KernelFeatures::probe()).expect("compile")
+}
+
+/// With the named permissions; the state directory of the one is any directory.
+pub fn confinement_with(profile: &str, names: &[&str]) -> Confinement {
+    let state = StateDirectory { path: std::env::temp_dir(), bytes: 1 << 20, files: 10 };
+    let permissions = Permissions {
+        state: names.contains(&"state").then_some(state),
+        connect: names.contains(&"connect"),
+        ..Permissions::default()
+    };
+    confinement(profile, &permissions)
 }
 
 /// Every way in which this process may start a plugin with this profile.

@@ -20,6 +20,11 @@ pub enum Request {
         /// The plugin.
         name: String,
     },
+    /// Attacks a plugin's confinement: items are [`AuditItem`](crate::plugins::audit::AuditItem)s.
+    PluginAudit {
+        /// The plugin.
+        name: String,
+    },
     /// Starts a plugin; its new status is the item.
     PluginEnable {
         /// The plugin.

@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::protocol::{Reply, Request, SOCKET_NAME};
 use super::status::{Change, PluginControl};
+use crate::plugins::audit::AuditItem;
 
 /// The longest request.
 const REQUEST_LIMIT: u64 = 64 << 10;
@@ -134,6 +135,7 @@ async fn answer(stream: &Stream, plugins: &dyn PluginControl, request: Request) 
             send(stream, &item(&status)?).await?;
             return send(stream, &Reply::Done).await;
         }
+        Request::PluginAudit { name } => return send_audit(stream, plugins, &name).await,
         Request::PluginLogs { name, follow } => return send_logs(stream, plugins, name.as_deref(), follow).await,
         Request::PluginEnable { name } => (Change::Enable, name),
         Request::PluginDisable { name } => (Change::Disable, name),
@@ -147,6 +149,29 @@ async fn answer(stream: &Stream, plugins: &dyn PluginControl, request: Request) 
         }
         Err(error) => send(stream, &Reply::Error(error.to_string())).await,
     }
+}
+
+async fn send_audit(stream: &Stream, plugins: &dyn PluginControl, name: &str) -> io::Result<()> {
+    let Some(confined) = plugins.confined(name) else {
+        let message = match plugins.list().iter().any(|status| status.name == name) {
+            true => format!(
+                "plugin {name} has not run yet, so there is no confinement to attack; see `photondb plugin info {name}`"
+            ),
+            false => no_such_plugin(plugins, name),
+        };
+        return send(stream, &Reply::Error(message)).await;
+    };
+    let mut items = match confined.audit() {
+        Ok(items) => items,
+        Err(message) => return send(stream, &Reply::Error(message)).await,
+    };
+    while let Some(part) = items.recv().await {
+        if let AuditItem::Failed(message) = part {
+            return send(stream, &Reply::Error(message)).await;
+        }
+        send(stream, &item(&part)?).await?;
+    }
+    send(stream, &Reply::Done).await
 }
 
 async fn send_logs(stream: &Stream, plugins: &dyn PluginControl, name: Option<&str>, follow: bool) -> io::Result<()> {

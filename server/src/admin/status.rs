@@ -1,9 +1,12 @@
 //! What there is to know of plugins: one shape for system tables, the command line, HTTP and metrics.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use photondb_plugin_sdk::PluginError;
 use serde::{Deserialize, Serialize};
+
+use crate::plugins::audit::Confined;
 
 /// One plugin: a row of the system table `plugins`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -140,6 +143,9 @@ pub trait PluginControl: Send + Sync + 'static {
 
     /// The recent log lines of one plugin or of all, oldest first.
     fn logs(&self, name: Option<&str>) -> Vec<LogLine>;
+
+    /// How a plugin was confined when it was last started; `None` if there is no such plugin or it never ran.
+    fn confined(&self, name: &str) -> Option<Arc<Confined>>;
 
     /// Makes a change and waits until it is made.
     fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a>;

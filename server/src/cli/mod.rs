@@ -1,9 +1,11 @@
 //! The command line: what was typed -> what it means -> a call. One file a command.
 
+mod audit;
 pub mod client;
 mod import;
 mod plugin;
 mod progress;
+mod sandbox;
 mod serve;
 mod table;
 
@@ -15,6 +17,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use photondb_sandbox_profiles::ProfileError;
 use serde_json::{Value, json};
 
 use self::client::Client;
@@ -41,6 +44,7 @@ pub struct Arguments {
 enum Command {
     Serve(serve::Serve),
     Plugin(plugin::Plugin),
+    Sandbox(sandbox::Sandbox),
     Import(import::Import),
 }
 
@@ -50,18 +54,23 @@ impl Arguments {
     /// The result is 0, 2 for wrong usage or configuration, or 1 for anything else.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        let done = |()| ExitCode::SUCCESS;
         let result = match self.command {
-            Command::Serve(command) => command.run(),
+            Command::Serve(command) => command.run().map(done),
             Command::Plugin(command) => command.run(),
-            Command::Import(command) => command.run(),
+            Command::Sandbox(command) => command.run(),
+            Command::Import(command) => command.run().map(done),
         };
-        let Err(error) = result else { return ExitCode::SUCCESS };
+        let error = match result {
+            Ok(code) => return code,
+            Err(error) => error,
+        };
         if is_broken_pipe(&error) {
             // As with `photondb plugin list | head -1`: the reader has what it wanted.
             return ExitCode::SUCCESS;
         }
         eprintln!("photondb: {error:#}");
-        ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
+        ExitCode::from(if error.is::<ConfigError>() || error.is::<ProfileError>() { 2 } else { 1 })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
@@ -10,6 +11,7 @@ use interprocess::local_socket::{GenericFilePath, Stream, prelude::*};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::audit;
 use super::table::{Align, Table};
 use crate::admin::protocol::{Reply, Request, SOCKET_NAME};
 use crate::admin::status::{GrantedPermissions, LogLine, PluginStatus};
@@ -33,6 +35,13 @@ enum Action {
     List,
     /// Everything about one plugin
     Info {
+        /// The plugin
+        name: String,
+    },
+    /// Attacks a plugin's own confinement with a battery of attempts, and says what each layer stopped
+    ///
+    /// The attempts run beside the plugin, which goes on undisturbed. Exits with 1 if anything got through.
+    Audit {
         /// The plugin
         name: String,
     },
@@ -71,11 +80,12 @@ impl Plugin {
     ///
     /// # Errors
     /// No server answers there, or it refused.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         let mut output = io::stdout().lock();
         let request = match self.action {
             Action::List => Request::PluginList,
             Action::Info { name } => Request::PluginInfo { name },
+            Action::Audit { name } => Request::PluginAudit { name },
             Action::Enable { name } => Request::PluginEnable { name },
             Action::Disable { name } => Request::PluginDisable { name },
             Action::Reload { name } => Request::PluginReload { name },
@@ -83,11 +93,14 @@ impl Plugin {
             Action::Logs { name, follow } => Request::PluginLogs { name, follow },
         };
         let items = ask(&self.data, &request)?;
+        if let Request::PluginAudit { .. } = request {
+            return audit::show(items, self.json, &mut output);
+        }
         if self.json {
             for item in items {
                 writeln!(output, "{}", item?)?;
             }
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         match request {
             Request::PluginList => write!(output, "{}", list(items)?)?,
@@ -103,7 +116,7 @@ impl Plugin {
                 writeln!(output, "{} {} is {}", status.name, status.version, status.state)?;
             }
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -136,7 +149,7 @@ fn ask(data: &Path, request: &Request) -> anyhow::Result<impl Iterator<Item = an
     }))
 }
 
-fn read<T: DeserializeOwned>(item: Value) -> anyhow::Result<T> {
+pub(super) fn read<T: DeserializeOwned>(item: Value) -> anyhow::Result<T> {
     serde_json::from_value(item)
         .context("the server's answer cannot be read; server and command line must be of one version")
 }

@@ -15,12 +15,14 @@
 //! | `supervisor` | acts on what `life` decides |
 //! | `watch` | that it answers, and takes no more than it was granted; `usage` is what the kernel says of it |
 //! | `ending` | how it ended, in words: a signal, a denied call, out of memory, ... |
+//! | [`audit`] | attacks on a plugin's own confinement |
 //! | [`journal`] | events and logs; `output` cuts what plugins print into lines |
 //! | [`counters`] | what it costs |
 //!
 //! All processes are spawned and watched on one thread that lives as long as the server. Queries call from their own
 //! threads, through shared memory, without passing through that thread.
 
+pub mod audit;
 pub mod call;
 pub mod counters;
 pub mod discover;
@@ -54,6 +56,7 @@ use tokio::task::LocalSet;
 
 use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent, PluginStatus};
 use crate::config::{PluginsConfig, SandboxConfig};
+use audit::Confined;
 pub use call::Function;
 use discover::Found;
 use journal::Journal;
@@ -168,6 +171,10 @@ impl PluginControl for PluginManager {
 
     fn logs(&self, name: Option<&str>) -> Vec<LogLine> {
         self.journal.lines(name)
+    }
+
+    fn confined(&self, name: &str) -> Option<Arc<Confined>> {
+        self.registry.plugin(name)?.confined()
     }
 
     fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a> {

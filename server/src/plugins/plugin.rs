@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use photondb_plugin_sdk::{Cause, PluginError};
 use tokio::sync::{mpsc, oneshot};
 
+use super::audit::Confined;
 use super::counters::Counters;
 use super::instance::Instance;
 use super::life::{Breaker, Life, MINUTE, State};
@@ -127,6 +128,8 @@ pub(super) struct Current {
     pub layers: Vec<String>,
     pub grade: Option<String>,
     pub grade_reasons: Vec<String>,
+    /// How it was confined when it was last started.
+    pub confined: Option<Arc<Confined>>,
 }
 
 impl Default for Current {
@@ -144,6 +147,7 @@ impl Default for Current {
             layers: Vec::new(),
             grade: None,
             grade_reasons: Vec::new(),
+            confined: None,
         }
     }
 }
@@ -263,6 +267,12 @@ impl Plugin {
             }
         };
         PluginError::runtime(Cause::Unavailable, message).of(name)
+    }
+
+    /// How it was confined when it was last started.
+    #[must_use]
+    pub fn confined(&self) -> Option<Arc<Confined>> {
+        self.lock().confined.clone()
     }
 
     /// All that an operator wants to know.

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use photondb_plugin_sdk::{Datum, PluginError};
-use photondb_sandbox_profiles::{Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles};
+use photondb_sandbox_profiles::{
+    Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles, ResolvedProfile,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::audit::Confined;
 use super::discover::{self, Found, Package};
 use super::grant::{Granted, OneSided, grant};
 use super::handshake::check_protocol;
@@ -269,7 +272,7 @@ impl Supervisor {
         }
         check_protocol(self.name(), package.manifest.plugin.protocol)?;
         let granted = self.grant(package).map_err(refused)?;
-        let confinement = self.confinement(&granted).map_err(|error| refused(error.to_string()))?;
+        let (resolved, confinement) = self.confinement(&granted).map_err(|error| refused(error.to_string()))?;
         let number = environment.instances.get() + 1;
         environment.instances.set(number);
         let confinement = match nix::unistd::geteuid().is_root() {
@@ -281,7 +284,7 @@ impl Supervisor {
         };
         let plan = StartPlan {
             host: &environment.host,
-            confinement,
+            confinement: confinement.clone(),
             granted: &granted,
             sources: &environment.sources,
             settings: self.settings().map_err(refused)?,
@@ -294,6 +297,9 @@ impl Supervisor {
             .registry
             .provide(&self.plugin, process.instance().provides())
             .map_err(|error| StartError { error, retry: false })?;
+        let report = process.report().clone();
+        let confined = Confined::new(self.name(), &environment.host, confinement, report, resolved);
+        self.plugin.update(|current| current.confined = Some(Arc::new(confined)));
         Ok(process)
     }
 
@@ -312,7 +318,7 @@ impl Supervisor {
         grant(self.name(), &package.manifest.permissions, granted)
     }
 
-    fn confinement(&self, granted: &Granted) -> Result<Confinement, ProfileError> {
+    fn confinement(&self, granted: &Granted) -> Result<(ResolvedProfile, Confinement), ProfileError> {
         let environment = &self.environment;
         let permissions = Permissions {
             memory_bytes: granted.memory_bytes,
@@ -326,12 +332,13 @@ impl Supervisor {
             .into_iter()
             .filter(|layer| accepted.as_ref().is_none_or(|accepted| !accepted.contains(layer)))
             .collect();
-        environment
+        let resolved = environment
             .profiles
             .resolve(&granted.profile, &permissions)?
             .require(&required)
-            .accept_degraded(&accepted.unwrap_or_default())?
-            .compile(&environment.kernel)
+            .accept_degraded(&accepted.unwrap_or_default())?;
+        let confinement = resolved.compile(&environment.kernel)?;
+        Ok((resolved, confinement))
     }
 
     /// Makes a process the one that is called.

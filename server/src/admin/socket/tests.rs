@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::admin::status::{Changing, LogLine, PluginEvent, PluginStatus};
+use crate::plugins::audit::Confined;
 
 /// One plugin, `stats`, whose state is the last change that was asked for.
 struct Fake;
@@ -20,6 +21,10 @@ impl PluginControl for Fake {
 
     fn logs(&self, _: Option<&str>) -> Vec<LogLine> {
         (1..=2).map(|id| LogLine { id, text: format!("line {id}"), ..LogLine::default() }).collect()
+    }
+
+    fn confined(&self, _: &str) -> Option<Arc<Confined>> {
+        None
     }
 
     fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a> {

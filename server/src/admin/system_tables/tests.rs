@@ -2,6 +2,7 @@ use photondb_plugin_sdk::PluginError;
 
 use super::*;
 use crate::admin::status::{Change, Changing, LogLine, PluginEvent, PluginStatus};
+use crate::plugins::audit::Confined;
 use crate::storage::{IndexFunction, IndexFunctions, NoVectorIndexes, StoreOptions, TableOptions};
 
 struct OnePlugin;
@@ -18,6 +19,10 @@ impl PluginControl for OnePlugin {
 
     fn logs(&self, _: Option<&str>) -> Vec<LogLine> {
         Vec::new()
+    }
+
+    fn confined(&self, _: &str) -> Option<Arc<Confined>> {
+        None
     }
 
     fn change<'a>(&'a self, _: Change, name: &'a str) -> Changing<'a> {

@@ -4,6 +4,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::admin::status::{Change, Changing, LogLine, PluginEvent, PluginStatus};
+use crate::plugins::audit::Confined;
 
 /// A plugin that tries to get out of its table cell.
 struct Hostile;
@@ -29,6 +30,10 @@ impl PluginControl for Hostile {
 
     fn logs(&self, _: Option<&str>) -> Vec<LogLine> {
         Vec::new()
+    }
+
+    fn confined(&self, _: &str) -> Option<Arc<Confined>> {
+        None
     }
 
     fn change<'a>(&'a self, _: Change, name: &'a str) -> Changing<'a> {
