@@ -19,6 +19,7 @@ use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{DeniedCall, DeniedCalls, Descriptors, read_reply, spawn};
 use photondb_sandbox_profiles::{
     Confinement, HostReply, KernelFeatures, Launch, Layer, Letter, Permissions, Profiles, Report, StartMessage,
+    StateDirectory,
 };
 
 /// No test waits longer; none of them should need a hundredth of it.
@@ -321,6 +322,55 @@ fn a_granted_file_can_be_read_and_its_neighbour_cannot() {
     let plugin = start_executable("open", profile("dynamic", &permissions), &executable);
     let (_, stdout, _) = plugin.runs_through();
     assert!(stdout.contains("PermissionDenied"), "{stdout}");
+}
+
+/// A directory of the plugin's, below one that only the server's user may enter.
+fn state_directory(owner: Option<u32>) -> (tempfile::TempDir, PathBuf) {
+    let private = tempfile::tempdir().expect("tempdir");
+    let state = private.path().join("state");
+    fs::create_dir(&state).expect("mkdir");
+    fs::write(private.path().join("neighbour"), "secret").expect("write");
+    if let Some(owner) = owner {
+        std::os::unix::fs::chown(&state, Some(owner), Some(owner)).expect("chown");
+    }
+    (private, state)
+}
+
+#[test]
+fn a_state_directory_can_be_used_as_a_storage_engine_does_and_nothing_beside_it() {
+    for (way, confinement) in ways() {
+        let (private, state) = state_directory(confinement.run_as.map(|run_as| run_as.uid));
+        let directory = StateDirectory { path: state.clone(), bytes: 1 << 20, files: 100 };
+        let permissions = Permissions { state: Some(directory), ..Permissions::default() };
+        let confinement = Confinement { run_as: confinement.run_as, ..strict_with(&permissions) };
+        let mut without_namespaces = confinement.clone();
+        without_namespaces.namespaces.clear();
+        for confinement in [confinement, without_namespaces] {
+            let report = start("hang", confinement.clone());
+            println!("{way}: {:?}", report.report());
+            report.stop();
+            for mode in ["state", "stateforbidden"] {
+                let plugin = start(mode, confinement.clone());
+                plugin.report();
+                let (status, stdout, stderr) = plugin.runs_through();
+                assert_eq!(status, WaitStatus::Exited(plugin.pid, 0), "{way}: {mode}: {stderr}");
+                assert_eq!(stdout, "fine\n", "{way}: {mode}");
+            }
+            assert!(!private.path().join("escaped").exists());
+            assert_eq!(fs::read(state.join("tables/one/current")).expect("the plugin's file").len(), 8192);
+            fs::remove_dir_all(state.join("tables")).expect("remove");
+            // One file ends at the quota.
+            let plugin = start("statefill", confinement.clone());
+            plugin.report();
+            let (status, _, _) = plugin.runs_through();
+            assert_eq!(status, WaitStatus::Signaled(plugin.pid, Signal::SIGXFSZ, false), "{way}");
+            assert_eq!(fs::metadata(state.join("large")).expect("metadata").len(), 1 << 20);
+            // Attacks on what Landlock does not see are stopped as without the permission.
+            let plugin = start("exec", confinement);
+            assert_eq!(plugin.denied().map(|call| call.name).as_deref(), Some("execve"), "{way}");
+            plugin.stop();
+        }
+    }
 }
 
 #[test]

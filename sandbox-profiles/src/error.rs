@@ -37,6 +37,12 @@ pub enum ProfileError {
     #[error("{file}: `{call}` cannot be allowed: the plugin host calls it to see that the filter is in force")]
     ReservedCall { file: String, call: String },
 
+    #[error("{file}: `{call}` cannot be allowed, nor its refusal be softened, by any profile: {why}; remove the entry")]
+    NeverAllowed { file: String, call: String, why: String },
+
+    #[error("{file}: `{name}` cannot be a profile's name; use small letters, digits, `-` and `_`, a letter first")]
+    BadName { file: String, name: String },
+
     #[error("{file}: rule for `{call}`: {message}")]
     BadRule { file: String, call: String, message: String },
 

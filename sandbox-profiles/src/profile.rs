@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ProfileError, nearest};
+use crate::landlock::NEWEST_TESTED_ABI;
+use crate::never;
+use crate::permissions::Permissions;
+use crate::probe::KernelFeatures;
 use crate::syscalls::{self, Arch};
 
 /// The profiles that ship with the server, in the order in which they build on each other.
@@ -243,6 +247,11 @@ pub enum Namespace {
     Cgroup,
 }
 
+impl Namespace {
+    /// Every kind, in the order in which they are made.
+    pub const ALL: [Self; 6] = [Self::User, Self::Net, Self::Ipc, Self::Uts, Self::Mount, Self::Cgroup];
+}
+
 /// The best grade that a profile can have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -272,7 +281,9 @@ impl Profiles {
         profiles
     }
 
-    /// Adds every `*.toml` of a directory. A name that exists already is an error: a profile is never redefined.
+    /// Adds every `*.toml` of a directory: the operator's own profiles. They may extend the shipped ones and each other;
+    /// a name that exists already is an error, and so is what no profile may allow (`never.rs`). Each is compiled for
+    /// every architecture, so that what is wrong with it is said now.
     ///
     /// # Errors
     /// The first file that cannot be read or used, by name; nothing is added then.
@@ -289,11 +300,35 @@ impl Profiles {
             joined.add(&path.display().to_string(), &text)?;
         }
         // A parent may come after its child in the directory: checked once all are there.
-        for name in joined.names() {
-            joined.chain(name)?;
+        for (name, (file, profile)) in &joined.profiles {
+            if !self.profiles.contains_key(name) {
+                never::check_entries(file, profile)?;
+                joined.check(file, name)?;
+            }
         }
         *self = joined;
         Ok(())
+    }
+
+    /// Joins and compiles an operator's profile, and compares with the shipped one that it builds on: what that one lets
+    /// through (`gpu` does, for its driver) was decided there.
+    fn check(&self, file: &str, name: &str) -> Result<(), ProfileError> {
+        let base = self.chain(name)?.into_iter().rev().find(|(file, _)| Self::is_shipped(file));
+        for arch in Arch::ALL {
+            let kernel =
+                KernelFeatures { arch: Some(arch), landlock_abi: NEWEST_TESTED_ABI, ..KernelFeatures::default() };
+            let program = |name: &str| {
+                Ok::<_, ProfileError>(self.resolve(name, &Permissions::default())?.compile(&kernel)?.seccomp)
+            };
+            let base = base.map(|(_, profile)| program(&profile.name)).transpose()?;
+            never::check_program(file, arch, &program(name)?, base.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a profile is a shipped one.
+    pub(crate) fn is_shipped(file: &str) -> bool {
+        BUILTIN.iter().any(|(shipped, _)| *shipped == file)
     }
 
     /// Every name, sorted.
@@ -355,7 +390,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Profile, ProfileError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
     check_keys(file, &table)?;
     let profile: Profile = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+    check_name(file, &profile.name)?;
     check_calls(file, &profile)?;
+    check_paths(&profile)?;
     Ok(profile)
 }
 
@@ -413,6 +450,19 @@ fn tables(value: &toml::Value) -> Vec<&toml::Table> {
         toml::Value::Array(array) => array.iter().filter_map(toml::Value::as_table).collect(),
         _ => Vec::new(),
     }
+}
+
+fn check_name(file: &str, name: &str) -> Result<(), ProfileError> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(is_plain) {
+        return Ok(());
+    }
+    Err(ProfileError::BadName { file: file.to_owned(), name: name.to_owned() })
+}
+
+fn check_paths(profile: &Profile) -> Result<(), ProfileError> {
+    let mut paths = profile.files.iter().flat_map(|files| &files.paths);
+    paths.find(|path| !path.is_absolute()).map_or(Ok(()), |path| Err(ProfileError::RelativePath { path: path.clone() }))
 }
 
 /// Refuses names that are no calls, names that appear twice, and conditions that say nothing.
@@ -528,6 +578,75 @@ mod tests {
     #[test]
     fn an_allow_list_is_all_that_can_be_said() {
         assert!(error_of("name='x'\nsummary='x'\n[[deny]]\ncalls=['read']\nanswer='allow'\nwhy='x'").contains("allow"));
+    }
+
+    /// What loading a directory with this profile in it says.
+    fn load(text: &str) -> Result<Profiles, ProfileError> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("own.toml"), text).unwrap();
+        let mut profiles = Profiles::builtin();
+        profiles.load_dir(directory.path()).map(|()| profiles)
+    }
+
+    #[test]
+    fn an_operators_profile_adds_to_a_shipped_one_and_says_so_in_the_grade() {
+        let text = "name='own'\nsummary='x'\nextends='strict'\n[[allow]]\ncalls=['sysinfo']\nwhy='x'";
+        let profiles = load(text).unwrap();
+        let resolved = profiles.resolve("own", &Permissions::default()).unwrap();
+        assert!(resolved.allowed_calls().contains_key("sysinfo"));
+        let kernel = KernelFeatures { landlock_abi: 7, ..KernelFeatures::probe() };
+        let grade = resolved.compile(&kernel).unwrap().grade.unwrap();
+        assert!(grade.at_most == crate::layers::Letter::B && grade.why.contains("`own`"), "{grade:?}");
+    }
+
+    #[test]
+    fn no_profile_allows_what_makes_the_rest_meaningless() {
+        for call in ["ptrace", "io_uring_setup", "bpf", "clone", "prlimit64", "execve", "setns", "kill", "mount"] {
+            let text = format!("name='own'\nsummary='x'\nextends='strict'\n[[allow]]\ncalls=['{call}']\nwhy='x'");
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(call) && error.contains("cannot be allowed"), "{error}");
+        }
+        let deny = "name='own'\nsummary='x'\nextends='strict'\n[[deny]]\ncalls=['ptrace']\nanswer='EPERM'\nwhy='x'";
+        assert!(load(deny).unwrap_err().to_string().contains("softened"));
+        assert!(load(&deny.replace("EPERM", "kill")).is_ok());
+    }
+
+    #[test]
+    fn conditions_that_let_too_much_through_are_refused_however_they_are_written() {
+        let conditions = [
+            ("ioctl", "[]", "TIOCSTI"),
+            ("ioctl", "[{arg1={type='int',not=[1]}}]", "TIOCSTI"),
+            ("ioctl", "[{arg1={type='int',not=[0x5412]}}]", "TIOCLINUX"),
+            ("fcntl", "[{arg1={type='int',within=[0xff]}}]", "F_SETOWN"),
+            ("prctl", "[{arg0={type='int',not=[0]}}]", "PDEATHSIG"),
+            ("madvise", "[]", "MADV_REMOVE"),
+            ("write", "[]", "region"),
+            ("mmap", "[{arg2={type='long',within=['PROT_READ|PROT_WRITE']}}]", "state"),
+        ];
+        for (call, when, because) in conditions {
+            let text =
+                format!("name='own'\nsummary='x'\nextends='strict'\n[[allow]]\ncalls=['{call}']\nwhy='x'\nwhen={when}");
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(because) && error.contains("own.toml"), "{error}");
+        }
+        let text = "name='own'\nsummary='x'\nextends='strict'\n[[allow]]\ncalls=['ioctl']\nwhy='x'\nwhen=[{arg1={type='int',is=['FIONBIO','FIONREAD']}}]";
+        assert!(load(text).is_ok());
+    }
+
+    #[test]
+    fn every_shipped_profile_can_be_extended() {
+        for parent in Profiles::builtin().names() {
+            let text = format!("name='own'\nsummary='x'\nextends='{parent}'\n[[allow]]\ncalls=['sysinfo']\nwhy='x'");
+            load(&text).unwrap_or_else(|error| panic!("{parent}: {error}"));
+        }
+    }
+
+    #[test]
+    fn names_and_paths_are_checked_when_a_profile_is_read() {
+        assert!(error_of("name='My Profile'\nsummary='x'").contains("My Profile"));
+        assert!(
+            error_of("name='x'\nsummary='x'\n[[files]]\npaths=['lib']\naccess='read'\nwhy='x'").contains("absolute")
+        );
     }
 
     #[test]

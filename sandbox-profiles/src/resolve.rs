@@ -65,7 +65,8 @@ impl Profiles {
             excused: Vec::new(),
             files: Vec::new(),
             limits: LimitsTable::default(),
-            namespaces: Vec::new(),
+            // A profile that does not say gets them all.
+            namespaces: Namespace::ALL.to_vec(),
             grade: None,
             permissions: permissions.clone(),
             required: vec![
@@ -81,6 +82,10 @@ impl Profiles {
         };
         for (file, profile) in self.chain(name)? {
             resolved.add(file, profile);
+            if !Self::is_shipped(file) && !(profile.allow.is_empty() && profile.files.is_empty()) {
+                let why = format!("profile `{}` is the operator's own, and allows more", profile.name);
+                resolved.cap(GradeCap { at_most: Letter::B, why });
+            }
         }
         resolved.add_permissions()?;
         Ok(resolved)
@@ -272,11 +277,14 @@ impl ResolvedProfile {
             self.namespaces.dedup();
         }
         if let Some(grade) = &profile.grade {
-            // A child cannot be graded better than what it builds on.
-            let lower = self.grade.as_ref().is_none_or(|old| grade.at_most >= old.at_most);
-            if lower {
-                self.grade = Some(grade.clone());
-            }
+            self.cap(grade.clone());
+        }
+    }
+
+    /// A child cannot be graded better than what it builds on.
+    fn cap(&mut self, cap: GradeCap) {
+        if self.grade.as_ref().is_none_or(|old| cap.at_most >= old.at_most) {
+            self.grade = Some(cap);
         }
     }
 
