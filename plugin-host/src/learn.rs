@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use photondb_sandbox_profiles::Confinement;
-use photondb_sandbox_profiles::evaluate::{Verdict, evaluate};
 use photondb_sandbox_profiles::landlock::PathRule;
 use photondb_sandbox_profiles::profile::Access;
 use photondb_sandbox_profiles::seccomp::{Instruction, Listener, Regions};
+use photondb_sandbox_profiles::verdict::{Call, Verdict, verdict};
 
 use crate::notify::DeniedCall;
 
@@ -65,8 +65,9 @@ impl Learner {
         if call.path.as_ref().is_some_and(|path| self.excused.contains(path)) {
             return None;
         }
+        let seen = Call { arch, number: call.syscall.unsigned_abs(), args: call.args };
         let path = absolute(call);
-        let refused_by = match evaluate(&self.program, arch, call.syscall.unsigned_abs(), call.args)? {
+        let refused_by = match verdict(&self.program, &seen) {
             Verdict::Allow => {
                 let access = needed(call)?;
                 let path = resolved(path.as_deref()?);

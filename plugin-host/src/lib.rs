@@ -4,7 +4,9 @@
 //! end: [`spawn()`] starts it with exactly the descriptors of [`photondb_sandbox_profiles::confinement::fd`], and
 //! [`notify`] names the system calls that the kernel stopped in the plugin. [`command`] confines any other program in the
 //! same way, [`learn`] says what it would need, and [`probe`] attacks a confinement from within, to show what it stops.
+//! [`cgroup`] makes the groups that hosts join, where the server was given a part of the tree.
 
+pub mod cgroup;
 pub mod command;
 pub mod learn;
 #[expect(unsafe_code, reason = "the seccomp listener is read by ioctl, and arrives as a bare descriptor number")]
@@ -12,6 +14,7 @@ pub mod notify;
 pub mod probe;
 pub mod spawn;
 
+pub use cgroup::{Cgroup, Cgroups};
 pub use command::{Command, CommandError, Running};
 pub use learn::{LearnedCall, Learner};
 pub use notify::{DeniedCall, DeniedCalls};

@@ -72,6 +72,7 @@ fn confine_and_become(reply: &Reply) -> Result<Infallible, Refusal> {
     confine::rights::drop_capabilities(&mut report)?;
     // Landlock and seccomp both want this, and it cannot be undone.
     confine::rights::no_new_privileges(&mut report)?;
+    confine::rights::no_new_code(asked, &mut report);
     confine::landlock::restrict(asked, &mut report)?;
     // Last: what came before needs calls that the filter refuses.
     let filter = confine::seccomp::install(&start.message, &mut report)?;

@@ -55,6 +55,8 @@ pub struct Confinement {
     pub landlock: Option<LandlockPlan>,
     /// A directory of the plugin's own, where it starts; `landlock` has the rule for it.
     pub state: Option<PathBuf>,
+    /// Whether memory may become executable after it was written.
+    pub generates_code: bool,
     /// Resource limits.
     pub limits: Vec<Limit>,
     /// The most threads, enforced where a user namespace gives the plugin a count of its own.

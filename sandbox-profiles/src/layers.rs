@@ -17,6 +17,8 @@ pub enum Layer {
     DeniedCallListener,
     /// `no_new_privs`. Never given up.
     NoNewPrivs,
+    /// Memory that never becomes executable (MDWE).
+    NoNewCode,
     /// File, network and signal scopes.
     Landlock,
     /// A user namespace of its own, without any capability in it.
@@ -60,6 +62,7 @@ impl Layer {
             "seccomp" => Self::Seccomp,
             "listener" => Self::DeniedCallListener,
             "no_new_privs" => Self::NoNewPrivs,
+            "no_new_code" => Self::NoNewCode,
             "landlock" => Self::Landlock,
             "userns" => Self::UserNamespace,
             "netns" => Self::NetNamespace,
@@ -85,6 +88,7 @@ impl fmt::Display for Layer {
             Self::Seccomp => "seccomp",
             Self::DeniedCallListener => "listener",
             Self::NoNewPrivs => "no_new_privs",
+            Self::NoNewCode => "no_new_code",
             Self::Landlock => "landlock",
             Self::UserNamespace => "userns",
             Self::NetNamespace => "netns",

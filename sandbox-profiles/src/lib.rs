@@ -20,7 +20,7 @@
 //!   looks (an errno, a kill, a named stop), never that a call is let through.
 //! - [`permissions`]: what one plugin was granted beyond it; files that can only add.
 //! - [`resolve`]: `extends`, then the permissions.
-//! - [`seccomp`]: policy to BPF. [`syscalls`]: names, numbers, constants.
+//! - [`seccomp`]: policy to BPF. [`verdict`]: what a program answers. [`syscalls`]: names, numbers, constants.
 //! - [`landlock`]: which ABI to ask for, and when to refuse. [`limits`]: resource limits.
 //! - [`probe`]: what this kernel gives. [`layers`]: what was enforced, and the grade.
 //! - [`confinement`]: the messages between server and host, and the descriptor numbers they agree on.
@@ -42,6 +42,7 @@ pub mod profile;
 pub mod resolve;
 pub mod seccomp;
 pub mod syscalls;
+pub mod verdict;
 
 pub use confinement::{Confinement, HostReply, Launch, StartMessage};
 pub use describe::CallDescription;

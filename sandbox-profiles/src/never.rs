@@ -5,10 +5,10 @@
 //! so it does not matter how a rule is written.
 
 use crate::error::ProfileError;
-use crate::evaluate::{Verdict, evaluate};
 use crate::profile::{Answer, Profile};
 use crate::seccomp::{Instruction, Listener, Program, Regions};
 use crate::syscalls::Arch;
+use crate::verdict::{Call, Verdict, verdict};
 
 /// Calls and the reason.
 const NEVER: &[(&[&str], &str)] = &[
@@ -175,6 +175,6 @@ pub(crate) fn check_program(
 
 fn lets_through(program: &[Instruction], arch: Arch, name: &str, [a, b, c, d]: [u64; 4]) -> bool {
     let args = [a, b, c, d, 0, 0];
-    let answer = |number| evaluate(program, arch.audit(), number, args);
-    arch.number(name).is_some_and(|number| answer(number) == Some(Verdict::Allow))
+    let call = |number| Call { arch: arch.audit(), number, args };
+    arch.number(name).is_some_and(|number| verdict(program, &call(number)) == Verdict::Allow)
 }

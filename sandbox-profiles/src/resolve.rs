@@ -13,8 +13,9 @@ use crate::probe::KernelFeatures;
 use crate::profile::{
     Access, Allow, Alternative, Answer, GradeCap, LimitsTable, Namespace, PROBE_CALL, Profile, Profiles, parse,
 };
-use crate::seccomp;
+use crate::seccomp::{self, Listener, Program, Regions};
 use crate::syscalls::{self, Arch};
+use crate::verdict::{Call, Verdict, verdict};
 
 /// What happens to one system call.
 #[derive(Clone, Debug)]
@@ -175,9 +176,11 @@ impl ResolvedProfile {
         required.retain(|layer| !self.accepted.contains(layer));
         required.sort();
         required.dedup();
+        let seccomp = seccomp::compile(&self.name, arch, &self.calls)?;
         Ok(Confinement {
             profile: self.name.clone(),
-            seccomp: seccomp::compile(&self.name, arch, &self.calls)?,
+            generates_code: generates_code(arch, &seccomp),
+            seccomp,
             landlock,
             state: self.permissions.state.as_ref().map(|state| state.path.clone()),
             limits: limits::limits(&self.limits, &self.permissions)?,
@@ -208,6 +211,7 @@ impl ResolvedProfile {
             profile: name,
             landlock: None,
             state: None,
+            generates_code: true,
             limits: would.limits.iter().copied().filter(|limit| limit.resource == limits::Resource::Core).collect(),
             namespaces: Vec::new(),
             required: vec![Layer::DeniedCallListener, Layer::Session, Layer::ParentDeath],
@@ -352,6 +356,13 @@ impl ResolvedProfile {
         let opens = ["open", "openat", "openat2"];
         opens.iter().any(|call| self.calls.get(*call).is_some_and(|policy| policy.allow.is_some()))
     }
+}
+
+/// Whether `mprotect` may make memory executable.
+fn generates_code(arch: Arch, program: &Program) -> bool {
+    let program = program.finish(0, 0, Regions::Absent, Listener::Present);
+    let protect = |number| Call { arch: arch.audit(), number, args: [0, 4096, 5, 0, 0, 0] };
+    arch.number("mprotect").is_some_and(|number| verdict(&program, &protect(number)) == Verdict::Allow)
 }
 
 fn check_path(path: &Path) -> Result<(), ProfileError> {

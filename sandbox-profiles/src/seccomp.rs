@@ -36,12 +36,12 @@ use crate::syscalls::{Arch, OWN_PID, PLUGIN_REGION, SERVER_REGION};
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
-const RET_ERRNO: u32 = 0x0005_0000;
-const RET_USER_NOTIF: u32 = 0x7FC0_0000;
-const RET_ALLOW: u32 = 0x7FFF_0000;
+pub(crate) const RET_ERRNO: u32 = 0x0005_0000;
+pub(crate) const RET_USER_NOTIF: u32 = 0x7FC0_0000;
+pub(crate) const RET_ALLOW: u32 = 0x7FFF_0000;
 /// The lower half of a return value. The kernel ignores it for a notification, so it carries what to answer without a
 /// listener: an errno, or 0 to kill.
-const RET_DATA: u32 = 0x0000_FFFF;
+pub(crate) const RET_DATA: u32 = 0x0000_FFFF;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 

@@ -2,9 +2,9 @@
 //! would get. The host's tests install the same programs for real.
 
 use photondb_sandbox_profiles::confinement::fd;
-use photondb_sandbox_profiles::evaluate::{Verdict, evaluate};
 use photondb_sandbox_profiles::seccomp::{Instruction, Listener, Program, Regions};
 use photondb_sandbox_profiles::syscalls::{Arch, OWN_PID, constant};
+use photondb_sandbox_profiles::verdict::{Call, Verdict, verdict};
 use photondb_sandbox_profiles::{KernelFeatures, Layer, Permissions, Profiles, StateDirectory};
 
 const PID: u32 = 4711;
@@ -25,7 +25,7 @@ fn program(profile: &str, arch: Arch) -> Program {
 }
 
 fn run(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> Verdict {
-    evaluate(program, arch, number, args).expect("a program of ours")
+    verdict(program, &Call { arch, number, args })
 }
 
 struct Filter {

@@ -1,5 +1,7 @@
 //! The Landlock ruleset: every right of the ABI is handled, so what has no rule is refused.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use landlock::{
@@ -38,9 +40,22 @@ pub fn restrict(asked: &Confinement, report: &mut Report) -> Result<(), Refusal>
     if status.ruleset != RulesetStatus::FullyEnforced || !status.no_new_privs {
         return Err(Refusal::new("apply its Landlock ruleset", "the kernel enforces less than was asked"));
     }
+    check(plan)?;
     report.landlock_abi = plan.abi;
     report.enforced(Layer::Landlock, format!("ABI {}, {} rules", plan.abi, plan.rules.len()));
     Ok(())
+}
+
+/// Opens the root directory, which everybody may without Landlock: it must be refused, unless a rule gives it.
+fn check(plan: &LandlockPlan) -> Result<(), Refusal> {
+    let root = Path::new("/");
+    if plan.rules.iter().any(|rule| rule.path == root) {
+        return Ok(());
+    }
+    match File::open(root) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        _ => Err(Refusal::new("trust its Landlock ruleset", "the root directory can still be opened")),
+    }
 }
 
 fn create(plan: &LandlockPlan) -> Result<RulesetCreated, RulesetError> {
