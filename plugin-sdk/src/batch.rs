@@ -5,12 +5,13 @@
 use photondb_ipc_schema::batch::{self as wire, BatchFull, BatchWriter, Column, Kind};
 
 use crate::datum::DatumRef;
-use crate::{Cause, Datum, PluginError};
+use crate::{Cancel, Cause, Datum, PluginError};
 
 /// The rows of a call, one column an argument. Reads in place from the memory that the server shares.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     inner: wire::Batch<'a>,
+    cancel: Cancel<'a>,
 }
 
 impl<'a> Batch<'a> {
@@ -31,7 +32,26 @@ impl<'a> Batch<'a> {
                 return Err(malformed(format!("column {column} has {len} values for {} rows", inner.rows())));
             }
         }
-        Ok(Self { inner })
+        Ok(Self { inner, cancel: Cancel::never() })
+    }
+
+    /// The same batch, of a call that its caller may give up.
+    #[must_use]
+    pub(crate) fn of_call(self, cancel: Cancel<'a>) -> Self {
+        Self { cancel, ..self }
+    }
+
+    /// Whether the caller gave up waiting for the results: stop, and return anything. Costs a load from a cache line that
+    /// hardly ever changes, so ask for each row that takes a microsecond or more.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// What tells whether the caller gave up, for other threads that work for the call.
+    #[must_use]
+    pub fn cancel(&self) -> Cancel<'a> {
+        self.cancel
     }
 
     /// How many rows there are.

@@ -24,6 +24,7 @@
 
 pub mod batch;
 pub mod calls;
+mod cancel;
 pub mod datum;
 mod error;
 mod export;
@@ -35,6 +36,7 @@ pub mod runtime;
 pub mod services;
 pub mod testing;
 
+pub use cancel::Cancel;
 pub use datum::Datum;
 pub use error::{Cause, PluginError};
 /// Distances between vectors, for index plugins.

@@ -4,4 +4,4 @@ pub use crate::batch::{Batch, RowsWriter};
 pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin};
 pub use crate::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin};
 pub use crate::registry::{Plugin, PluginRegistry};
-pub use crate::{Datum, PluginError};
+pub use crate::{Cancel, Datum, PluginError};

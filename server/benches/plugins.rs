@@ -365,7 +365,13 @@ impl LinkedIn {
     fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {
         let count = queries.len() / self.dims;
         let (mut rows, mut distances, mut counts) = (vec![0; count * K], vec![0.0; count * K], vec![0; count]);
-        let request = SearchRequest { queries, k: K, allow: None, settings: &Datum::Null };
+        let request = SearchRequest {
+            queries,
+            k: K,
+            allow: None,
+            settings: &Datum::Null,
+            cancel: photondb_plugin_sdk::Cancel::never(),
+        };
         let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
         self.index.search(&request, &mut results)?;
         Ok(rows.chunks_exact(K).zip(&counts).map(|(rows, &found)| rows[..found as usize].to_vec()).collect())

@@ -53,11 +53,14 @@ pub trait QueryFunctionPlugin: Send + Sync {
 
     /// Computes `batch.rows()` rows, column `i` of the batch being argument `i`, and writes one result a row, in order.
     ///
+    /// An implementation whose rows take long asks [`Batch::is_cancelled`] between them, as this one does.
+    ///
     /// # Errors
     /// The first error stops the batch.
     fn invoke_batch(&self, batch: &Batch<'_>, results: &mut RowsWriter<'_>) -> Result<(), PluginError> {
         let mut args = Vec::with_capacity(batch.columns());
         for row in 0..batch.rows() {
+            batch.cancel().check()?;
             args.clear();
             for column in 0..batch.columns() {
                 args.push(batch.datum(column, row)?);

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use crate::column::VectorColumn;
-use crate::{Datum, PluginError};
+use crate::{Cancel, Datum, PluginError};
 
 pub use photondb_distance::Metric;
 
@@ -63,6 +63,8 @@ pub struct SearchRequest<'a> {
     pub allow: Option<AllowBitmap<'a>>,
     /// Overrides of the index's search settings; an object or null.
     pub settings: &'a Datum,
+    /// Whether anybody still waits for the results: to be asked between queries.
+    pub cancel: Cancel<'a>,
 }
 
 /// What a batch of searches found: for each query its rows, nearest first.

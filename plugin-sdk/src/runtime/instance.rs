@@ -16,7 +16,7 @@ use crate::kinds::vector::{
 };
 use crate::registry::{Plugin, PluginRegistry};
 use crate::services::Services;
-use crate::{Cause, Datum, PluginError};
+use crate::{Cancel, Cause, Datum, PluginError};
 
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -155,8 +155,10 @@ impl Instance {
 
     /// Answers one call of a lane.
     pub fn serve(&self, call: Call<'_>) -> Completion {
-        let Call { request, payload, reply, .. } = call;
-        match guard(|| self.answer(&request, payload, reply)) {
+        let Call { request, payload, reply, cancellation, .. } = call;
+        let cancel = Cancel::of(cancellation);
+        // Its caller may have given up while the call waited for its turn.
+        match cancel.check().and_then(|()| guard(|| self.answer(&request, payload, reply, cancel))) {
             Ok((payload, value)) => Completion { status: 0, payload, value },
             Err(error) => {
                 let message = error.message().as_bytes();
@@ -168,11 +170,17 @@ impl Instance {
     }
 
     /// The bytes of the reply, and its value.
-    fn answer(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Result<(usize, u64), PluginError> {
+    fn answer(
+        &self,
+        request: &Request,
+        payload: &[u8],
+        reply: &mut [u8],
+        cancel: Cancel<'_>,
+    ) -> Result<(usize, u64), PluginError> {
         let unknown = || PluginError::runtime(Cause::Protocol, format!("unknown operation {}", request.operation));
         match Operation::from_number(request.operation).ok_or_else(unknown)? {
             Operation::Nop => Ok((0, 0)),
-            Operation::InvokeFunction => self.invoke(request, payload, reply).map(|bytes| (bytes, 0)),
+            Operation::InvokeFunction => self.invoke(request, payload, reply, cancel).map(|bytes| (bytes, 0)),
             Operation::IndexInsert => {
                 self.index(request.target)?.index.insert(rows(payload)?)?;
                 Ok((0, 0))
@@ -181,24 +189,36 @@ impl Instance {
                 self.index(request.target)?.index.remove(rows(payload)?)?;
                 Ok((0, 0))
             }
-            Operation::IndexSearch => self.search(request, payload, reply).map(|bytes| (bytes, 0)),
+            Operation::IndexSearch => self.search(request, payload, reply, cancel).map(|bytes| (bytes, 0)),
             Operation::IndexSave => self.index(request.target)?.save_part(request.argument, reply),
             Operation::IndexLoad => self.index(request.target)?.load_part(payload).map(|()| (0, 0)),
         }
     }
 
-    fn invoke(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Result<usize, PluginError> {
+    fn invoke(
+        &self,
+        request: &Request,
+        payload: &[u8],
+        reply: &mut [u8],
+        cancel: Cancel<'_>,
+    ) -> Result<usize, PluginError> {
         let function =
             self.inner.registry.functions().get(request.target as usize).ok_or_else(|| {
                 PluginError::runtime(Cause::Protocol, format!("no function number {}", request.target))
             })?;
-        let batch = Batch::parse(payload)?;
+        let batch = Batch::parse(payload)?.of_call(cancel);
         let mut results = RowsWriter::new(reply, batch.rows());
         function.invoke_batch(&batch, &mut results)?;
         results.finish()
     }
 
-    fn search(&self, request: &Request, payload: &[u8], reply: &mut [u8]) -> Result<usize, PluginError> {
+    fn search(
+        &self,
+        request: &Request,
+        payload: &[u8],
+        reply: &mut [u8],
+        cancel: Cancel<'_>,
+    ) -> Result<usize, PluginError> {
         let malformed = |what: &str| PluginError::runtime(Cause::Protocol, format!("a search without {what}"));
         let open = self.index(request.target)?;
         let batch = Columns::parse(payload).map_err(|error| malformed(&error.to_string()))?;
@@ -222,7 +242,7 @@ impl Instance {
         }
         let (mut rows, mut distances, mut counts) = (vec![0; count * k], vec![0.0; count * k], vec![0; count]);
         open.index.search(
-            &SearchRequest { queries, k, allow, settings: &settings },
+            &SearchRequest { queries, k, allow, settings: &settings, cancel },
             &mut SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts },
         )?;
         let full = |_| PluginError::runtime(Cause::Limit, "the results do not fit into one reply");

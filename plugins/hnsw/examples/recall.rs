@@ -102,6 +102,9 @@ fn search(
     let (mut rows, mut distances, mut counts) = (vec![0; count * K], vec![0.0; count * K], vec![0; count]);
     let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
     let allow = allow.map(AllowBitmap);
-    index.search(&SearchRequest { queries, k: K, allow, settings }, &mut results)?;
+    index.search(
+        &SearchRequest { queries, k: K, allow, settings, cancel: photondb_plugin_sdk::Cancel::never() },
+        &mut results,
+    )?;
     Ok(rows)
 }

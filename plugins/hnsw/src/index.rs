@@ -194,6 +194,7 @@ impl VectorIndex for HnswIndex {
         let mut scratch = self.scratches().pop().unwrap_or_default();
         let answer = (|| {
             for (at, query) in request.queries.chunks_exact(dims).enumerate() {
+                request.cancel.check()?;
                 // Locked for each query, so that maintenance never waits for a whole batch.
                 let graph = self.read()?;
                 let eligible = Eligible::new(&graph, request.allow);

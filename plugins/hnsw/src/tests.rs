@@ -113,7 +113,18 @@ fn answers(
     let count = queries.len() / DIMS;
     let (mut rows, mut distances, mut counts) = (vec![0; count * k], vec![0.0; count * k], vec![0; count]);
     let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
-    index.search(&SearchRequest { queries, k, allow: allow.map(AllowBitmap), settings }, &mut results).unwrap();
+    index
+        .search(
+            &SearchRequest {
+                queries,
+                k,
+                allow: allow.map(AllowBitmap),
+                settings,
+                cancel: photondb_plugin_sdk::Cancel::never(),
+            },
+            &mut results,
+        )
+        .unwrap();
     let found = rows.chunks(k).zip(distances.chunks(k)).zip(&counts);
     found
         .map(|((rows, distances), &count)| {
@@ -264,7 +275,13 @@ fn equal_rows_are_all_found() {
     index.insert(&(0..1000).collect::<Vec<_>>()).unwrap();
     let (mut rows, mut distances, mut counts) = ([0; 50], [0.0; 50], [0]);
     let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
-    let request = SearchRequest { queries: &[1.0, 2.0], k: 50, allow: None, settings: &Datum::Null };
+    let request = SearchRequest {
+        queries: &[1.0, 2.0],
+        k: 50,
+        allow: None,
+        settings: &Datum::Null,
+        cancel: photondb_plugin_sdk::Cancel::never(),
+    };
     index.search(&request, &mut results).unwrap();
     assert_eq!((counts, distances), ([50], [0.0; 50]));
     rows.sort_unstable();
@@ -295,7 +312,13 @@ fn unknown_search_settings_are_refused() {
     let fixture = Fixture::filled(Metric::L2, 10);
     let mut results = SearchResults { rows: &mut [0], distances: &mut [0.0], counts: &mut [0] };
     let settings = Datum::object([("nprobe", 3)]);
-    let request = SearchRequest { queries: &fixture.queries[..DIMS], k: 1, allow: None, settings: &settings };
+    let request = SearchRequest {
+        queries: &fixture.queries[..DIMS],
+        k: 1,
+        allow: None,
+        settings: &settings,
+        cancel: photondb_plugin_sdk::Cancel::never(),
+    };
     let error = fixture.index.search(&request, &mut results).unwrap_err();
     assert!(error.message().contains("`nprobe`") && error.message().contains("`ef_search`"), "{error}");
 }
@@ -306,7 +329,13 @@ fn a_batch_of_another_shape_is_refused() {
     let mut results = SearchResults { rows: &mut [0], distances: &mut [0.0], counts: &mut [0] };
     for (numbers, k) in [(DIMS - 1, 1), (2 * DIMS, 1), (DIMS, 2)] {
         let queries = &fixture.queries[..numbers];
-        let request = SearchRequest { queries, k, allow: None, settings: &Datum::Null };
+        let request = SearchRequest {
+            queries,
+            k,
+            allow: None,
+            settings: &Datum::Null,
+            cancel: photondb_plugin_sdk::Cancel::never(),
+        };
         assert!(fixture.index.search(&request, &mut results).is_err());
     }
 }
@@ -418,7 +447,7 @@ proptest! {
             index.insert(&(0..30).collect::<Vec<_>>()).unwrap();
             let (mut rows, mut distances, mut counts) = ([0; 5], [0.0; 5], [0]);
             let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
-            let request = SearchRequest { queries: &query, k: 5, allow: None, settings: &Datum::Null };
+            let request = SearchRequest { queries: &query, k: 5, allow: None, settings: &Datum::Null, cancel: photondb_plugin_sdk::Cancel::never() };
             index.search(&request, &mut results).unwrap();
             prop_assert_eq!(counts[0], 5);
         }

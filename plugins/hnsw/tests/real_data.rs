@@ -37,7 +37,13 @@ fn nearly_all_nearest_rows_of_real_embeddings_are_found() {
     let (mut rows, mut distances, mut counts) =
         (vec![0; found_queries * K], vec![0.0; found_queries * K], vec![0; found_queries]);
     let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
-    let request = SearchRequest { queries, k: K, allow: None, settings: &Datum::Null };
+    let request = SearchRequest {
+        queries,
+        k: K,
+        allow: None,
+        settings: &Datum::Null,
+        cancel: photondb_plugin_sdk::Cancel::never(),
+    };
     index.search(&request, &mut results).unwrap();
 
     let mut hits = 0;

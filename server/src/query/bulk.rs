@@ -5,7 +5,7 @@
 //! for all of them, and only then each row's body is evaluated with the results at hand. Nested calls come in the order
 //! in which they need each other. A row whose arguments fail is left out of the batch: it fails when its own turn comes,
 //! at the same place, with the same error. If the batch as a whole fails, its rows are called one by one, so that the
-//! rows before the bad one are delivered.
+//! rows before the bad one are delivered; unless the plugin did not answer in time, which is then every row's error.
 //!
 //! Chunks start small, so that `limit(5)` stays cheap, and grow.
 
@@ -99,13 +99,13 @@ pub fn prepare(function: &Function, ctx: &Arc<Context>, rows: Vec<Vec<Datum>>) -
 
 fn prepare_plugin(plugin: &PluginCall, ctx: &Context, rows: Vec<Vec<Datum>>) -> Vec<Prepared> {
     let arguments: Vec<&[Datum]> = rows.iter().map(Vec::as_slice).collect();
-    match plugin.invoke(ctx, columns(&arguments), rows.len()) {
-        Ok(results) => {
+    match plugin.invoke_rows(ctx, columns(&arguments), rows.len()) {
+        Some(results) => {
             let known = results.into_iter().map(Known::Result);
             rows.into_iter().zip(known).map(|(args, known)| Prepared { args, known }).collect()
         }
         // Each row tries for itself, when its turn comes.
-        Err(_) => rows.into_iter().map(Prepared::new).collect(),
+        None => rows.into_iter().map(Prepared::new).collect(),
     }
 }
 
@@ -146,20 +146,21 @@ fn prepare_sites(
         if slices.is_empty() {
             break;
         }
-        match plugin.invoke(ctx, columns(&slices), slices.len()) {
-            Ok(results) => {
+        match plugin.invoke_rows(ctx, columns(&slices), slices.len()) {
+            Some(results) => {
                 for (row, result) in rows.iter_mut().filter(|row| row.whole).zip(results) {
                     row.bind(result);
                 }
             }
-            Err(_) => break,
+            None => break,
         }
     }
     rows.into_iter().map(Row::into_prepared).collect()
 }
 
 impl Row {
-    fn bind(&mut self, result: Datum) {
+    fn bind(&mut self, result: Result<Datum>) {
+        self.whole = result.is_ok();
         match self.env.frame.as_mut().and_then(Arc::get_mut) {
             Some(frame) => frame.sites.push(result),
             // A lazy argument still holds the frame: the row makes its further calls itself.

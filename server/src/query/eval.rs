@@ -112,7 +112,7 @@ pub struct Bindings {
     /// The arguments.
     pub args: Vec<Datum>,
     /// The results of the function's plugin calls, as far as they are known already.
-    pub sites: Vec<Datum>,
+    pub sites: Vec<Result<Datum>>,
     /// The arguments of the functions around it.
     pub around: Option<Arc<Bindings>>,
 }
@@ -188,7 +188,7 @@ impl Env {
         if let (Some(site), Some(frame)) = (node.site, &self.frame)
             && let Some(result) = frame.sites.get(site)
         {
-            return Ok(result.clone().into());
+            return result.clone().map(Into::into);
         }
         let call = Call {
             env: self,

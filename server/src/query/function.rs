@@ -70,9 +70,9 @@ pub enum Known {
     /// Nothing.
     Nothing,
     /// The results of the plugin calls in the function's body, by their number.
-    Sites(Vec<Datum>),
+    Sites(Vec<Result<Datum>>),
     /// The result.
-    Result(Datum),
+    Result(Result<Datum>),
 }
 
 impl Prepared {
@@ -122,7 +122,7 @@ impl Function {
                 env.eval(&term.body).map_err(|error| error.at(1))
             }
             Self::Plugin(plugin) => match known {
-                Known::Result(result) => Ok(result.into()),
+                Known::Result(result) => Ok(result?.into()),
                 _ => Ok(plugin.invoke_one(ctx, args)?.into()),
             },
             Self::Field(field) => Ok(paths::get_field(&args.remove(0), field)?.into()),

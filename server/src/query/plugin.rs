@@ -4,7 +4,7 @@
 //! those of ReQL.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
@@ -110,6 +110,19 @@ impl PluginCall {
         }
         results.iter().try_for_each(|result| ctx.keep(result))?;
         Ok(results)
+    }
+
+    /// Calls the function for rows that may be called one by one as well. `None`: they have to be, since one of them
+    /// failed. Where the plugin did not answer in time, each row has that error: it would cost the first one as much time
+    /// again.
+    #[must_use]
+    pub fn invoke_rows(&self, ctx: &Context, args: Vec<Vec<Datum>>, rows: usize) -> Option<Vec<Result<Datum>>> {
+        let deadline = ctx.deadline_in(DEADLINE);
+        match self.invoke(ctx, args, rows) {
+            Ok(results) => Some(results.into_iter().map(Ok).collect()),
+            Err(error) if Instant::now() >= deadline => Some(vec![Err(error); rows]),
+            Err(_) => None,
+        }
     }
 
     fn check(&self, args: &[Vec<Datum>]) -> Result<()> {
