@@ -208,10 +208,10 @@ impl IndexHarness<'_> {
         if per_call == 0 {
             return Err(PluginError::runtime(Cause::Limit, "one query does not fit into a lane buffer"));
         }
-        let mut found = Vec::new();
+        let (mut found, deadline) = (Vec::new(), self.harness.deadline());
         for part in queries.chunks(per_call * self.dims) {
             let search = Search { queries: part, ..search };
-            found.extend(search.run(&self.harness.lane, self.index, self.harness.deadline())?.rows);
+            found.extend(search.run(&self.harness.lane, self.index, deadline, deadline)?.rows);
         }
         Ok(found)
     }

@@ -38,6 +38,12 @@ impl Collector for Plugins {
         self.counter(&mut encoder, "photondb_plugin_calls", "Calls answered, well or badly", None, |p| p.calls)?;
         self.counter(&mut encoder, "photondb_plugin_errors", "Calls that failed", None, |p| p.errors)?;
         self.counter(&mut encoder, "photondb_plugin_restarts", "Starts after a death", None, |p| p.restarts)?;
+        let open = |plugin: &PluginStatus| Some(i64::from(plugin.breaker == "open"));
+        self.gauge(&mut encoder, "photondb_plugin_breaker_open", "1 while calls fail at once", None, open)?;
+        let busy = "Times that it used the processor while no call was on its way";
+        self.counter(&mut encoder, "photondb_plugin_busy_between_calls", busy, None, |p| p.busy_between_calls)?;
+        let dropped = "Log lines that were not kept, because there were too many at once";
+        self.counter(&mut encoder, "photondb_plugin_dropped_log_lines", dropped, None, |p| p.dropped_log_lines)?;
         let bytes = Some(&Unit::Bytes);
         let resident = |plugin: &PluginStatus| plugin.memory_bytes.and_then(|bytes| i64::try_from(bytes).ok());
         self.gauge(&mut encoder, "photondb_plugin_memory", "Resident memory", bytes, resident)?;

@@ -21,6 +21,10 @@ pub struct PluginStatus {
     pub pid: Option<u32>,
     /// What it provides, as `function approx` or `vector_index hnsw`.
     pub provides: Vec<String>,
+    /// What callers get when it fails, as `functions: null`, and which part of the operator's policy has no effect.
+    pub on_failure: Vec<String>,
+    /// Log lines that were not kept, because there were too many at once.
+    pub dropped_log_lines: u64,
     /// What it was granted.
     pub permissions: GrantedPermissions,
     /// The layers of the sandbox that are active, as the host reported them.

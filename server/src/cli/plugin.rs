@@ -201,14 +201,18 @@ fn info(status: &PluginStatus) -> Table<2> {
     if let Some(error) = &status.error {
         row("error", error.clone());
     }
+    row("breaker", status.breaker.clone());
     row("provides", or_none(&status.provides, ", "));
+    row("on failure", or_none(&status.on_failure, ", "));
     row("permissions", permissions(granted));
     row("grade", status.grade.clone().unwrap_or_else(|| "-".into()));
     row("not better because", or_none(&status.grade_reasons, "; "));
     row("layers", or_none(&status.layers, ", "));
     row("pid", or_dash(status.pid));
     row("memory", or_dash(status.memory_bytes.map(ByteSize::b)));
-    row("restarts", status.restarts.to_string());
+    row("threads", or_dash(status.threads));
+    row("processor time", or_dash(status.cpu_seconds.map(|seconds| format!("{seconds:.1} s"))));
+    row("restarts", format!("{}, {} in the last minute", status.restarts, status.restarts_in_last_minute));
     row("calls", format!("{}, {} of them failed", status.calls, status.errors));
     row("half are under", or_dash(status.p50_ms.map(|ms| format!("{ms:.3} ms"))));
     row("99 % are under", or_dash(status.p99_ms.map(|ms| format!("{ms:.3} ms"))));

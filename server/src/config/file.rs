@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use photondb_plugin_sdk::manifest::{ADDRESS, SCOPE};
 
 use super::reader::{Section, Source, Value};
-use super::{Config, ConfigError, Grant, OnFailure, PluginsConfig, RequiredLayer, RestartsConfig, SandboxConfig};
+use super::{
+    Config, ConfigError, FailurePolicy, Grant, OnFailure, PluginsConfig, RequiredLayer, RestartsConfig, SandboxConfig,
+};
 
 /// Overrides `config` with what `text`, the content of `path`, says.
 pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -90,12 +92,6 @@ fn restarts(table: &Value<'_>) -> Result<RestartsConfig, ConfigError> {
 }
 
 fn grant(table: &Value<'_>) -> Result<Grant, ConfigError> {
-    const ON_FAILURE: [(&str, OnFailure); 4] = [
-        ("fail", OnFailure::Fail),
-        ("null", OnFailure::Null),
-        ("fallback", OnFailure::Fallback),
-        ("skip", OnFailure::Skip),
-    ];
     const KEYS: [&str; 10] = [
         "memory",
         "threads",
@@ -119,8 +115,19 @@ fn grant(table: &Value<'_>) -> Result<Grant, ConfigError> {
         connect: section.get("connect").map(|value| value.list(|e| e.parsed(ADDRESS))).transpose()?.unwrap_or_default(),
         query: section.get("query").map(|value| value.list(|e| e.parsed(SCOPE))).transpose()?.unwrap_or_default(),
         metrics: section.get("metrics").map(|value| value.boolean()).transpose()?.unwrap_or_default(),
-        on_failure: section.get("on_failure").map(|v| v.one_of(&ON_FAILURE)).transpose()?.unwrap_or_default(),
+        on_failure: section.get("on_failure").map(|value| on_failure(&value)).transpose()?.unwrap_or_default(),
     })
+}
+
+/// One policy for all kinds, or a table with one for each.
+fn on_failure(value: &Value<'_>) -> Result<FailurePolicy, ConfigError> {
+    if !value.is_table() {
+        return Ok(FailurePolicy { all: Some(value.one_of(&OnFailure::ALL)?), ..FailurePolicy::default() });
+    }
+    let section = value.section(&["functions", "vector_indexes"])?;
+    let functions = section.get("functions").map(|value| value.one_of(&OnFailure::OF_FUNCTIONS));
+    let vector_indexes = section.get("vector_indexes").map(|value| value.one_of(&OnFailure::OF_VECTOR_INDEXES));
+    Ok(FailurePolicy { all: None, functions: functions.transpose()?, vector_indexes: vector_indexes.transpose()? })
 }
 
 fn apply_sandbox(sandbox: &mut SandboxConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
@@ -203,7 +210,7 @@ mod tests {
             connect: ["api.example.com:443", "[::1]:8080"].map(|address| address.parse().unwrap()).to_vec(),
             query: vec!["read:geo.*".parse().unwrap()],
             metrics: true,
-            on_failure: OnFailure::Null,
+            on_failure: FailurePolicy { all: Some(OnFailure::Null), ..FailurePolicy::default() },
         };
         assert_eq!(config.plugins.grants["geo"], granted);
         let restarts = RestartsConfig {
@@ -240,6 +247,8 @@ mod tests {
             ("[sandbox]\nprofiles = 1", "`sandbox.profiles` is 1; write a string"),
             ("[plugins.grants.geo]\nquery = [\"geo.*\"]", "write what may be done to which tables"),
             ("[plugins.grants.geo]\non_failure = \"panic\"", "write one of \"fail\", \"null\", \"fallback\", \"skip\""),
+            ("[plugins.grants.geo]\non_failure = { functions = \"fallback\" }", "`plugins.grants.geo.on_failure.functions` is \"fallback\"; write one of \"fail\", \"null\""),
+            ("[plugins.grants.geo]\non_failure = { function = \"null\" }", "the nearest known key is `functions`"),
             ("[sandbox]\nrequire = [\"seccomp2\"]", "`sandbox.require` is \"seccomp2\"; write one of \"landlock\", \"userns\""),
             ("[plugins.settings]\nhnsw = 4", "`plugins.settings.hnsw` is 4; write a table: [plugins.settings.hnsw]"),
             ("[plugins.restarts]\npause = \"1s\"", "unknown key `plugins.restarts.pause`; the nearest known key is"),

@@ -119,7 +119,52 @@ pub struct Grant {
     /// Whether the plugin may read the server's metrics.
     pub metrics: bool,
     /// What a caller gets when the plugin fails.
-    pub on_failure: OnFailure,
+    pub on_failure: FailurePolicy,
+}
+
+/// What callers get when a plugin fails: said for all that it provides, or for one kind of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailurePolicy {
+    /// For every kind that can do so.
+    pub all: Option<OnFailure>,
+    /// For query functions: the error (the default), or null.
+    pub functions: Option<OnFailure>,
+    /// For vector searches: the exact scan (the default), or the error.
+    pub vector_indexes: Option<OnFailure>,
+}
+
+impl FailurePolicy {
+    /// What a call of a query function gives.
+    #[must_use]
+    pub fn of_functions(&self) -> OnFailure {
+        let all = self.all.filter(|policy| OnFailure::OF_FUNCTIONS.iter().any(|(_, known)| known == policy));
+        self.functions.or(all).unwrap_or(OnFailure::Fail)
+    }
+
+    /// What a vector search gives.
+    #[must_use]
+    pub fn of_vector_indexes(&self) -> OnFailure {
+        let all = self.all.filter(|policy| OnFailure::OF_VECTOR_INDEXES.iter().any(|(_, known)| known == policy));
+        self.vector_indexes.or(all).unwrap_or(OnFailure::Fallback)
+    }
+
+    /// The parts of the policy that mean nothing for a plugin that provides these kinds.
+    #[must_use]
+    pub fn without_effect(&self, functions: bool, vector_indexes: bool) -> Vec<String> {
+        let is_heard = |policy| {
+            (functions && self.of_functions() == policy) || (vector_indexes && self.of_vector_indexes() == policy)
+        };
+        let all = self.all.filter(|policy| !is_heard(*policy)).map(|policy| format!("\"{}\"", policy.name()));
+        let of_kind = |kind: &str, policy: Option<OnFailure>, provided: bool| {
+            policy.filter(|_| !provided).map(|policy| format!("{kind} = \"{}\"", policy.name()))
+        };
+        let parts = [
+            all,
+            of_kind("functions", self.functions, functions),
+            of_kind("vector_indexes", self.vector_indexes, vector_indexes),
+        ];
+        parts.into_iter().flatten().collect()
+    }
 }
 
 impl Grant {
@@ -130,10 +175,9 @@ impl Grant {
 }
 
 /// What a caller gets when a plugin fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// The error.
-    #[default]
     Fail,
     /// Null in place of the result.
     Null,
@@ -141,6 +185,22 @@ pub enum OnFailure {
     Fallback,
     /// Nothing: the event is dropped (exporters).
     Skip,
+}
+
+impl OnFailure {
+    /// Every policy, with its name in `photondb.toml`.
+    pub const ALL: [(&str, Self); 4] =
+        [("fail", Self::Fail), ("null", Self::Null), ("fallback", Self::Fallback), ("skip", Self::Skip)];
+    /// Those that query functions have.
+    pub const OF_FUNCTIONS: [(&str, Self); 2] = [("fail", Self::Fail), ("null", Self::Null)];
+    /// Those that vector searches have.
+    pub const OF_VECTOR_INDEXES: [(&str, Self); 2] = [("fallback", Self::Fallback), ("fail", Self::Fail)];
+
+    /// Its name in `photondb.toml`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, known)| *known == self).map_or("fail", |(name, _)| name)
+    }
 }
 
 /// `[sandbox]`: which layers a plugin must have beside seccomp and no_new_privs, which are always required.
@@ -298,6 +358,21 @@ mod tests {
         let flags = Flags { config: Some("no/such/photondb.toml".into()), ..Flags::default() };
         let error = Config::load(&flags).unwrap_err().to_string();
         assert!(error.contains("no/such/photondb.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_policy_counts_for_the_kinds_that_know_it() {
+        let all = |policy| FailurePolicy { all: Some(policy), ..FailurePolicy::default() };
+        let of = |policy: FailurePolicy| (policy.of_functions(), policy.of_vector_indexes());
+        assert_eq!(of(FailurePolicy::default()), (OnFailure::Fail, OnFailure::Fallback));
+        assert_eq!(of(all(OnFailure::Null)), (OnFailure::Null, OnFailure::Fallback));
+        assert_eq!(of(all(OnFailure::Fail)), (OnFailure::Fail, OnFailure::Fail));
+        let both = FailurePolicy { functions: Some(OnFailure::Null), ..all(OnFailure::Fail) };
+        assert_eq!(of(both), (OnFailure::Null, OnFailure::Fail));
+        assert_eq!(all(OnFailure::Null).without_effect(true, false), [""; 0]);
+        assert_eq!(all(OnFailure::Null).without_effect(false, true), ["\"null\""]);
+        assert_eq!(all(OnFailure::Skip).without_effect(true, true), ["\"skip\""]);
+        assert_eq!(both.without_effect(false, true), ["functions = \"null\""]);
     }
 
     #[test]

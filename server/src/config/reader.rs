@@ -160,6 +160,10 @@ impl<'a> Value<'a> {
         })
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
     /// The table as it is.
     pub(super) fn verbatim(&self) -> Result<toml::Table, ConfigError> {
         self.table()?;

@@ -65,7 +65,9 @@ impl Function {
         let outcome = self.invoke_all(args, rows, origin, &mut results);
         self.plugin.counters().record(started.elapsed(), outcome.is_ok());
         match outcome {
-            Err(error) if self.plugin.on_failure() == OnFailure::Null && is_plugins_fault(error.cause()) => {
+            Err(error)
+                if self.plugin.on_failure().of_functions() == OnFailure::Null && is_plugins_fault(error.cause()) =>
+            {
                 results.resize(rows, Datum::Null);
                 Ok(results)
             }

@@ -162,7 +162,11 @@ impl PluginManager {
 
 impl PluginControl for PluginManager {
     fn list(&self) -> Vec<PluginStatus> {
-        self.registry.plugins().iter().map(|plugin| plugin.status()).collect()
+        let status = |plugin: &Arc<Plugin>| {
+            let dropped_log_lines = self.journal.dropped_lines(plugin.name());
+            PluginStatus { dropped_log_lines, ..plugin.status() }
+        };
+        self.registry.plugins().iter().map(status).collect()
     }
 
     fn events(&self) -> Vec<PluginEvent> {

@@ -15,7 +15,7 @@ use super::instance::Instance;
 use super::life::{Breaker, Life, MINUTE, State};
 use super::usage::usage;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
-use crate::config::OnFailure;
+use crate::config::FailurePolicy;
 
 /// Callers that may wait for a plugin until their deadlines. Each of them holds a thread of those that queries run on, so
 /// that one plugin that does not answer must not have them all.
@@ -40,7 +40,7 @@ pub(super) enum Command {
 /// A plugin, under its name, for as long as the server runs.
 pub struct Plugin {
     name: String,
-    on_failure: OnFailure,
+    on_failure: FailurePolicy,
     counters: Counters,
     commands: mpsc::UnboundedSender<Command>,
     callers: AtomicUsize,
@@ -124,6 +124,8 @@ pub(super) struct Current {
     pub error: Option<PluginError>,
     pub version: String,
     pub provides: Vec<String>,
+    /// What callers get when it fails, for each kind that it provides.
+    pub on_failure: Vec<String>,
     pub permissions: GrantedPermissions,
     pub layers: Vec<String>,
     pub grade: Option<String>,
@@ -143,6 +145,7 @@ impl Default for Current {
             error: None,
             version: String::new(),
             provides: Vec::new(),
+            on_failure: Vec::new(),
             permissions: GrantedPermissions::default(),
             layers: Vec::new(),
             grade: None,
@@ -153,7 +156,7 @@ impl Default for Current {
 }
 
 impl Plugin {
-    pub(super) fn new(name: &str, on_failure: OnFailure, commands: mpsc::UnboundedSender<Command>) -> Self {
+    pub(super) fn new(name: &str, on_failure: FailurePolicy, commands: mpsc::UnboundedSender<Command>) -> Self {
         Self {
             name: name.to_owned(),
             on_failure,
@@ -174,7 +177,7 @@ impl Plugin {
 
     /// What a caller gets when it fails.
     #[must_use]
-    pub fn on_failure(&self) -> OnFailure {
+    pub fn on_failure(&self) -> FailurePolicy {
         self.on_failure
     }
 
@@ -288,6 +291,7 @@ impl Plugin {
             version: current.version.clone(),
             pid,
             provides: current.provides.clone(),
+            on_failure: current.on_failure.clone(),
             permissions: current.permissions.clone(),
             layers: current.layers.clone(),
             grade: current.grade.clone(),
@@ -306,6 +310,7 @@ impl Plugin {
             p99_ms: totals.p99_ms,
             bytes_shared: totals.bytes_shared,
             bytes_copied: totals.bytes_copied,
+            dropped_log_lines: 0,
             error: current.error.as_ref().map(ToString::to_string),
         }
     }
@@ -317,7 +322,7 @@ mod tests {
 
     #[test]
     fn so_many_callers_may_wait_and_further_ones_not_for_long() {
-        let plugin = Plugin::new("slow", OnFailure::Fail, mpsc::unbounded_channel().0);
+        let plugin = Plugin::new("slow", FailurePolicy::default(), mpsc::unbounded_channel().0);
         let deadline = Instant::now() + Duration::from_secs(3600);
         let mut patient: Vec<_> = (0..PATIENT_CALLERS).map(|_| plugin.call()).collect();
         assert!(patient.iter().all(|caller| caller.turn_by(deadline) == deadline));

@@ -123,11 +123,11 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::OnFailure;
+    use crate::config::FailurePolicy;
     use crate::plugins::life::State;
 
     fn plugin(name: &str) -> Arc<Plugin> {
-        let plugin = Arc::new(Plugin::new(name, OnFailure::Fail, mpsc::unbounded_channel().0));
+        let plugin = Arc::new(Plugin::new(name, FailurePolicy::default(), mpsc::unbounded_channel().0));
         plugin.update(|current| current.state = State::Ready);
         plugin
     }

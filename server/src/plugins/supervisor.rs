@@ -18,6 +18,7 @@ use super::audit::Confined;
 use super::discover::{self, Found, Package};
 use super::grant::{Granted, OneSided, grant};
 use super::handshake::check_protocol;
+use super::instance::Instance;
 use super::journal::Journal;
 use super::life::{Action, Breaker, Event, Life, MINUTE, State};
 use super::plugin::{Command, Current, Plugin};
@@ -360,8 +361,29 @@ impl Supervisor {
             current.instance = Some(Arc::clone(&instance));
         });
         self.process = Some(process);
+        self.settle_policy(&instance);
         let message = format!("version {version}, pid {}, grade {grade}", instance.pid());
         self.environment.journal.event(self.name(), event, message);
+    }
+
+    /// Shows what callers get when it fails. A policy that nothing it provides can follow is told, not ignored.
+    fn settle_policy(&self, instance: &Instance) {
+        let (policy, provided) = (self.plugin.on_failure(), instance.provides());
+        let (functions, indexes) = (!provided.functions.is_empty(), !provided.vector_indexes.is_empty());
+        let unheard = policy.without_effect(functions, indexes);
+        let mut shown = Vec::new();
+        shown.extend(functions.then(|| format!("functions: {}", policy.of_functions().name())));
+        shown.extend(indexes.then(|| format!("vector_indexes: {}", policy.of_vector_indexes().name())));
+        shown.extend(unheard.iter().map(|part| format!("without effect: {part}")));
+        self.plugin.update(|current| current.on_failure = shown);
+        if !unheard.is_empty() {
+            let message = format!(
+                "`on_failure` of [plugins.grants.{}] has no effect: {}; nothing that it provides can do that",
+                self.name(),
+                unheard.join(", ")
+            );
+            self.environment.journal.event(self.name(), "policy ignored", message);
+        }
     }
 
     /// Shows what the package says.

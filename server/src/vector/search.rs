@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::index::{VectorIndex, View};
 use super::maintain::OpenGraph;
 use super::scan::{self, Scored};
+use crate::config::OnFailure;
 use crate::query::nested::Origin;
 use crate::storage::{StoreError, Table, VectorIndexHandle};
 
@@ -242,6 +243,12 @@ impl Searcher<'_> {
         if let Some(allow) = allow {
             allowed.intersect_with(allow);
         }
+        let plugin = self.index.plugin();
+        let is_to_fail =
+            plugin.as_ref().is_some_and(|plugin| plugin.on_failure().of_vector_indexes() == OnFailure::Fail);
+        if is_to_fail && let Some(plugin) = &plugin {
+            plugin.call().instance(self.plugin_deadline()).map_err(SearchError::Plugin)?;
+        }
         let exact = |reason: Cow<'static, str>| (self.scan(&queries, k, &allowed), Plan::Exact(reason));
         let (wanted, numbers) = (allowed.count_ones(..), allowed.count_ones(..) * self.index.column().dims());
         let open = match &view.open {
@@ -251,7 +258,7 @@ impl Searcher<'_> {
             }
             None => {
                 // An unloaded plugin comes back for the next searches; this one does not wait for it.
-                if let Some(plugin) = self.index.plugin() {
+                if let Some(plugin) = &plugin {
                     plugin.wake();
                 }
                 return Ok(exact(view.problem.clone().unwrap_or_else(|| "the graph is being opened".into()).into()));
@@ -264,7 +271,7 @@ impl Searcher<'_> {
         let found = match self.ask(open, &view, &queries, k, allow.map(|_| &allowed)) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
-            Err(error) if error.cause() == Cause::Argument => return Err(SearchError::Plugin(error)),
+            Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(SearchError::Plugin(error)),
             Err(error) => return Ok(exact(error.to_string().into())),
         };
         let mut pending = view.pending.clone();
@@ -292,6 +299,11 @@ impl Searcher<'_> {
         scan::nearest(self.index.column(), self.index.metric(), queries, k, allowed)
     }
 
+    /// Until when to wait for the plugin.
+    fn plugin_deadline(&self) -> Instant {
+        self.request.origin.deadline.min(Instant::now() + PLUGIN_DEADLINE)
+    }
+
     /// Asks the plugin; `None` where not even one query fits into a call.
     fn ask(
         &self,
@@ -311,13 +323,15 @@ impl Searcher<'_> {
         if per_call == 0 {
             return Ok(None);
         }
-        let deadline = self.request.origin.deadline.min(Instant::now() + PLUGIN_DEADLINE);
+        let deadline = self.plugin_deadline();
         let mut found = Vec::with_capacity(queries.len() / dims);
         let plugin = self.index.plugin();
+        // Searches that wait for a plugin that does not answer must not hold all threads that queries run on.
+        let caller = plugin.as_ref().map(|plugin| plugin.call());
         for part in queries.chunks(per_call * dims) {
             let started = Instant::now();
             let searched = Search { queries: part, ..search }
-                .run(lane, open.number, deadline)
+                .run(lane, open.number, caller.as_ref().map_or(deadline, |caller| caller.turn_by(deadline)), deadline)
                 .map_err(|error| open.instance.judge(error));
             if let Some(plugin) = &plugin {
                 let counters = plugin.counters();
