@@ -4,6 +4,12 @@
 //!
 //! No timeout passes here, unless a model lets it: a wake-up that is lost is a deadlock, which loom reports. Payloads are
 //! watched: an access that no word orders is reported too.
+//!
+//! To see that they see: each of these changes was made by hand, and made at least one model fail. `Lane::sleep`,
+//! `Worker::serve_next` or `Worker::wait_for` without its fence; the store of a word, or the load on either side, relaxed; a
+//! request published before its words; the flag of a sleeper set after its last look; the value to sleep on loaded
+//! after that look, by the worker; no wake-up by the worker; nobody told of a free slot; a slot used again before its
+//! abandoned call was answered; a cancellation that any cancelled call of the slot sets.
 
 use loom::model::Builder;
 use loom::thread;

@@ -1,3 +1,4 @@
+#[cfg(not(miri))]
 use std::os::fd::AsFd;
 use std::thread;
 
@@ -5,19 +6,51 @@ use super::*;
 use crate::layout::DESCRIPTOR_WORDS;
 use crate::region::{self, TrustedRegion};
 
-fn pair(depth: usize) -> (Arc<Lane>, Worker, OwnRegion) {
+/// Calls of a test for which more is better.
+const MANY: u64 = if cfg!(miri) { 20 } else { 2000 };
+
+/// Both ends of one lane, and of its regions.
+struct Ends {
+    server: OwnRegion,
+    server_seen: TrustedRegion,
+    plugin: OwnRegion,
+    plugin_seen: UntrustedRegion,
+    /// A second writer of the plugin's region.
+    forger: OwnRegion,
+}
+
+#[cfg(not(miri))]
+fn regions(len: usize) -> Ends {
+    let (server, server_fd) = region::server_written("server", len).expect("memfd");
+    let (plugin_seen, plugin_fd) = region::plugin_written("plugin", len).expect("memfd");
+    let plugin = || OwnRegion::map(plugin_fd.as_fd(), len).expect("map");
+    let server_seen = TrustedRegion::map(server_fd.as_fd(), len).expect("map");
+    Ends { server, server_seen, plugin: plugin(), plugin_seen, forger: plugin() }
+}
+
+/// Miri can't follow a mapping.
+#[cfg(miri)]
+fn regions(len: usize) -> Ends {
+    let (server, plugin) = (region::OnHeap::new(len), region::OnHeap::new(len));
+    Ends {
+        server: server.own(),
+        server_seen: server.trusted(),
+        plugin: plugin.own(),
+        plugin_seen: plugin.untrusted(),
+        forger: plugin.own(),
+    }
+}
+
+fn spinning(depth: usize, spin: Spin) -> (Arc<Lane>, Worker, OwnRegion) {
     let layout = Layout::new(1, depth, 4096).expect("valid");
-    let len = layout.region_bytes();
-    let (own, own_fd) = region::server_written("server", len).expect("memfd");
-    let (peer, peer_fd) = region::plugin_written("plugin", len).expect("memfd");
-    let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
-    let worker = Worker::all(
-        TrustedRegion::map(own_fd.as_fd(), len).expect("map"),
-        OwnRegion::map(peer_fd.as_fd(), len).expect("map"),
-        Spin::for_this_machine(),
-    );
-    let forger = OwnRegion::map(peer_fd.as_fd(), len).expect("map");
-    (lane, worker.expect("header").remove(0), forger)
+    let Ends { server, server_seen, plugin, plugin_seen, forger } = regions(layout.region_bytes());
+    let lane = Lane::all(layout, server, plugin_seen, spin).remove(0);
+    let worker = Worker::all(server_seen, plugin, spin).expect("header").remove(0);
+    (lane, worker, forger)
+}
+
+fn pair(depth: usize) -> (Arc<Lane>, Worker, OwnRegion) {
+    spinning(depth, Spin::for_this_machine())
 }
 
 fn soon() -> Instant {
@@ -39,7 +72,7 @@ fn send(lane: &Arc<Lane>, argument: u64) -> Pending {
 fn every_caller_gets_its_own_answer() {
     let (lane, mut worker, _) = pair(4);
     const CALLERS: u64 = 4;
-    const CALLS: u64 = 2000;
+    const CALLS: u64 = MANY;
     thread::scope(|scope| {
         scope.spawn(|| (0..CALLERS * CALLS).for_each(|_| worker.serve_next(echo)));
         for caller in 0..CALLERS {
@@ -60,19 +93,10 @@ fn every_caller_gets_its_own_answer() {
 
 #[test]
 fn sleepers_are_woken() {
-    let layout = Layout::new(1, 2, 4096).expect("valid");
-    let (own, own_fd) = region::server_written("server", layout.region_bytes()).expect("memfd");
-    let (peer, peer_fd) = region::plugin_written("plugin", layout.region_bytes()).expect("memfd");
-    let lane = Lane::all(layout, own, peer, Spin::NEVER).remove(0);
-    let mut worker = Worker::all(
-        TrustedRegion::map(own_fd.as_fd(), layout.region_bytes()).expect("map"),
-        OwnRegion::map(peer_fd.as_fd(), layout.region_bytes()).expect("map"),
-        Spin::NEVER,
-    )
-    .expect("header");
+    let (lane, mut worker, _) = spinning(2, Spin::NEVER);
     thread::scope(|scope| {
-        scope.spawn(|| (0..500).for_each(|_| worker[0].serve_next(echo)));
-        for call in 0..500 {
+        scope.spawn(|| (0..MANY / 4).for_each(|_| worker.serve_next(echo)));
+        for call in 0..MANY / 4 {
             let completion = send(&lane, call).wait(soon(), &mut PrivateCopy::default()).expect("answer");
             assert_eq!(completion.value, call);
         }
@@ -196,18 +220,10 @@ fn forged_completions_are_violations() {
 /// A lane whose loads from the plugin's region run `hook` first, which may write to it.
 fn watched(depth: usize, hook: impl Fn(&OwnRegion, usize) + Send + Sync + 'static) -> (Arc<Lane>, Worker) {
     let layout = Layout::new(1, depth, 4096).expect("valid");
-    let len = layout.region_bytes();
-    let (own, own_fd) = region::server_written("server", len).expect("memfd");
-    let (peer, peer_fd) = region::plugin_written("plugin", len).expect("memfd");
-    let forger = OwnRegion::map(peer_fd.as_fd(), len).expect("map");
-    let peer = peer.before_each_load(move |offset| hook(&forger, offset));
-    let lane = Lane::all(layout, own, peer, Spin::NEVER).remove(0);
-    let worker = Worker::all(
-        TrustedRegion::map(own_fd.as_fd(), len).expect("map"),
-        OwnRegion::map(peer_fd.as_fd(), len).expect("map"),
-        Spin::NEVER,
-    );
-    (lane, worker.expect("header").remove(0))
+    let Ends { server, server_seen, plugin, plugin_seen, forger } = regions(layout.region_bytes());
+    let plugin_seen = plugin_seen.before_each_load(move |offset| hook(&forger, offset));
+    let lane = Lane::all(layout, server, plugin_seen, Spin::NEVER).remove(0);
+    (lane, Worker::all(server_seen, plugin, Spin::NEVER).expect("header").remove(0))
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
