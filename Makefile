@@ -6,8 +6,10 @@ PLUGINS := hnsw stats
 # Where `make run` keeps its data, and further arguments for `photondb serve`.
 DATA ?= data
 ARGS ?=
-# Random cases for each property in `make fuzz`.
-FUZZ_CASES ?= 20000
+# Seconds for each target of `make fuzz`.
+FUZZ_SECONDS ?= 60
+# Words that `make race` reads.
+RACE_READS ?= 100000000
 
 HOST_TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TOOLS := .tools
@@ -17,7 +19,7 @@ VENV := $(TOOLS)/venv/installed
 CAPNPC := $(TOOLS)/capnpc/bin/capnpc-rust
 SCHEMAS := $(wildcard ipc-schema/schema/*.capnp)
 
-.PHONY: help run test loom bench fuzz lint schema demo release debug need-compiler need-python
+.PHONY: help run test loom race miri bench fuzz lint schema demo release debug need-compiler need-python
 .DEFAULT_GOAL := help
 
 help: ## Lists the targets
@@ -32,11 +34,21 @@ test: debug $(VENV) ## Builds everything and runs all tests
 loom: need-compiler ## Runs the models of the lanes through every interleaving (loom)
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package photondb-ipc-schema --lib --target-dir target/loom models
 
+race: need-compiler ## Lets a second process rewrite shared memory during RACE_READS=100000000 reads
+	PHOTONDB_RACE_READS=$(RACE_READS) $(CARGO) test --package photondb-ipc-schema --release --test racing_writer -- --nocapture
+
+miri: ## Runs what Miri can follow of the shared memory (needs the nightly component miri)
+	@$(CARGO) miri --version >/dev/null 2>&1 || { \
+		echo "miri: 'rustup toolchain install nightly --component miri', then 'make miri CARGO=\"cargo +nightly\"'"; exit 1; }
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) miri test --package photondb-ipc-schema --lib --target-dir target/miri \
+		-- lane::tests batch:: layout:: wake::
+
 bench: release ## Runs the benchmarks
 	$(CARGO) bench --workspace --bench '*'
 
-fuzz: need-compiler ## Runs the property tests with FUZZ_CASES=20000 random cases each
-	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --workspace --exclude photondb-tests --lib --release
+fuzz: need-compiler ## Fuzzes every parser of foreign bytes, FUZZ_SECONDS=60 each, and prints a table
+	@tests/tools/need c++
+	CARGO="$(CARGO)" HOST_TRIPLE="$(HOST_TRIPLE)" FUZZ_SECONDS=$(FUZZ_SECONDS) tests/tools/fuzz
 
 lint: need-compiler ## Checks format, clippy, docs, and that generated code is current
 	$(CARGO) fmt --all --check

@@ -224,7 +224,12 @@ impl Search<'_> {
         Ok(Searched { rows, shared: payload, copied: reply.bytes().len() })
     }
 
-    fn read(&self, count: usize, reply: &[u8]) -> Result<Vec<Vec<RowId>>, PluginError> {
+    /// Reads the answer to a search of `count` queries.
+    ///
+    /// # Errors
+    /// [`Cause::Protocol`] for an answer of the wrong shape.
+    #[doc(hidden)]
+    pub fn read(&self, count: usize, reply: &[u8]) -> Result<Vec<Vec<RowId>>, PluginError> {
         let batch = Batch::parse(reply).map_err(|error| protocol(error.to_string()))?;
         let (Some(Column::U32(rows)), Some(Column::U32(counts))) = (batch.column(0), batch.column(2)) else {
             return Err(protocol("a search answer without rows and counts"));

@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod network;
 pub mod plugins;
 pub mod query;

@@ -5,11 +5,14 @@
 //! No timeout passes here, unless a model lets it: a wake-up that is lost is a deadlock, which loom reports. Payloads are
 //! watched: an access that no word orders is reported too.
 //!
-//! To see that they see: each of these changes was made by hand, and made at least one model fail. `Lane::sleep`,
-//! `Worker::serve_next` or `Worker::wait_for` without its fence; the store of a word, or the load on either side, relaxed; a
-//! request published before its words; the flag of a sleeper set after its last look; the value to sleep on loaded
-//! after that look, by the worker; no wake-up by the worker; nobody told of a free slot; a slot used again before its
-//! abandoned call was answered; a cancellation that any cancelled call of the slot sets.
+//! To see that they see: each of these changes was made by hand, and made at least one model fail.
+//!
+//! - no fence in `Lane::publish`, `Lane::sleep`, `Worker::serve_next` or `Worker::wait_for`;
+//! - the store of a word relaxed, or its load on either side;
+//! - a request published before its words;
+//! - a sleeper's flag set after its last look, or the value that it sleeps on loaded after that look, on either side;
+//! - no wake-up by the worker; nobody told of a free slot, or that the lane was killed;
+//! - a slot used again before its abandoned call was answered; a cancellation set by any call of its slot.
 
 use loom::model::Builder;
 use loom::thread;

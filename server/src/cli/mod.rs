@@ -2,7 +2,7 @@
 
 mod audit;
 pub mod client;
-mod import;
+pub(crate) mod import;
 mod plugin;
 mod progress;
 mod sandbox;

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Overrides `config` with what `text`, the content of `path`, says.
-pub(super) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
+pub(crate) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     let source = Source { path, text };
     let document = source.parse()?;
     let root = Section::root(source, document.get_ref(), &["plugins", "sandbox"])?;

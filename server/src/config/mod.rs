@@ -6,7 +6,7 @@
 //! - [`ConfigError`]: those errors.
 
 mod error;
-mod file;
+pub(crate) mod file;
 mod reader;
 
 use std::collections::BTreeMap;

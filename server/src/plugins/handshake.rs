@@ -37,7 +37,7 @@ pub(super) fn check_protocol(name: &str, protocol: u16) -> Result<(), StartError
 ///
 /// # Errors
 /// When it does not answer, or says anything else than its manifest does.
-pub(super) async fn handshake(
+pub(crate) async fn handshake(
     client: &plugin::Client,
     package: &Package,
     settings: &Datum,

@@ -32,7 +32,7 @@ pub mod handshake;
 pub mod instance;
 pub mod journal;
 pub mod life;
-mod output;
+pub(crate) mod output;
 pub mod plugin;
 pub mod process;
 pub mod registry;

@@ -67,7 +67,7 @@ pub(super) async fn keep_lines(
 
 /// Cuts what a plugin prints into lines: bounded in length and in number.
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     partial: Vec<u8>,
     second: Option<Instant>,
     kept: u32,
@@ -77,7 +77,7 @@ struct Lines {
 
 impl Lines {
     /// Returns how many lines were dropped of these bytes.
-    fn push(&mut self, bytes: &[u8], now: Instant, mut keep: impl FnMut(&str)) -> u64 {
+    pub(crate) fn push(&mut self, bytes: &[u8], now: Instant, mut keep: impl FnMut(&str)) -> u64 {
         if self.second.is_none_or(|second| now.duration_since(second) >= SECOND) {
             self.second = Some(now);
             self.kept = 0;
@@ -115,7 +115,7 @@ impl Lines {
     }
 
     /// As [`push`](Self::push), for what is left. The last line of all is kept in any case: it often says why.
-    fn finish(mut self, mut keep: impl FnMut(&str)) -> u64 {
+    pub(crate) fn finish(mut self, mut keep: impl FnMut(&str)) -> u64 {
         self.tell(&mut keep);
         if !self.partial.is_empty() {
             keep(&String::from_utf8_lossy(&self.partial));

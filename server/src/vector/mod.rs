@@ -20,7 +20,7 @@
 mod index;
 mod maintain;
 mod rows;
-mod saved;
+pub(crate) mod saved;
 mod scan;
 mod search;
 

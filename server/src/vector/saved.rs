@@ -22,11 +22,11 @@ const NAME: &str = "graph";
 
 /// A graph as it was saved.
 #[derive(Debug, PartialEq)]
-pub(super) struct SavedGraph {
+pub(crate) struct SavedGraph {
     /// The rows in it.
-    pub(super) rows: FixedBitSet,
+    pub(crate) rows: FixedBitSet,
     /// What the plugin wrote.
-    pub(super) graph: Vec<u8>,
+    pub(crate) graph: Vec<u8>,
 }
 
 impl SavedGraph {
@@ -64,7 +64,7 @@ impl SavedGraph {
         Self::parse(&bytes).map(Some).ok_or_else(|| io::Error::other("damaged"))
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let checksum = u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
         if bytes.get(..8)? != MAGIC || crc32fast::hash(bytes.get(12..)?) != checksum {
             return None;

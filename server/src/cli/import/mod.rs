@@ -1,7 +1,7 @@
 //! `photondb import`: JSON lines, with or without a `.npy` file of vectors, into a table.
 
 mod documents;
-mod npy;
+pub(crate) mod npy;
 
 use std::collections::BTreeSet;
 use std::io::Write;

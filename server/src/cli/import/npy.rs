@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 
 /// A file of vectors, read row by row.
-pub(super) struct Vectors {
+pub struct Vectors {
     file: BufReader<File>,
     element: Element,
     rows: u64,
@@ -33,7 +33,11 @@ impl Element {
 }
 
 impl Vectors {
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    /// Opens the file and reads its header.
+    ///
+    /// # Errors
+    /// When it can't be read, is no such table, or has another size than it says.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("cannot read vectors from {}", path.display());
         let file = File::open(path).with_context(what)?;
         let length = file.metadata().with_context(what)?.len();
@@ -51,14 +55,18 @@ impl Vectors {
         Ok(Self { file, element, rows, dims, bytes: vec![0; dims * element.size()] })
     }
 
-    pub(super) fn rows(&self) -> u64 {
+    /// How many rows there are.
+    pub fn rows(&self) -> u64 {
         self.rows
     }
 
     /// The next row, in place of what is in `row`.
     ///
     /// An element of float64 is rounded to float32: the vectors of an index have no more.
-    pub(super) fn next(&mut self, row: &mut Vec<f32>) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn next(&mut self, row: &mut Vec<f32>) -> anyhow::Result<()> {
         self.file.read_exact(&mut self.bytes)?;
         row.clear();
         row.reserve(self.dims);

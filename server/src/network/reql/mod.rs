@@ -5,8 +5,8 @@
 //! a thread of the network.
 
 mod connection;
-mod frame;
-mod handshake;
+pub(crate) mod frame;
+pub(crate) mod handshake;
 mod noreply;
 mod scram;
 mod users;
