@@ -197,6 +197,27 @@ sys.exit(42)"#;
 }
 
 #[test]
+fn a_directory_that_the_host_could_use_itself_can_be_given_too() {
+    let Some(python) = installed("/usr/bin/python3") else { return };
+    let script = r#"
+import os, sys
+try:
+    os.listdir("/")
+    sys.exit(1)
+except PermissionError:
+    os.listdir(sys.argv[1])
+sys.exit(42)"#;
+    for given in ["/tmp", "/dev"] {
+        let permissions = Permissions { read: vec![given.into()], ..Permissions::default() };
+        assert_eq!(exit_status(&profile("dynamic", permissions), &python, &["-c", script, given]), 42, "{given}");
+    }
+    let permissions = Permissions { read: vec!["/".into()], ..Permissions::default() };
+    let everything = profile("dynamic", permissions);
+    let script = "import os; os.listdir('/etc'); raise SystemExit(42)";
+    assert_eq!(exit_status(&everything, &python, &["-c", script]), 42);
+}
+
+#[test]
 fn a_command_gets_the_environment_that_it_is_given_and_no_more() {
     let Some(python) = installed("/usr/bin/python3") else { return };
     let script = r#"

@@ -27,8 +27,7 @@ pub fn replace(rules: &[PathRule]) -> io::Result<&'static str> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     // Before anything is mounted over them.
     let seen = Seen::through(rules)?;
-    let place = ["/tmp", "/dev", "/proc"].into_iter().map(Path::new).find(|place| place.is_dir());
-    let place = place.ok_or(Errno::ENOENT)?;
+    let place = seen.place().ok_or_else(|| io::Error::other("there is no directory to build it in"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("none"), place, Some("tmpfs"), flags, Some("size=64k,nr_inodes=4096,mode=0555"))?;
     // The plugin's user walks through what we make here.
@@ -86,8 +85,12 @@ impl Seen {
     /// What is missing is left to Landlock, which knows whether it must exist.
     fn through(rules: &[PathRule]) -> io::Result<Self> {
         let mut seen = Self::default();
+        let mut libraries = Vec::new();
         for rule in rules {
             let Some(path) = seen.follow(&rule.path) else { continue };
+            if rule.access == Access::Execute && !rule.must_exist {
+                libraries.push(path.clone());
+            }
             let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path);
             if let Ok(opened) = opened {
                 let flags = seen.mounts.get(&path).map_or(MsFlags::all(), |(_, flags)| *flags) & flags(rule.access);
@@ -105,13 +108,19 @@ impl Seen {
             }
         }
         hidden.iter().for_each(|link| drop(seen.links.remove(link)));
-        let libraries = seen.mounts.iter().filter(|(_, (_, flags))| !flags.contains(MsFlags::MS_NOEXEC));
-        let beside: BTreeSet<_> = libraries.flat_map(|(path, _)| path.ancestors().skip(1)).collect();
+        let beside: BTreeSet<_> = libraries.iter().flat_map(|path| path.ancestors().skip(1)).collect();
         let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().take(MAX_CLOSED).flatten();
         let kind = |entry: &DirEntry| if entry.path().is_dir() { Kind::Directory } else { Kind::File };
         let named = |entry: DirEntry| (entry.path(), kind(&entry));
         seen.closed = beside.into_iter().flat_map(|directory| entries(directory).map(named)).collect();
         Ok(seen)
+    }
+
+    /// Where the new root is built: no mount may show it, or it would contain itself.
+    fn place(&self) -> Option<&'static Path> {
+        let places = ["/tmp", "/dev", "/proc", "/mnt", "/srv", "/opt"].into_iter().map(Path::new);
+        let is_shown = |place: &Path| self.mounts.keys().any(|path| place.starts_with(path));
+        places.filter(|place| place.is_dir()).find(|place| !is_shown(place))
     }
 
     /// The mount that shows what is at this path, if one higher up does.
