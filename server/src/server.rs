@@ -27,7 +27,7 @@ use crate::admin::system_tables::{ServerInfo, Sources, system_tables};
 use crate::config::Config;
 use crate::network::reql::{Users, UsersError};
 use crate::network::{http, reql, rpc};
-use crate::plugins::{Function, PluginManager};
+use crate::plugins::{Function, Place, PluginManager};
 use crate::query::error::ErrorKind;
 use crate::query::nested::Origin;
 use crate::query::tables::store_error;
@@ -169,7 +169,8 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     let admin = AdminSocket::open(&config.data)?;
 
     let host = plugin_host().map_err(system("finding the server's own executable"))?;
-    let plugins = PluginManager::start(host, config.plugins.clone(), config.sandbox.clone())
+    let place = Place { host, data: config.data.clone(), ports: vec![reql_port, http_port, rpc_port] };
+    let plugins = PluginManager::start(place, config.plugins.clone(), config.sandbox.clone())
         .await
         .map_err(system("starting the plugin thread"))?;
     let vectors = Arc::new(VectorManager::new(Arc::clone(plugins.registry())));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use photondb_server::admin::status::PluginControl;
 use photondb_server::config::{PluginsConfig, SandboxConfig};
-use photondb_server::plugins::PluginManager;
 use photondb_server::plugins::instance::Instance;
+use photondb_server::plugins::{Place, PluginManager};
 use tokio::runtime::Runtime;
 
 /// Running plugins, stopped on drop.
@@ -39,7 +39,8 @@ impl Confined {
     fn start_with(host: PathBuf, plugins: PathBuf) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
         let config = PluginsConfig { paths: vec![plugins], ..PluginsConfig::default() };
-        let manager = runtime.block_on(PluginManager::start(host, config, SandboxConfig::default()))?;
+        let place = Place { host, data: std::env::temp_dir(), ports: Vec::new() };
+        let manager = runtime.block_on(PluginManager::start(place, config, SandboxConfig::default()))?;
         let confined = Self { manager, runtime };
         for status in confined.manager.list() {
             anyhow::ensure!(

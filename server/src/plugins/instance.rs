@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use photondb_ipc_schema::column::{ColumnShape, Element};
 use photondb_ipc_schema::descriptors;
 use photondb_ipc_schema::lane::Lane;
@@ -39,10 +40,21 @@ pub struct Passing {
 }
 
 impl Passing {
-    /// The server's end of such a socket.
-    #[must_use]
-    pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, next: Cell::new(0) }
+    /// The server's end of such a socket, on which nothing is expected any more: what the plugin sends there is refused,
+    /// since descriptors that wait to be received would count nowhere.
+    ///
+    /// # Errors
+    /// When the kernel refuses to close that direction.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        shutdown(socket.as_raw_fd(), Shutdown::Read)?;
+        // What was sent before, without its descriptors. Nothing follows it, and an empty packet looks like the end: so
+        // as many as its queue can hold.
+        for _ in 0..512 {
+            if recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_err() {
+                break;
+            }
+        }
+        Ok(Self { socket, next: Cell::new(0) })
     }
 
     /// Passes a descriptor, without waiting; the number of its packet.

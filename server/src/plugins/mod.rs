@@ -76,6 +76,17 @@ pub struct PluginManager {
     rescans: mpsc::UnboundedSender<Rescan>,
 }
 
+/// What plugins are started with, beside what the operator says about them.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `photondb-plugin-host`.
+    pub host: PathBuf,
+    /// The data directory, where plugins have directories of their own.
+    pub data: PathBuf,
+    /// The server's own ports, which plugins are not connected to.
+    pub ports: Vec<u16>,
+}
+
 /// Looks for a plugin that was not there when the server started.
 struct Rescan {
     name: String,
@@ -85,11 +96,12 @@ struct Rescan {
 impl PluginManager {
     /// Finds and starts all plugins, and returns when each of them runs or has failed for the first time.
     ///
-    /// `host`: `photondb-plugin-host`. A plugin that can't run is no error here: its state and events say why.
+    /// `host`: `photondb-plugin-host`; `data`: the data directory, where plugins have directories of their own. A plugin that can't run is no error here: its state and events say why.
     ///
     /// # Errors
     /// When the plugin thread can't be started.
-    pub async fn start(host: PathBuf, plugins: PluginsConfig, sandbox: SandboxConfig) -> io::Result<Self> {
+    pub async fn start(place: Place, plugins: PluginsConfig, sandbox: SandboxConfig) -> io::Result<Self> {
+        let Place { host, data, ports } = place;
         let (registry, journal) = (Arc::<Registry>::default(), Arc::<Journal>::default());
         let (rescans, queue) = mpsc::unbounded_channel();
         let (settled, all_settled) = oneshot::channel();
@@ -98,12 +110,17 @@ impl PluginManager {
         thread::Builder::new().name("plugins".into()).spawn(move || {
             let environment = Rc::new(Environment {
                 host,
+                data,
                 plugins,
                 sandbox,
                 profiles: Profiles::builtin(),
                 kernel: KernelFeatures::probe(),
+                sources: Sources {
+                    registry: Arc::clone(&shared_registry),
+                    journal: Arc::clone(&shared_journal),
+                    ports,
+                },
                 journal: shared_journal,
-                sources: Sources { registry: Arc::clone(&shared_registry) },
                 registry: shared_registry,
                 instances: Cell::new(0),
                 restarts: RefCell::default(),

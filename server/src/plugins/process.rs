@@ -42,6 +42,7 @@ use super::instance::{Instance, Link, Passing};
 use super::journal::Journal;
 use super::output::{LastWords, keep_lines};
 use super::plugin::Plugin;
+use super::services::state::PrivateDirectory;
 use super::services::{Services, Sources};
 use super::watch::{self, GRACE};
 
@@ -166,6 +167,8 @@ pub struct StartPlan<'a> {
     pub confinement: Confinement,
     /// What it may have.
     pub granted: &'a Granted,
+    /// Its directory, if it was granted one.
+    pub state: Option<PrivateDirectory>,
     /// What its services need.
     pub sources: &'a Sources,
     /// What the operator set for it: an object.
@@ -241,7 +244,8 @@ impl Process {
             if let Some(denied) = DeniedCalls::receive(passing.as_fd(), excused).map_err(io_failed("its listener"))? {
                 watch_denials(denied, name, &doom_sender, plan.journal);
             }
-            let services = Services::offer(plan.granted, plan.sources);
+            let passing = Rc::new(Passing::new(passing).map_err(io_failed(sockets))?);
+            let services = Services::offer(name, pid as u32, plan.granted, plan.sources, &passing);
             let (client, system) = connect(control_socket, services.callable(), doom_sender.clone())
                 .map_err(io_failed("its control socket"))?;
             tasks.push(system);
@@ -257,9 +261,9 @@ impl Process {
                 status = child.exited() => return Err(ended_at_once(name, status)),
                 Some(doom) = dooms.recv() => return Err(doomed_at_once(name, doom)),
             };
-            Ok((report, client, provides))
+            Ok((report, Link { client, passing }, provides))
         });
-        let (report, client, provides) = match started.await {
+        let (report, link, provides) = match started.await {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => {
                 // A denied call explains an early end better than the end itself.
@@ -271,7 +275,7 @@ impl Process {
             }
         };
         let (jobs, job_queue) = mpsc::unbounded_channel();
-        let link = Rc::new(Link { client, passing: Rc::new(Passing::new(passing)) });
+        let link = Rc::new(link);
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
         let instance = Arc::new(instance);
         let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
@@ -285,6 +289,9 @@ impl Process {
         };
         let (plugin, journal) = (Arc::clone(plan.plugin), Arc::clone(plan.journal));
         tasks.push(tokio::task::spawn_local(watch::look(Arc::clone(&instance), plugin, limits, journal)));
+        if let Some(state) = plan.state {
+            tasks.push(tokio::task::spawn_local(state.watch(pid as u32, doom_sender)));
+        }
         let memory_bytes = plan.granted.memory_bytes;
         Ok(Self { instance, child, report, dooms, tasks, reason: None, status: None, last_words, memory_bytes, cgroup })
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_sandbox_profiles::{
-    Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles, ResolvedProfile,
+    Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles, ResolvedProfile, StateDirectory,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -25,6 +25,7 @@ use super::plugin::{Command, Current, Plugin};
 use super::process::{Process, StartError, StartPlan};
 use super::registry::Registry;
 use super::services::Sources;
+use super::services::state::PrivateDirectory;
 use crate::admin::status::Change;
 use crate::config::{PluginsConfig, RequiredLayer, SandboxConfig};
 
@@ -37,6 +38,7 @@ const UIDS: u64 = 65_536;
 /// What all supervisors share.
 pub(super) struct Environment {
     pub host: PathBuf,
+    pub data: PathBuf,
     pub plugins: PluginsConfig,
     pub sandbox: SandboxConfig,
     pub profiles: Profiles,
@@ -273,12 +275,14 @@ impl Supervisor {
         }
         check_protocol(self.name(), package.manifest.plugin.protocol)?;
         let granted = self.grant(package).map_err(refused)?;
-        let (resolved, confinement) = self.confinement(&granted).map_err(|error| refused(error.to_string()))?;
+        let state = self.state(&granted).map_err(refused)?;
+        let (resolved, confinement) =
+            self.confinement(&granted, state.as_ref()).map_err(|error| refused(error.to_string()))?;
         let number = environment.instances.get() + 1;
         environment.instances.set(number);
         let confinement = match nix::unistd::geteuid().is_root() {
             true => {
-                let uid = FIRST_UID + (number % UIDS) as u32;
+                let uid = state.as_ref().and_then(|state| state.uid).unwrap_or(FIRST_UID + (number % UIDS) as u32);
                 confinement.run_as(uid, uid)
             }
             false => confinement,
@@ -287,6 +291,7 @@ impl Supervisor {
             host: &environment.host,
             confinement: confinement.clone(),
             granted: &granted,
+            state,
             sources: &environment.sources,
             settings: self.settings().map_err(refused)?,
             number,
@@ -319,11 +324,26 @@ impl Supervisor {
         grant(self.name(), &package.manifest.permissions, granted)
     }
 
-    fn confinement(&self, granted: &Granted) -> Result<(ResolvedProfile, Confinement), ProfileError> {
+    /// Its directory, if it was granted one.
+    fn state(&self, granted: &Granted) -> Result<Option<PrivateDirectory>, String> {
+        let open = |quota| PrivateDirectory::open(&self.environment.data, self.name(), quota);
+        granted.state.map(open).transpose()
+    }
+
+    fn confinement(
+        &self,
+        granted: &Granted,
+        state: Option<&PrivateDirectory>,
+    ) -> Result<(ResolvedProfile, Confinement), ProfileError> {
         let environment = &self.environment;
         let permissions = Permissions {
             memory_bytes: granted.memory_bytes,
             threads: granted.threads,
+            state: state.map(|state| StateDirectory {
+                path: state.path.clone(),
+                bytes: state.quota.bytes,
+                files: state.quota.files.into(),
+            }),
             connect: !granted.connect.is_empty(),
             ..Permissions::default()
         };

@@ -28,7 +28,8 @@ async fn manager(plugins: &[&str]) -> Option<(PluginManager, tempfile::TempDir)>
     }
     let mut config = PluginsConfig { paths: vec![folder.path().to_owned()], ..PluginsConfig::default() };
     config.grants.insert("stats".into(), Grant { threads: Some(1), ..Grant::default() });
-    Some((PluginManager::start(host, config, SandboxConfig::default()).await.expect("start"), folder))
+    let place = Place { host, data: folder.path().to_owned(), ports: Vec::new() };
+    Some((PluginManager::start(place, config, SandboxConfig::default()).await.expect("start"), folder))
 }
 
 fn soon() -> Instant {

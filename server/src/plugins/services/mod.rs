@@ -3,25 +3,38 @@
 //!
 //! | module | service |
 //! |---|---|
+//! | `connect` | dials listed hosts and passes the connected sockets on |
 //! | `metrics` | reads the server's metrics |
+//! | [`state`] | a directory of the plugin's own |
 //!
 //! Services run on the plugin thread and don't keep it: what takes time is done elsewhere and awaited. How much a plugin
 //! may call is decided by `photondb_ipc_schema::control`.
 
+mod connect;
 mod metrics;
+pub mod state;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use photondb_ipc_schema::control::Callable;
 use photondb_ipc_schema::plugin_capnp as wire;
 
 use super::grant::Granted;
+use super::instance::Passing;
+use super::journal::Journal;
 use super::registry::Registry;
+use connect::Dialer;
+use photondb_plugin_sdk::PluginError;
 
 /// What services need of the server.
 pub struct Sources {
     /// Whose metrics are shown.
     pub registry: Arc<Registry>,
+    /// Where refusals are told.
+    pub journal: Arc<Journal>,
+    /// The server's own ports, which no plugin is connected to unless they are listed.
+    pub ports: Vec<u16>,
 }
 
 /// The services of one process.
@@ -34,11 +47,19 @@ pub struct Services {
 }
 
 impl Services {
-    /// Those that were granted.
-    pub fn offer(granted: &Granted, sources: &Sources) -> Self {
+    /// Those that were granted to the process `pid` of `plugin`.
+    pub fn offer(plugin: &str, pid: u32, granted: &Granted, sources: &Sources, passing: &Rc<Passing>) -> Self {
+        let dialer = || Dialer {
+            plugin: plugin.to_owned(),
+            pid,
+            listed: granted.connect.clone(),
+            ports: sources.ports.clone(),
+            passing: Rc::clone(passing),
+            journal: Arc::clone(&sources.journal),
+        };
         Self {
             query: None,
-            connect: None,
+            connect: (!granted.connect.is_empty()).then(|| connect::client(dialer())),
             metrics: granted.metrics.then(|| metrics::client(Arc::clone(&sources.registry))),
             state_directory: granted.state.is_some(),
         }
@@ -65,4 +86,11 @@ impl Services {
         }
         wire.set_state_directory(self.state_directory);
     }
+}
+
+/// Answers that it failed, and why.
+fn fail(mut failure: wire::failure::Builder<'_>, error: &PluginError) {
+    let mut wire = failure.reborrow().init_error();
+    wire.set_cause(error.cause() as u8);
+    wire.set_message(error.message());
 }
