@@ -112,6 +112,12 @@ impl Lane {
         self.layout.buffer_bytes()
     }
 
+    /// Its place among the lanes of the plugin.
+    #[must_use]
+    pub fn place(&self) -> usize {
+        self.lane
+    }
+
     /// How many calls may be in flight.
     #[must_use]
     pub fn depth(&self) -> usize {
@@ -336,6 +342,18 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// The lane that the request will go to.
+    #[must_use]
+    pub fn lane(&self) -> usize {
+        self.lane.lane
+    }
+
+    /// The number that the call will have on its lane, from 1 on, never used twice.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The request's payload buffer, 4096-byte aligned.
     pub fn buffer(&mut self) -> &mut [u8] {
         self.window.as_mut().map_or(&mut [], OwnWindow::bytes)

@@ -195,20 +195,14 @@ impl Search<'_> {
         request.min(reply)
     }
 
-    /// Searches: waits until `turn_by` for its turn, and until `deadline` for the answer. For each query the rows and distances, at most `k`, in the order that the plugin gave: they are a
-    /// plugin's word, rows may not exist and distances may be anything.
+    /// Searches, by a call that has begun: waits until `deadline` for the answer. For each query the rows and distances, at
+    /// most `k`, in the order that the plugin gave: they are a plugin's word, rows may not exist and distances may be
+    /// anything.
     ///
     /// # Errors
     /// What the index said, or what happened to the plugin; [`Cause::Protocol`] for an answer of the wrong shape.
-    pub fn run(
-        &self,
-        lane: &Arc<Lane>,
-        index: u32,
-        turn_by: Instant,
-        deadline: Instant,
-    ) -> Result<Searched, PluginError> {
+    pub fn run(&self, mut draft: Draft, index: u32, deadline: Instant) -> Result<Searched, PluginError> {
         let count = self.queries.len() / self.dims.max(1);
-        let mut draft = lane.begin(turn_by)?;
         let columns = if self.allow.is_some() { 3 } else { 2 };
         let mut writer = BatchWriter::new(draft.buffer(), columns, count).map_err(too_large)?;
         writer.f32s(self.dims, count).map_err(too_large)?.copy_from_slice(self.queries);

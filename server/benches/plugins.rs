@@ -98,7 +98,7 @@ fn round_trips(confined: &Confined, report: &mut Report) -> anyhow::Result<()> {
     let cases = vec![
         Case::new("two threads and two cache lines, 64 bytes", || thread::scope(ping_pong)),
         Case::new("a lane to a thread of this process", || nops(harness.lane())),
-        Case::new("a lane to a confined process", || nops(process.lane())),
+        Case::new("a lane to a confined process", || nops(process.lane(&Origin::until(soon()))?)),
         Case::new("a function of one row, confined", || {
             time_calls(|| {
                 black_box(function.invoke_batch(&row, 1, &Origin::until(soon()))?);
@@ -404,6 +404,8 @@ impl Process {
 
     fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {
         let search = Search { queries, dims: self.dims, k: K, allow: None, settings: &Datum::Null };
-        search.run(self.instance.lane(), INDEX, soon(), soon()).map(|searched| searched.rows)
+        search
+            .run(self.instance.lane(&Origin::until(soon()))?.begin(soon())?, INDEX, soon())
+            .map(|searched| searched.rows)
     }
 }

@@ -206,6 +206,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         system: system_tables(sources),
         identity,
     });
+    plugins.serve_queries(engine.clone());
 
     let (stop, stopping) = watch::channel(false);
     let stopped = |mut stopping: watch::Receiver<bool>| async move {

@@ -12,3 +12,4 @@ mod hostile;
 mod http;
 mod lies;
 mod protocol;
+mod query_capability;

@@ -11,6 +11,7 @@ use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use super::instance::Instance;
 use super::plugin::{Caller, Plugin};
+use super::services::query::Allowed;
 use crate::config::OnFailure;
 use crate::query::nested::Origin;
 
@@ -119,8 +120,8 @@ impl Function {
                 let message = format!("this version no longer provides the function `{}`", self.signature.name);
                 PluginError::runtime(Cause::Unavailable, message).of(self.plugin.name())
             })?;
-        let (lane, counters) = (instance.lane(), self.plugin.counters());
-        let mut in_flight: VecDeque<Invocation> = VecDeque::new();
+        let (lane, counters) = (instance.lane(origin)?, self.plugin.counters());
+        let mut in_flight: VecDeque<(Invocation, Option<Allowed>)> = VecDeque::new();
         let (mut sent, mut reply) = (results.len(), PrivateCopy::default());
         while results.len() < rows {
             while sent < rows && in_flight.len() < lane.depth() {
@@ -132,13 +133,14 @@ impl Function {
                 let Some(draft) = draft else { break };
                 let count = (rows - sent).min(ROWS_PER_MESSAGE);
                 let part: Vec<&[Datum]> = args.iter().map(|column| &column[sent..sent + count]).collect();
+                let allowed = instance.allow_queries(&draft, origin);
                 let invocation =
                     Invocation::send(draft, number, &part, count).map_err(|error| instance.judge(error))?;
                 counters.shared(invocation.bytes());
                 sent += invocation.rows();
-                in_flight.push_back(invocation);
+                in_flight.push_back((invocation, allowed));
             }
-            let Some(invocation) = in_flight.pop_front() else { break };
+            let Some((invocation, _allowed)) = in_flight.pop_front() else { break };
             let answer = invocation.wait(deadline, &mut reply);
             if answer.as_ref().map_or_else(|error| error.cause().is_answer(), |_| true) {
                 self.plugin.answered();

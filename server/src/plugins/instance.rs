@@ -12,7 +12,7 @@ use std::time::Instant;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use photondb_ipc_schema::column::{ColumnShape, Element};
 use photondb_ipc_schema::descriptors;
-use photondb_ipc_schema::lane::Lane;
+use photondb_ipc_schema::lane::{Draft, Lane};
 use photondb_ipc_schema::plugin_capnp::{self as wire, failure, plugin};
 use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
@@ -23,7 +23,9 @@ use tokio::time::timeout;
 use super::CALL_DEADLINE;
 use super::handshake::Provided;
 use super::process::Doom;
+use super::services::query::{Allowed, Queries};
 use super::usage::Usage;
+use crate::query::nested::Origin;
 
 /// The control connection to one process. Belongs to the plugin thread.
 pub struct Link {
@@ -89,6 +91,7 @@ pub struct Instance {
     pid: u32,
     lanes: Vec<Arc<Lane>>,
     provides: Provided,
+    queries: Option<Arc<Queries>>,
     jobs: mpsc::UnboundedSender<Job>,
     dooms: mpsc::UnboundedSender<Doom>,
     closed: AtomicBool,
@@ -121,6 +124,7 @@ impl Instance {
             pid,
             lanes,
             provides,
+            queries: None,
             jobs,
             dooms,
             closed: AtomicBool::new(false),
@@ -130,6 +134,13 @@ impl Instance {
             attached_bytes: AtomicU64::new(0),
             private_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// The same process, which may run queries.
+    #[must_use]
+    pub fn with_queries(mut self, queries: Option<Arc<Queries>>) -> Self {
+        self.queries = queries;
+        self
     }
 
     /// Unique among all instances of this server.
@@ -156,13 +167,31 @@ impl Instance {
         &self.provides
     }
 
-    /// The lane for a query: the one with the fewest calls.
+    /// The lane for a call: the one with the fewest calls. One whose thread waits for the very query that makes the call
+    /// would never come to it.
+    ///
+    /// # Errors
+    /// Where all of them do.
+    pub fn lane(&self, origin: &Origin<'_>) -> Result<&Arc<Lane>, PluginError> {
+        let waits = |lane: &Lane| origin.within.is_some_and(|within| within.blocks(self.number, lane.place()));
+        let free = match self.lanes.as_slice() {
+            [only] => Some(only).filter(|lane| !waits(lane)),
+            lanes => lanes.iter().filter(|lane| !waits(lane)).min_by_key(|lane| lane.in_flight()),
+        };
+        free.ok_or_else(|| {
+            let (name, threads) = (&self.plugin, self.lanes.len());
+            let message = format!(
+                "it calls itself through its own query, and each of its threads ({threads}) waits for that; grant it more \
+                 `threads`, or call no function of `{name}` in its queries"
+            );
+            PluginError::runtime(Cause::Limit, message).of(name)
+        })
+    }
+
+    /// Lets the call that is about to be sent run queries until the guard is dropped, if the plugin was granted any.
     #[must_use]
-    pub fn lane(&self) -> &Arc<Lane> {
-        match self.lanes.as_slice() {
-            [only] => only,
-            lanes => lanes.iter().min_by_key(|lane| lane.in_flight()).unwrap_or(&self.lanes[0]),
-        }
+    pub fn allow_queries(&self, call: &Draft, origin: &Origin<'_>) -> Option<Allowed> {
+        self.queries.as_ref().map(|queries| queries.allow(call, origin))
     }
 
     /// The lane for long work beside the queries: the last one.

@@ -45,7 +45,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ use tokio::task::LocalSet;
 
 use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent, PluginStatus};
 use crate::config::{PluginsConfig, SandboxConfig};
+use crate::query::Engine;
 use audit::Confined;
 pub use call::Function;
 use discover::Found;
@@ -63,6 +64,7 @@ use journal::Journal;
 use plugin::{Command, Plugin};
 use registry::Registry;
 use services::Sources;
+use services::query::EngineSlot;
 use supervisor::{Environment, Supervisor};
 
 /// What a call may take where nobody said anything else.
@@ -74,6 +76,8 @@ pub struct PluginManager {
     registry: Arc<Registry>,
     journal: Arc<Journal>,
     rescans: mpsc::UnboundedSender<Rescan>,
+    /// Weak: the engine refers to this manager.
+    engine: Weak<EngineSlot>,
 }
 
 /// What plugins are started with, beside what the operator says about them.
@@ -105,6 +109,8 @@ impl PluginManager {
         let (registry, journal) = (Arc::<Registry>::default(), Arc::<Journal>::default());
         let (rescans, queue) = mpsc::unbounded_channel();
         let (settled, all_settled) = oneshot::channel();
+        let engine = Arc::<EngineSlot>::default();
+        let engine_slot = Arc::downgrade(&engine);
         let (shared_registry, shared_journal) = (Arc::clone(&registry), Arc::clone(&journal));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("plugins".into()).spawn(move || {
@@ -119,6 +125,7 @@ impl PluginManager {
                     registry: Arc::clone(&shared_registry),
                     journal: Arc::clone(&shared_journal),
                     ports,
+                    engine,
                 },
                 journal: shared_journal,
                 registry: shared_registry,
@@ -129,7 +136,15 @@ impl PluginManager {
         })?;
         // The sender is dropped when everything has settled.
         let _ = all_settled.await;
-        Ok(Self { registry, journal, rescans })
+        Ok(Self { registry, journal, rescans, engine: engine_slot })
+    }
+
+    /// Answers the queries of plugins from now on.
+    pub fn serve_queries(&self, engine: Engine) {
+        // There is none where the server stops already; a second engine would be one too many.
+        if let Some(slot) = self.engine.upgrade() {
+            slot.get_or_init(|| engine);
+        }
     }
 
     /// Who provides what.

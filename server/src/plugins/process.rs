@@ -42,9 +42,11 @@ use super::instance::{Instance, Link, Passing};
 use super::journal::Journal;
 use super::output::{LastWords, keep_lines};
 use super::plugin::Plugin;
+use super::services::query::Queries;
 use super::services::state::PrivateDirectory;
 use super::services::{Services, Sources};
 use super::watch::{self, GRACE};
+use crate::query::access::Scope;
 
 /// From the first byte of the host to the last answer of the handshake.
 const START_DEADLINE: Duration = Duration::from_secs(5);
@@ -239,13 +241,17 @@ impl Process {
         };
         keep(stdout, "stdout")?;
         let last_words = keep(stderr, "stderr")?;
+        let queries = (!plan.granted.query.is_empty()).then(|| {
+            let scope = Scope::new(name, plan.granted.query.clone());
+            Queries::new(plan.number, scope, Arc::clone(&plan.sources.engine))
+        });
         let started = timeout(START_DEADLINE, async {
             let report = read_report(report.into(), &child, name).await?;
             if let Some(denied) = DeniedCalls::receive(passing.as_fd(), excused).map_err(io_failed("its listener"))? {
                 watch_denials(denied, name, &doom_sender, plan.journal);
             }
             let passing = Rc::new(Passing::new(passing).map_err(io_failed(sockets))?);
-            let services = Services::offer(name, pid as u32, plan.granted, plan.sources, &passing);
+            let services = Services::offer(name, pid as u32, plan.granted, plan.sources, &passing, queries.as_ref());
             let (client, system) = connect(control_socket, services.callable(), doom_sender.clone())
                 .map_err(io_failed("its control socket"))?;
             tasks.push(system);
@@ -277,7 +283,7 @@ impl Process {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(link);
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
-        let instance = Arc::new(instance);
+        let instance = Arc::new(instance.with_queries(queries));
         let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
         tasks.push(tokio::task::spawn_local(async move { jobs_instance.run_jobs(jobs_link, job_queue).await }));
         tasks.push(tokio::task::spawn_local(watch::ping(link, Arc::clone(&instance))));

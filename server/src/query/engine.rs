@@ -67,7 +67,7 @@ impl Engine {
     pub fn new(parts: EngineParts) -> Self {
         let EngineParts { store, plugins, nearest, system, identity } = parts;
         let shared = Arc::new(Shared::new(store, plugins, nearest, system));
-        Self { shared, identity, workers: Workers::new(MAX_WORKERS) }
+        Self { shared, identity, workers: Workers::new(MAX_WORKERS, "query") }
     }
 
     /// The threads that queries run on.

@@ -25,8 +25,6 @@ use super::value::Value;
 pub const MAX_DEPTH: usize = 4;
 /// Most queries at a time inside of one call that a client's query has made, those of all levels together.
 pub const MAX_QUERIES: usize = 8;
-/// The longest term, as JSON.
-pub const MAX_TERM: usize = 256 << 10;
 /// The longest result, encoded. It travels in one control message, which may have 1 MiB.
 pub const MAX_RESULT: usize = 1_000_000;
 /// About the most memory that the values of one query may take: those that its terms make, and those that it keeps to

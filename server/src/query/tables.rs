@@ -4,9 +4,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::manifest::Access;
 use uuid::Uuid;
 
-use super::access::{Right, Scope, Shared};
+use super::access::{Scope, Shared};
 use super::determinism;
 use super::error::{ErrorKind, ReqlError, Result};
 use super::eval::Context;
@@ -166,22 +167,22 @@ impl TableRef {
     ///
     /// # Errors
     /// A PERMISSION error that names the grant.
-    pub fn check(&self, right: Right) -> Result<()> {
+    pub fn check(&self, access: Access) -> Result<()> {
         match &self.scope {
             None => Ok(()),
-            Some(scope) => scope.check(right, &self.database().name, self.name()),
+            Some(scope) => scope.check(access, &self.database().name, self.name()),
         }
     }
 
     /// Whether the query has a right to the table.
     #[must_use]
-    pub fn allows(&self, right: Right) -> bool {
-        self.check(right).is_ok()
+    pub fn allows(&self, access: Access) -> bool {
+        self.check(access).is_ok()
     }
 
     /// Where the documents are, for who reads them.
     fn readable(&self) -> Result<&Source> {
-        self.check(Right::Read)?;
+        self.check(Access::Read)?;
         Ok(&self.source)
     }
 
@@ -228,7 +229,7 @@ impl TableRef {
     /// # Errors
     /// When it is a system table, or the query may not read it.
     pub fn to_read(&self) -> Result<&Arc<Table>> {
-        self.check(Right::Read)?;
+        self.check(Access::Read)?;
         self.stored()
     }
 
@@ -237,7 +238,7 @@ impl TableRef {
     /// # Errors
     /// When it is a system table, or the query may not write to it.
     pub fn to_write(&self) -> Result<&Arc<Table>> {
-        self.check(Right::Write)?;
+        self.check(Access::Write)?;
         self.stored()
     }
 

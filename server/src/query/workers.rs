@@ -21,6 +21,7 @@ struct Pool {
     state: Mutex<State>,
     wake: Condvar,
     limit: usize,
+    name: &'static str,
 }
 
 #[derive(Default)]
@@ -31,10 +32,10 @@ struct State {
 }
 
 impl Workers {
-    /// A pool of at most `limit` threads; none is started yet.
+    /// A pool of at most `limit` threads of that name; none is started yet.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Pool { state: Mutex::default(), wake: Condvar::new(), limit: limit.max(1) }))
+    pub fn new(limit: usize, name: &'static str) -> Self {
+        Self(Arc::new(Pool { state: Mutex::default(), wake: Condvar::new(), limit: limit.max(1), name }))
     }
 
     /// Runs `job` on a worker, as soon as one is free.
@@ -47,7 +48,7 @@ impl Workers {
         }
         if state.threads < self.0.limit {
             let pool = self.0.clone();
-            let builder = thread::Builder::new().name("query".to_owned()).stack_size(STACK_BYTES);
+            let builder = thread::Builder::new().name(self.0.name.to_owned()).stack_size(STACK_BYTES);
             match builder.spawn(move || pool.work()) {
                 Ok(_) => state.threads += 1,
                 // The job waits for one of the others, or for the next attempt.
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_each_other_run_at_once() {
-        let workers = Workers::new(2);
+        let workers = Workers::new(2, "query");
         let (to_second, at_second) = mpsc::channel();
         let (to_first, at_first) = mpsc::channel();
         let (done, finished) = mpsc::channel();
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_panicking_job_does_not_end_its_thread() {
-        let workers = Workers::new(1);
+        let workers = Workers::new(1, "query");
         workers.spawn(|| panic!("expected by the test"));
         let (done, finished) = mpsc::channel();
         workers.spawn(move || done.send(()).unwrap());

@@ -317,22 +317,26 @@ impl Searcher<'_> {
         let allow = allow.or((view.dead > MAX_DEAD).then_some(&view.live));
         let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
         let k = if allow.is_some() { k } else { k + view.dead };
-        let lane = open.instance.lane();
+        let deadline = self.plugin_deadline();
+        let origin = Origin { deadline, ..self.request.origin };
+        let lane = open.instance.lane(&origin)?;
         let search = Search { queries, dims, k, allow, settings: self.request.settings };
         let per_call = search.queries_per_call(lane);
         if per_call == 0 {
             return Ok(None);
         }
-        let deadline = self.plugin_deadline();
         let mut found = Vec::with_capacity(queries.len() / dims);
         let plugin = self.index.plugin();
         // Searches that wait for a plugin that does not answer must not hold all threads that queries run on.
         let caller = plugin.as_ref().map(|plugin| plugin.call());
         for part in queries.chunks(per_call * dims) {
             let started = Instant::now();
-            let searched = Search { queries: part, ..search }
-                .run(lane, open.number, caller.as_ref().map_or(deadline, |caller| caller.turn_by(deadline)), deadline)
-                .map_err(|error| open.instance.judge(error));
+            let turn_by = caller.as_ref().map_or(deadline, |caller| caller.turn_by(deadline));
+            let searched = lane.begin(turn_by).map_err(PluginError::from).and_then(|call| {
+                let _allowed = open.instance.allow_queries(&call, &origin);
+                Search { queries: part, ..search }.run(call, open.number, deadline)
+            });
+            let searched = searched.map_err(|error| open.instance.judge(error));
             if let Some(plugin) = &plugin {
                 let counters = plugin.counters();
                 counters.record(started.elapsed(), searched.is_ok());

@@ -6,17 +6,21 @@
 #[expect(unsafe_code, reason = "attackers do not keep to safe Rust")]
 mod attacks;
 mod liar;
+mod querier;
 
 use std::process::ExitCode;
 
 use photondb_plugin_sdk::prelude::*;
+use photondb_plugin_sdk::services::{Query, Services};
 
 use attacks::{Attack, BadResults};
+use querier::Querier;
 
 /// A plugin of the given name.
 struct Hostile {
     /// The name of the manifest, which the host passes as the name of the process.
     installed_as: String,
+    query: Option<Query>,
 }
 
 impl Plugin for Hostile {
@@ -32,6 +36,10 @@ impl Plugin for Hostile {
             "wrong_version" => "9.9.9",
             _ => env!("CARGO_PKG_VERSION"),
         }
+    }
+
+    fn connect(&mut self, services: Services) {
+        self.query = services.query;
     }
 
     fn register(&self, registry: &mut PluginRegistry) {
@@ -52,6 +60,9 @@ impl Plugin for Hostile {
             // Names that the plugin `stats` has as well.
             "greedy" => {
                 registry.function(Innocent("harmless")).function(Innocent("approx"));
+            }
+            "querier" => {
+                registry.function(Querier(self.query.clone()));
             }
             "innocent" => {
                 registry.function(Innocent("innocent"));
@@ -84,6 +95,6 @@ fn main() -> ExitCode {
     let installed_as = std::env::args().next().unwrap_or_default();
     match installed_as.as_str() {
         "other_protocol" => liar::run(&installed_as),
-        _ => photondb_plugin_sdk::runtime::run(Hostile { installed_as }),
+        _ => photondb_plugin_sdk::runtime::run(Hostile { installed_as, query: None }),
     }
 }

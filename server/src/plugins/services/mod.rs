@@ -6,12 +6,14 @@
 //! | `connect` | dials listed hosts and passes the connected sockets on |
 //! | `metrics` | reads the server's metrics |
 //! | [`state`] | a directory of the plugin's own |
+//! | [`query`] | runs ReQL within a call |
 //!
 //! Services run on the plugin thread and don't keep it: what takes time is done elsewhere and awaited. How much a plugin
 //! may call is decided by `photondb_ipc_schema::control`.
 
 mod connect;
 mod metrics;
+pub mod query;
 pub mod state;
 
 use std::rc::Rc;
@@ -26,6 +28,7 @@ use super::journal::Journal;
 use super::registry::Registry;
 use connect::Dialer;
 use photondb_plugin_sdk::PluginError;
+use query::{EngineSlot, Queries};
 
 /// What services need of the server.
 pub struct Sources {
@@ -35,6 +38,8 @@ pub struct Sources {
     pub journal: Arc<Journal>,
     /// The server's own ports, which no plugin is connected to unless they are listed.
     pub ports: Vec<u16>,
+    /// What answers queries, once the data is open: plugins start before.
+    pub engine: Arc<EngineSlot>,
 }
 
 /// The services of one process.
@@ -47,8 +52,15 @@ pub struct Services {
 }
 
 impl Services {
-    /// Those that were granted to the process `pid` of `plugin`.
-    pub fn offer(plugin: &str, pid: u32, granted: &Granted, sources: &Sources, passing: &Rc<Passing>) -> Self {
+    /// Those that were granted to the process `pid` of `plugin`; `queries` are those of the process.
+    pub fn offer(
+        plugin: &str,
+        pid: u32,
+        granted: &Granted,
+        sources: &Sources,
+        passing: &Rc<Passing>,
+        queries: Option<&Arc<Queries>>,
+    ) -> Self {
         let dialer = || Dialer {
             plugin: plugin.to_owned(),
             pid,
@@ -58,7 +70,7 @@ impl Services {
             journal: Arc::clone(&sources.journal),
         };
         Self {
-            query: None,
+            query: queries.map(query::client),
             connect: (!granted.connect.is_empty()).then(|| connect::client(dialer())),
             metrics: granted.metrics.then(|| metrics::client(Arc::clone(&sources.registry))),
             state_directory: granted.state.is_some(),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::Object;
+use photondb_plugin_sdk::manifest::Access;
 
 use super::Op;
-use crate::query::access::Right;
 use crate::query::bulk;
 use crate::query::compile::Node;
 use crate::query::determinism::{self, Scope};
@@ -95,7 +95,7 @@ impl Summary {
             Some(other) => return Err(framed(ReqlError::wrong_type("BOOL", &other))),
         };
         if return_changes != ReturnChanges::Never {
-            table.check(Right::Read).map_err(framed)?;
+            table.check(Access::Read).map_err(framed)?;
         }
         Ok(Self {
             counts: [0; 6],
@@ -103,7 +103,7 @@ impl Summary {
             generated_keys: Vec::new(),
             return_changes,
             changes: Vec::new(),
-            is_blind: !table.allows(Right::Read),
+            is_blind: !table.allows(Access::Read),
             truncated: false,
             limit: call.ctx().array_limit(),
         })
@@ -304,7 +304,7 @@ fn insert(call: &Call<'_>) -> Result<Value> {
     let durability = durability(call, &table)?;
     let conflict = conflict(call)?;
     if matches!(conflict, Conflict::Update | Conflict::Function(_)) {
-        table.check(Right::Read)?;
+        table.check(Access::Read)?;
     }
     let mut summary = Summary::new(call, &table)?;
     let rows: Rows = match call.arg(1)? {
@@ -479,7 +479,7 @@ fn write_selection(call: &Call<'_>, change: Change) -> Result<Value> {
     let Some(table) = selection.table() else { return Err(selection.wrong_kind("SELECTION").at(0)) };
     let stored = table.to_write()?.clone();
     if !matches!(change, Change::Delete) {
-        table.check(Right::Read)?;
+        table.check(Access::Read)?;
     }
     let durability = durability(call, &table)?;
     let mut summary = Summary::new(call, &table)?;

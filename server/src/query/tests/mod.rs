@@ -219,7 +219,7 @@ fn writes_have_no_place_in_the_functions_of_streams() {
 fn nesting_ends_in_errors_not_in_crashes() {
     // On a worker: tests' own threads have small stacks.
     let (done, finished) = std::sync::mpsc::channel();
-    workers::Workers::new(1).spawn(move || {
+    workers::Workers::new(1, "query").spawn(move || {
         let server = Server::new();
         let nots = (0..590).fold(json!(true), |term, _| json!([23, [term]]));
         assert_eq!(server.value(&nots), true);
