@@ -41,6 +41,12 @@ pub enum CgroupError {
         /// Those that are not there, separated by spaces.
         missing: String,
     },
+    /// Somebody else lives there, whom we must not move.
+    #[error("{directory} has other processes than the server in it; start it in a group of its own (systemd: a service with `Delegate=yes`)", directory = .directory.display())]
+    Shared {
+        /// The server's own group.
+        directory: PathBuf,
+    },
     /// A file of the tree could not be used.
     #[error("{path}: {source}; delegate the server's cgroup to its user (systemd: `Delegate=yes`)", path = .path.display())]
     File {
@@ -58,7 +64,7 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
 
 impl Cgroups {
     /// Prepares `directory`, the server's own group ([`KernelFeatures::cgroup`](photondb_sandbox_profiles::KernelFeatures)):
-    /// moves every process in it into a leaf, passes the controllers on, and removes what a killed server left.
+    /// moves the server into a leaf, passes the controllers on, and removes what a killed server left.
     ///
     /// # Errors
     /// [`CgroupError`]; the server then stays where it was, or in its leaf, which limits nothing.
@@ -70,14 +76,19 @@ impl Cgroups {
         if !missing.is_empty() {
             return Err(CgroupError::Controllers { directory: directory.to_owned(), missing: missing.join(" ") });
         }
+        let (own, here) = (std::process::id().to_string(), directory.join("cgroup.procs"));
+        let processes = fs::read_to_string(&here).map_err(failed(&here))?;
+        if processes.split_whitespace().any(|process| process != own) {
+            return Err(CgroupError::Shared { directory: directory.to_owned() });
+        }
         let leaf = directory.join(SERVER);
         match fs::create_dir(&leaf) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&leaf)(error)),
             _ => {}
         }
-        let (here, there) = (directory.join("cgroup.procs"), leaf.join("cgroup.procs"));
-        for process in fs::read_to_string(&here).map_err(failed(&here))?.split_whitespace() {
-            fs::write(&there, process).map_err(failed(&there))?;
+        if !processes.is_empty() {
+            let there = leaf.join("cgroup.procs");
+            fs::write(&there, own).map_err(failed(&there))?;
         }
         let control = directory.join("cgroup.subtree_control");
         fs::write(&control, "+memory +cpu +pids").map_err(failed(&control))?;
@@ -157,8 +168,9 @@ mod tests {
     /// writes make them.
     fn delegated(controllers: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().expect("tempdir");
+        let own = format!("{}\n", std::process::id());
         for (file, text) in
-            [("cgroup.controllers", controllers), ("cgroup.procs", "4711\n"), ("cgroup.subtree_control", "")]
+            [("cgroup.controllers", controllers), ("cgroup.procs", own.as_str()), ("cgroup.subtree_control", "")]
         {
             fs::write(directory.path().join(file), text).expect("write");
         }
@@ -174,7 +186,7 @@ mod tests {
         let directory = delegated("cpuset cpu io memory hugetlb pids\n");
         fs::create_dir(directory.path().join("plugin-old-1")).expect("mkdir");
         let groups = Cgroups::prepare(directory.path()).expect("prepare");
-        assert_eq!(read(directory.path().join("server/cgroup.procs")), "4711");
+        assert_eq!(read(directory.path().join("server/cgroup.procs")), std::process::id().to_string());
         assert_eq!(read(directory.path().join("cgroup.subtree_control")), "+memory +cpu +pids");
         assert!(!directory.path().join("plugin-old-1").exists(), "left by a server that was killed");
         let group = groups.create("approx", 7, 256 << 20, 17).expect("create");
@@ -196,6 +208,10 @@ mod tests {
     fn what_is_not_delegated_is_named() {
         let error = Cgroups::prepare(delegated("cpu pids\n").path()).expect_err("must fail").to_string();
         assert!(error.contains("memory") && error.contains("Delegate"), "{error}");
+        let shared = delegated("cpu memory pids\n");
+        fs::write(shared.path().join("cgroup.procs"), "1\n4711\n").expect("write");
+        let error = Cgroups::prepare(shared.path()).expect_err("must fail").to_string();
+        assert!(error.contains("other processes") && !shared.path().join("server").exists(), "{error}");
         let error = Cgroups::prepare(Path::new("/nowhere")).expect_err("must fail").to_string();
         assert!(error.contains("/nowhere/cgroup.controllers") && error.contains("Delegate"), "{error}");
     }

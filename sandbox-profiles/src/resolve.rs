@@ -83,7 +83,8 @@ impl Profiles {
         };
         for (file, profile) in self.chain(name)? {
             resolved.add(file, profile);
-            if !Self::is_shipped(file) && !(profile.allow.is_empty() && profile.files.is_empty()) {
+            let adds = !profile.allow.is_empty() || !profile.files.is_empty();
+            if adds && !Self::is_shipped(file) {
                 let why = format!("profile `{}` is the operator's own, and allows more", profile.name);
                 resolved.cap(GradeCap { at_most: Letter::B, why });
             }

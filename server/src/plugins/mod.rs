@@ -49,6 +49,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use photondb_plugin_host::Cgroups;
 use photondb_plugin_sdk::{Cause, PluginError};
 use photondb_sandbox_profiles::{KernelFeatures, Profiles};
 use tokio::sync::{mpsc, oneshot};
@@ -103,7 +104,7 @@ impl PluginManager {
     /// `host`: `photondb-plugin-host`; `data`: the data directory, where plugins have directories of their own. A plugin that can't run is no error here: its state and events say why.
     ///
     /// # Errors
-    /// When the plugin thread can't be started.
+    /// When the plugin thread can't be started, or a profile of the operator's can't be used.
     pub async fn start(place: Place, plugins: PluginsConfig, sandbox: SandboxConfig) -> io::Result<Self> {
         let Place { host, data, ports } = place;
         let (registry, journal) = (Arc::<Registry>::default(), Arc::<Journal>::default());
@@ -112,6 +113,15 @@ impl PluginManager {
         let engine = Arc::<EngineSlot>::default();
         let engine_slot = Arc::downgrade(&engine);
         let (shared_registry, shared_journal) = (Arc::clone(&registry), Arc::clone(&journal));
+        let mut profiles = Profiles::builtin();
+        if let Some(directory) = &sandbox.profiles {
+            profiles.load_dir(directory).map_err(io::Error::other)?;
+        }
+        let kernel = KernelFeatures::probe();
+        let cgroups = kernel.cgroup.as_deref().and_then(|directory| {
+            let prepared = Cgroups::prepare(directory);
+            prepared.inspect_err(|error| tracing::warn!("plugins get no cgroups: {error}")).ok()
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("plugins".into()).spawn(move || {
             let environment = Rc::new(Environment {
@@ -119,8 +129,9 @@ impl PluginManager {
                 data,
                 plugins,
                 sandbox,
-                profiles: Profiles::builtin(),
-                kernel: KernelFeatures::probe(),
+                profiles,
+                kernel,
+                cgroups,
                 sources: Sources {
                     registry: Arc::clone(&shared_registry),
                     journal: Arc::clone(&shared_journal),

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use photondb_ipc_schema::plugin_capnp::plugin;
 use photondb_ipc_schema::wake::Spin;
 use photondb_ipc_schema::{control, region};
 use photondb_plugin_host::spawn::{Use, memfd};
-use photondb_plugin_host::{DeniedCalls, Descriptors};
+use photondb_plugin_host::{Cgroup, DeniedCalls, Descriptors};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use photondb_sandbox_profiles::{Confinement, HostReply, Launch, Report, StartMessage};
 use tokio::io::AsyncReadExt;
@@ -106,7 +106,8 @@ pub struct Process {
     status: Option<WaitStatus>,
     last_words: JoinHandle<LastWords>,
     memory_bytes: u64,
-    cgroup: Option<PathBuf>,
+    /// Removed after the process has been reaped, which is why it stands after `child`.
+    cgroup: Option<Cgroup>,
 }
 
 /// A child process that is killed and reaped on drop.
@@ -167,6 +168,8 @@ pub struct StartPlan<'a> {
     pub host: &'a Path,
     /// How to confine.
     pub confinement: Confinement,
+    /// The group that the confinement joins.
+    pub cgroup: Option<Cgroup>,
     /// What it may have.
     pub granted: &'a Granted,
     /// Its directory, if it was granted one.
@@ -203,7 +206,7 @@ impl Process {
         // Before the plugin starts: it reads the layout from its region.
         let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
         let excused = plan.confinement.excused.clone();
-        let (threads_max, cgroup) = (plan.confinement.threads_max, plan.confinement.cgroup.clone());
+        let (threads_max, cgroup) = (plan.confinement.threads_max, plan.cgroup);
         let server_pid = std::process::id();
         let confinement = plan.confinement;
         let start = StartMessage { name: name.into(), launch: Launch::Plugin, server_pid, confinement };
@@ -351,7 +354,7 @@ impl Process {
             last_words: last_words.and_then(Result::ok).unwrap_or_default(),
             granted_bytes: self.memory_bytes,
             private_bytes: self.instance.private_bytes(),
-            is_oom_killed: self.cgroup.as_deref().is_some_and(is_oom_killed),
+            is_oom_killed: self.cgroup.as_ref().is_some_and(|cgroup| is_oom_killed(cgroup.path())),
         };
         ending::crash(self.instance.plugin(), status, &known)
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use photondb_plugin_host::{Cgroup, Cgroups};
 use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_sandbox_profiles::{
     Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles, ResolvedProfile, StateDirectory,
@@ -43,6 +44,8 @@ pub(super) struct Environment {
     pub sandbox: SandboxConfig,
     pub profiles: Profiles,
     pub kernel: KernelFeatures,
+    /// Where the server was given a part of the cgroup tree.
+    pub cgroups: Option<Cgroups>,
     pub journal: Arc<Journal>,
     pub registry: Arc<Registry>,
     pub sources: Sources,
@@ -287,9 +290,15 @@ impl Supervisor {
             }
             false => confinement,
         };
+        let cgroup = self.cgroup(&granted, &confinement, number);
+        let confinement = match &cgroup {
+            Some(cgroup) => confinement.join_cgroup(cgroup.path().to_owned()),
+            None => confinement,
+        };
         let plan = StartPlan {
             host: &environment.host,
             confinement: confinement.clone(),
+            cgroup,
             granted: &granted,
             state,
             sources: &environment.sources,
@@ -307,6 +316,13 @@ impl Supervisor {
         let confined = Confined::new(self.name(), &environment.host, confinement, report, resolved);
         self.plugin.update(|current| current.confined = Some(Arc::new(confined)));
         Ok(process)
+    }
+
+    /// A group for the next process. Without one it runs with resource limits and the watch, and its report says so.
+    fn cgroup(&self, granted: &Granted, confinement: &Confinement, number: u64) -> Option<Cgroup> {
+        let groups = self.environment.cgroups.as_ref()?;
+        let made = groups.create(self.name(), number, granted.memory_bytes, confinement.threads_max);
+        made.inspect_err(|error| tracing::warn!(plugin = self.name(), "no cgroup: {error}")).ok()
     }
 
     /// The operator's settings as the plugin gets them.
