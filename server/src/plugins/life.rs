@@ -286,9 +286,13 @@ impl Life {
         if self.failures >= self.policy.open_after || self.breaker == Breaker::HalfOpen {
             self.breaker = Breaker::Open;
         }
-        let doubled = self.policy.first_pause.saturating_mul(1 << self.relapses.min(20));
+        let pause = match self.breaker {
+            // Nobody waits for it any more: no hurry.
+            Breaker::Open => self.policy.longest_pause,
+            _ => self.policy.first_pause.saturating_mul(1 << self.relapses.min(20)).min(self.policy.longest_pause),
+        };
         self.relapses += 1;
-        Action::Pause(with_jitter(doubled.min(self.policy.longest_pause), random))
+        Action::Pause(with_jitter(pause, random))
     }
 
     fn give_up(&mut self) -> Action {
