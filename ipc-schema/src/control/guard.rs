@@ -331,3 +331,6 @@ fn answered(message: &dyn OutgoingMessage) -> Option<(u32, bool)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
