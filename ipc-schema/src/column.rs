@@ -3,6 +3,10 @@
 //! A column is a sequence of segment files of equal size, made sparse at full size, so that a mapping never has to
 //! move and never ends before its file. Row `r` lies in segment `r / rows_per_segment`; rows are `stride` bytes
 //! apart, padded with zeros to 64 bytes. A row is written once, before it is announced, and never changed.
+//!
+//! A plugin that maps a column sees all of it, and nothing else: also rows of documents that are deleted since, through
+//! which a graph still finds its way, and rows whose write has not been committed yet or never will be. They are
+//! vectors of its own index, which it is given anyway. When the index is dropped, its column is [erased](ColumnWriter::erase).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,6 +17,7 @@ use std::sync::OnceLock;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::region::{self, TrustedRegion};
 
@@ -277,6 +282,17 @@ impl ColumnWriter {
         self.segments.iter().try_for_each(File::sync_data)
     }
 
+    /// Makes every row zero and gives back the disk space, for whoever has the files mapped too: a plugin can't be made to
+    /// unmap a column, and must not keep what is in it after its index was dropped. Nothing may read or write it any more.
+    ///
+    /// # Errors
+    /// When the file system can't do this: most can.
+    pub fn erase(&self) -> io::Result<()> {
+        let length = i64::try_from(self.shape.segment_bytes()).map_err(io::Error::other)?;
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        self.segments.iter().try_for_each(|file| Ok(fallocate(file, hole, 0, length)?))
+    }
+
     fn path(&self, segment: usize) -> PathBuf {
         self.directory.join(format!("segment-{segment:04}"))
     }
@@ -324,6 +340,25 @@ mod tests {
             assert_eq!(row, [149.0, 0.5, -1.0]);
             assert!(column.row(192).is_none());
         }
+    }
+
+    #[test]
+    fn who_mapped_a_column_sees_nothing_of_it_once_it_is_erased() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let shape = ColumnShape::with_segments(3, Element::F32, 64).expect("shape");
+        let mut writer = ColumnWriter::open(directory.path(), shape).expect("open");
+        writer.write(0, &[1.0, 2.0, 3.0]).expect("write");
+        let column = VectorColumn::new(shape);
+        column.attach(0, &writer.segment(0).expect("segment")).expect("attach");
+        let row = |column: &VectorColumn| {
+            let mut row = [0.0; 3];
+            column.row(0).expect("attached").copy_to(&mut row);
+            row
+        };
+        assert_eq!(row(&column), [1.0, 2.0, 3.0]);
+        std::fs::remove_dir_all(directory.path()).expect("remove");
+        writer.erase().expect("a file system that punches holes");
+        assert_eq!(row(&column), [0.0; 3]);
     }
 
     #[test]

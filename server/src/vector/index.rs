@@ -205,6 +205,18 @@ impl VectorIndex {
     }
 }
 
+impl Drop for VectorIndex {
+    fn drop(&mut self) {
+        // Here nobody of this process reads the column any more, and a plugin that kept its mapping gets zeros.
+        if lock(&self.signal).discarded
+            && let Err(error) = lock(&self.writing).column.erase()
+        {
+            let path = self.directory.display();
+            tracing::warn!(%path, "the vectors of a dropped index can't be erased; a plugin may keep them: {error}");
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
