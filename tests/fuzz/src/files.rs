@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use photondb_plugin_hnsw::Hnsw;
-use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::column::{ColumnShape, Element, VectorColumn};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndexPlugin};
+use photondb_plugin_sdk::{Cancel, Datum};
 use photondb_server::fuzzing::{self, Vectors};
 
 /// `vectors/INDEX/graph`. The checksum is put right, or nothing would come behind it.
@@ -41,7 +41,8 @@ pub fn hnsw_graph(bytes: &[u8]) {
     }
     // A graph that was taken over can be searched and changed.
     let (mut rows, mut distances, mut counts) = ([0; 4], [0.0; 4], [0; 1]);
-    let request = SearchRequest { queries: &[0.1, 0.2, 0.3], k: 4, allow: None, settings: &Datum::Null };
+    let request =
+        SearchRequest { queries: &[0.1, 0.2, 0.3], k: 4, allow: None, settings: &Datum::Null, cancel: Cancel::never() };
     let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
     let _ = index.search(&request, &mut results);
     let _ = index.insert(&[1, 2, 3]);
