@@ -64,9 +64,33 @@ impl Query {
     /// the time that is left of it.
     ///
     /// # Errors
-    /// What the query failed with; [`Cause::Denied`](crate::Cause::Denied) for tables outside the grant.
+    /// What the query failed with; [`Cause::Denied`](crate::Cause::Denied) for tables outside the grant, with the line that
+    /// would grant them: `query = ["read:geo.places"]`. [`Cause::Limit`](crate::Cause::Limit) for a result of more than
+    /// 1 MB, more than 8 queries at a time within a call, and queries that call each other more than 4 levels deep.
     pub fn run(&self, term: &serde_json::Value) -> Result<Datum, PluginError> {
         (self.0)(term)
+    }
+
+    /// The document of `database.table` with this primary key, if there is one. `query = ["read:DATABASE.TABLE"]`.
+    ///
+    /// ```
+    /// # use photondb_plugin_sdk::services::Query;
+    /// # use photondb_plugin_sdk::{Datum, PluginError};
+    /// fn country(query: &Query, place: &str) -> Result<Datum, PluginError> {
+    ///     let document = query.get("geo", "places", place)?;
+    ///     Ok(document.and_then(|document| document.get("country").cloned()).unwrap_or_default())
+    /// }
+    /// # let query = Query::new(|_| Ok(Datum::object([("country", "IS")])));
+    /// # assert_eq!(country(&query, "Reykjavik").unwrap(), Datum::from("IS"));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn get(&self, database: &str, table: &str, key: impl Into<Datum>) -> Result<Option<Datum>, PluginError> {
+        // GET(TABLE(DB(database), table), key); JSON() makes a value of the key, whatever it is.
+        let table = serde_json::json!([15, [[14, [database]], table]]);
+        let document = self.run(&serde_json::json!([16, [table, [98, [key.into().to_json_string()]]]]))?;
+        Ok(Some(document).filter(|document| !matches!(document, Datum::Null)))
     }
 }
 
