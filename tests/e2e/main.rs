@@ -13,3 +13,4 @@ mod http;
 mod lies;
 mod protocol;
 mod query_capability;
+mod services;

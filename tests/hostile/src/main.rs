@@ -5,6 +5,7 @@
 
 #[expect(unsafe_code, reason = "attackers do not keep to safe Rust")]
 mod attacks;
+mod client;
 mod liar;
 mod querier;
 
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
     let installed_as = std::env::args().next().unwrap_or_default();
     match installed_as.as_str() {
         "other_protocol" => liar::run(&installed_as),
+        name if name.starts_with("client") => photondb_plugin_sdk::runtime::run(client::Client::new(installed_as)),
         _ => photondb_plugin_sdk::runtime::run(Hostile { installed_as, query: None }),
     }
 }

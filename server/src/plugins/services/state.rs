@@ -14,12 +14,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use photondb_plugin_sdk::Cause;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 use tokio::sync::mpsc;
 
 use crate::plugins::grant::StateQuota;
 use crate::plugins::process::Doom;
-use photondb_plugin_sdk::Cause;
 
 /// As root, a plugin with a directory runs as the user that owns it: one of these, which no distribution assigns and
 /// which no instance without a directory gets.
