@@ -20,6 +20,11 @@ pub enum Request {
         /// The plugin.
         name: String,
     },
+    /// What a plugin may do, as one [`PermissionsStatus`](crate::plugins::permissions::PermissionsStatus).
+    PluginPermissions {
+        /// The plugin.
+        name: String,
+    },
     /// Attacks a plugin's confinement: items are [`AuditItem`](crate::plugins::audit::AuditItem)s.
     PluginAudit {
         /// The plugin.

@@ -135,6 +135,13 @@ async fn answer(stream: &Stream, plugins: &dyn PluginControl, request: Request) 
             send(stream, &item(&status)?).await?;
             return send(stream, &Reply::Done).await;
         }
+        Request::PluginPermissions { name } => {
+            let Some(permissions) = plugins.permissions(&name) else {
+                return send(stream, &Reply::Error(no_such_plugin(plugins, &name))).await;
+            };
+            send(stream, &item(&permissions)?).await?;
+            return send(stream, &Reply::Done).await;
+        }
         Request::PluginAudit { name } => return send_audit(stream, plugins, &name).await,
         Request::PluginLogs { name, follow } => return send_logs(stream, plugins, name.as_deref(), follow).await,
         Request::PluginEnable { name } => (Change::Enable, name),

@@ -7,6 +7,7 @@ use photondb_plugin_sdk::PluginError;
 use serde::{Deserialize, Serialize};
 
 use crate::plugins::audit::Confined;
+use crate::plugins::permissions::PermissionsStatus;
 
 /// One plugin: a row of the system table `plugins`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -147,6 +148,9 @@ pub trait PluginControl: Send + Sync + 'static {
 
     /// The recent log lines of one plugin or of all, oldest first.
     fn logs(&self, name: Option<&str>) -> Vec<LogLine>;
+
+    /// What a plugin asked for, was given and has; `None` if there is no such plugin.
+    fn permissions(&self, name: &str) -> Option<PermissionsStatus>;
 
     /// How a plugin was confined when it was last started; `None` if there is no such plugin or it never ran.
     fn confined(&self, name: &str) -> Option<Arc<Confined>>;

@@ -3,6 +3,7 @@
 mod audit;
 pub mod client;
 pub(crate) mod import;
+mod permissions;
 mod plugin;
 mod progress;
 mod sandbox;

@@ -11,8 +11,8 @@ use interprocess::local_socket::{GenericFilePath, Stream, prelude::*};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::audit;
 use super::table::{Align, Table};
+use super::{audit, permissions};
 use crate::admin::protocol::{Reply, Request, SOCKET_NAME};
 use crate::admin::status::{GrantedPermissions, LogLine, PluginStatus};
 
@@ -35,6 +35,11 @@ enum Action {
     List,
     /// Everything about one plugin
     Info {
+        /// The plugin
+        name: String,
+    },
+    /// What a plugin declares, what it was granted, what it has of that, and what the kernel enforces
+    Permissions {
         /// The plugin
         name: String,
     },
@@ -85,6 +90,7 @@ impl Plugin {
         let request = match self.action {
             Action::List => Request::PluginList,
             Action::Info { name } => Request::PluginInfo { name },
+            Action::Permissions { name } => Request::PluginPermissions { name },
             Action::Audit { name } => Request::PluginAudit { name },
             Action::Enable { name } => Request::PluginEnable { name },
             Action::Disable { name } => Request::PluginDisable { name },
@@ -104,6 +110,7 @@ impl Plugin {
         }
         match request {
             Request::PluginList => write!(output, "{}", list(items)?)?,
+            Request::PluginPermissions { .. } => write!(output, "{}", permissions::show(&only(items)?))?,
             Request::PluginInfo { .. } => write!(output, "{}", info(&only(items)?))?,
             Request::PluginLogs { .. } => {
                 for item in items {
@@ -112,7 +119,7 @@ impl Plugin {
                 }
             }
             _ => {
-                let status = only(items)?;
+                let status: PluginStatus = only(items)?;
                 writeln!(output, "{} {} is {}", status.name, status.version, status.state)?;
             }
         }
@@ -154,7 +161,7 @@ pub(super) fn read<T: DeserializeOwned>(item: Value) -> anyhow::Result<T> {
         .context("the server's answer cannot be read; server and command line must be of one version")
 }
 
-fn only(mut items: impl Iterator<Item = anyhow::Result<Value>>) -> anyhow::Result<PluginStatus> {
+fn only<T: DeserializeOwned>(mut items: impl Iterator<Item = anyhow::Result<Value>>) -> anyhow::Result<T> {
     match items.next() {
         Some(item) => read(item?),
         None => bail!("the server answered without a status; server and command line must be of one version"),

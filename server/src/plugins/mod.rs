@@ -15,6 +15,7 @@
 //! | `supervisor` | acts on what `life` decides |
 //! | `watch` | that it answers, and takes no more than it was granted; `usage` is what the kernel says of it |
 //! | `ending` | how it ended, in words: a signal, a denied call, out of memory, ... |
+//! | [`permissions`] | both sides of a grant and what the kernel makes of it, to be shown |
 //! | [`audit`] | attacks on a plugin's own confinement |
 //! | [`journal`] | events and logs; `output` cuts what plugins print into lines |
 //! | [`counters`] | what it costs |
@@ -33,6 +34,7 @@ pub mod instance;
 pub mod journal;
 pub mod life;
 pub(crate) mod output;
+pub mod permissions;
 pub mod plugin;
 pub mod process;
 pub mod registry;
@@ -62,6 +64,7 @@ use audit::Confined;
 pub use call::Function;
 use discover::Found;
 use journal::Journal;
+use permissions::PermissionsStatus;
 use plugin::{Command, Plugin};
 use registry::Registry;
 use services::Sources;
@@ -218,6 +221,10 @@ impl PluginControl for PluginManager {
 
     fn logs(&self, name: Option<&str>) -> Vec<LogLine> {
         self.journal.lines(name)
+    }
+
+    fn permissions(&self, name: &str) -> Option<PermissionsStatus> {
+        Some(self.registry.plugin(name)?.permissions())
     }
 
     fn confined(&self, name: &str) -> Option<Arc<Confined>> {

@@ -13,6 +13,7 @@ use super::audit::Confined;
 use super::counters::Counters;
 use super::instance::Instance;
 use super::life::{Breaker, Life, MINUTE, State};
+use super::permissions::{PermissionsStatus, Sides};
 use super::usage::usage;
 use crate::admin::status::{Change, GrantedPermissions, PluginStatus};
 use crate::config::FailurePolicy;
@@ -127,6 +128,8 @@ pub(super) struct Current {
     /// What callers get when it fails, for each kind that it provides.
     pub on_failure: Vec<String>,
     pub permissions: GrantedPermissions,
+    /// What its manifest and its operator say.
+    pub sides: Sides,
     pub layers: Vec<String>,
     pub grade: Option<String>,
     pub grade_reasons: Vec<String>,
@@ -147,6 +150,7 @@ impl Default for Current {
             provides: Vec::new(),
             on_failure: Vec::new(),
             permissions: GrantedPermissions::default(),
+            sides: Sides::default(),
             layers: Vec::new(),
             grade: None,
             grade_reasons: Vec::new(),
@@ -276,6 +280,13 @@ impl Plugin {
     #[must_use]
     pub fn confined(&self) -> Option<Arc<Confined>> {
         self.lock().confined.clone()
+    }
+
+    /// What it asked for, was given and has, and what the kernel makes of that.
+    #[must_use]
+    pub fn permissions(&self) -> PermissionsStatus {
+        let current = self.lock();
+        current.sides.clone().status(&self.name, current.permissions.clone(), current.confined.as_deref())
     }
 
     /// All that an operator wants to know.

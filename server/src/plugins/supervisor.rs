@@ -22,6 +22,7 @@ use super::handshake::check_protocol;
 use super::instance::Instance;
 use super::journal::Journal;
 use super::life::{Action, Breaker, Event, Life, MINUTE, State};
+use super::permissions::Sides;
 use super::plugin::{Command, Current, Plugin};
 use super::process::{Process, StartError, StartPlan};
 use super::registry::Registry;
@@ -426,10 +427,16 @@ impl Supervisor {
     fn describe(&self) {
         let Ok(package) = &self.package else { return };
         // Nothing, where the plugin is refused for what it asks for.
-        let granted = self.grant(package).unwrap_or_default();
+        let (granted, refusal) = match self.grant(package) {
+            Ok(granted) => (granted, None),
+            Err(refusal) => (Granted::default(), Some(refusal)),
+        };
+        let by_operator = self.environment.plugins.grants.get(self.name());
+        let sides = Sides::of(self.name(), &package.manifest.permissions, by_operator, refusal);
         self.plugin.update(|current: &mut Current| {
             current.version = package.manifest.plugin.version.to_string();
             current.permissions = granted.into();
+            current.sides = sides;
         });
     }
 

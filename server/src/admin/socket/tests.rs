@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::admin::status::{Changing, LogLine, PluginEvent, PluginStatus};
 use crate::plugins::audit::Confined;
+use crate::plugins::permissions::PermissionsStatus;
 
 /// One plugin, `stats`, whose state is the last change that was asked for.
 struct Fake;
@@ -21,6 +22,10 @@ impl PluginControl for Fake {
 
     fn logs(&self, _: Option<&str>) -> Vec<LogLine> {
         (1..=2).map(|id| LogLine { id, text: format!("line {id}"), ..LogLine::default() }).collect()
+    }
+
+    fn permissions(&self, _: &str) -> Option<PermissionsStatus> {
+        None
     }
 
     fn confined(&self, _: &str) -> Option<Arc<Confined>> {

@@ -3,6 +3,7 @@ use photondb_plugin_sdk::PluginError;
 use super::*;
 use crate::admin::status::{Change, Changing, LogLine, PluginEvent, PluginStatus};
 use crate::plugins::audit::Confined;
+use crate::plugins::permissions::PermissionsStatus;
 use crate::storage::{IndexFunction, IndexFunctions, NoVectorIndexes, StoreOptions, TableOptions};
 
 struct OnePlugin;
@@ -19,6 +20,10 @@ impl PluginControl for OnePlugin {
 
     fn logs(&self, _: Option<&str>) -> Vec<LogLine> {
         Vec::new()
+    }
+
+    fn permissions(&self, _: &str) -> Option<PermissionsStatus> {
+        None
     }
 
     fn confined(&self, _: &str) -> Option<Arc<Confined>> {

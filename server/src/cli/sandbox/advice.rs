@@ -8,7 +8,7 @@ use photondb_sandbox_profiles::permissions::that_allows;
 use photondb_sandbox_profiles::profile::Access;
 use photondb_sandbox_profiles::seccomp::{Listener, Regions};
 use photondb_sandbox_profiles::verdict::{Call, Verdict, verdict};
-use photondb_sandbox_profiles::{KernelFeatures, Permissions, Profiles};
+use photondb_sandbox_profiles::{Confinement, KernelFeatures, Permissions, ProfileError, Profiles};
 
 /// The shipped profiles, from the tightest on; others come after them.
 const BY_STRENGTH: [&str; 5] = ["strict", "dynamic", "interpreter", "jit", "gpu"];
@@ -99,6 +99,9 @@ impl<'a> Advisor<'a> {
         let permissions = Permissions { read: vec![path.into()], ..Permissions::default() };
         let can_open = |name: &str| self.profiles.resolve(name, &permissions).is_ok();
         let other = || self.ordered().into_iter().find(|name| can_open(name)).map(str::to_owned);
+        if let Some(profile) = self.ordered().into_iter().find(|name| self.gives(name, Path::new(path), access)) {
+            return Advice::Profile(profile.to_owned());
+        }
         let profile = if can_open(self.profile) { None } else { other() };
         Advice::File { profile, access, path: path.into() }
     }
@@ -126,12 +129,27 @@ impl<'a> Advisor<'a> {
         known.chain(others).filter(|name| *name != self.profile).collect()
     }
 
+    /// Whether the files of `profile` are enough to open this one.
+    fn gives(&self, profile: &str, path: &Path, access: Access) -> bool {
+        let Ok(confinement) = self.compiled(profile) else { return false };
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let path = canonical(path);
+        let mut rules = confinement.landlock.iter().flat_map(|plan| &plan.rules);
+        rules.any(|rule| {
+            let is_enough = access == Access::Read || matches!(rule.access, Access::Write | Access::Device);
+            is_enough && path.starts_with(canonical(&rule.path))
+        })
+    }
+
+    fn compiled(&self, profile: &str) -> Result<Confinement, ProfileError> {
+        // On a kernel with everything: what a profile says does not depend on this one.
+        let kernel = KernelFeatures { landlock_abi: 7, ..self.kernel.clone() };
+        self.profiles.resolve(profile, &Permissions::default())?.for_command()?.compile(&kernel)
+    }
+
     /// Whether the filter of `profile` lets this very call through.
     fn allows(&self, profile: &str, call: &DeniedCall) -> bool {
-        let resolved = self.profiles.resolve(profile, &Permissions::default());
-        // Landlock has no say in calls without a path.
-        let kernel = KernelFeatures { landlock_abi: 7, ..self.kernel.clone() };
-        let Ok(confinement) = resolved.and_then(|resolved| resolved.compile(&kernel)) else { return false };
+        let Ok(confinement) = self.compiled(profile) else { return false };
         let program = confinement.seccomp.finish(call.pid, u64::MAX, Regions::Absent, Listener::Present);
         let seen = Call { arch: call.arch, number: call.syscall.unsigned_abs(), args: call.args };
         verdict(&program, &seen) == Verdict::Allow
@@ -177,10 +195,12 @@ mod tests {
         let read = call("openat", [0; 6], Some("/etc/passwd"));
         assert_eq!(advice("strict", &read), "--profile dynamic --read /etc/passwd");
         assert_eq!(advice("dynamic", &read), "--read /etc/passwd");
+        // What another profile's own directories have needs no option of its own.
+        assert_eq!(advice("strict", &call("openat", [0; 6], Some("/usr/lib/x.so"))), "--profile dynamic");
         let write = call("openat", [0, 0, 0o101, 0, 0, 0], Some("/srv/x"));
         assert_eq!(advice("dynamic", &write), "--write /srv/x");
-        assert_eq!(advice("strict", &call("pread64", [0; 6], None)), "--profile dynamic");
-        assert_eq!(advice("strict", &call("sysinfo", [0; 6], None)), "--profile interpreter");
+        assert_eq!(advice("strict", &call("mmap", [0, 0, 5, 2, 0, 0], None)), "--profile dynamic");
+        assert_eq!(advice("strict", &call("getdents64", [0; 6], None)), "--profile interpreter");
         // Executable memory that was written, and not at once.
         assert_eq!(advice("strict", &call("mprotect", [0, 0, 5, 0, 0, 0], None)), "--profile jit");
         assert!(advice("strict", &call("socket", [2, 1, 0, 0, 0, 0], None)).contains("no shipped one"));

@@ -6,6 +6,8 @@ mod profiles;
 mod program;
 mod run;
 
+pub(super) use profiles::limit;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

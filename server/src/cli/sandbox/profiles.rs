@@ -215,7 +215,7 @@ impl Everything {
         }
         writeln!(output, "limits, with the permissions that every plugin has:")?;
         for limit in &self.limits {
-            writeln!(output, "    {}", shown(*limit))?;
+            writeln!(output, "    {}", self::limit(*limit))?;
         }
         writeln!(output, "    threads: {}", self.threads_max)?;
         let namespaces = self.namespaces.iter().map(|namespace| format!("{namespace:?}").to_lowercase());
@@ -241,7 +241,8 @@ fn access(access: Access) -> &'static str {
     }
 }
 
-fn shown(limit: Limit) -> String {
+/// A limit in words.
+pub(in crate::cli) fn limit(limit: Limit) -> String {
     let bytes = |name: &str| format!("{name}: {}", ByteSize::b(limit.value));
     match limit.resource {
         Resource::Data => bytes("private memory"),

@@ -1,8 +1,7 @@
 //! `photondb sandbox run` and `learn`: any program in the sandbox of any profile.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write, stderr};
+use std::io::{Write, stderr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -28,7 +27,7 @@ const THREADS: u32 = 64;
 ///
 /// The command may use what the profile allows, and the files that are named here: nothing else. Its input, output and
 /// exit status are those of this command (128 + N when signal N ended it); of the environment it gets only what `--env`
-/// names. When one of its system calls is stopped, one line on standard error says which, and what would allow it.
+/// names. It starts in this directory if it may read it, or else in `/`: name files from the root then. When one of its system calls is stopped, one line on standard error says which, and what would allow it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     photondb sandbox run --profile strict -- ./any-static-program\n  \
@@ -123,9 +122,13 @@ impl What {
                 }
             }
         }
+        let given = self.read.iter().chain(&self.write).filter_map(|path| absolute(path).ok());
         match std::env::current_dir() {
-            Ok(directory) => command.current_dir(&directory),
-            Err(_) => command,
+            // Elsewhere there is nothing that it could see.
+            Ok(directory) if given.into_iter().any(|given| directory.starts_with(given)) => {
+                command.current_dir(&directory)
+            }
+            _ => command,
         }
     }
 }
@@ -156,11 +159,7 @@ impl Run {
     /// The command did not start: the reason, and 126, as shells say it.
     fn refused(&self, error: CommandError, executable: &Path) -> anyhow::Result<ExitCode> {
         let CommandError::Refused(reason) = &error else { return Err(error.into()) };
-        let hint = match is_dynamic(executable) && self.what.profile == "strict" {
-            true => "; it is dynamically linked: use --profile dynamic",
-            false => "",
-        };
-        eprintln!("photondb: {} was not run: {reason}{hint}", executable.display());
+        eprintln!("photondb: {} was not run: {reason}", executable.display());
         Ok(ExitCode::from(126))
     }
 
@@ -300,11 +299,4 @@ fn say(line: &str) {
 fn code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
-}
-
-/// Whether an executable names a loader, which it does in its first page.
-fn is_dynamic(executable: &Path) -> bool {
-    let mut page = Vec::new();
-    let read = File::open(executable).and_then(|file| file.take(4096).read_to_end(&mut page));
-    read.is_ok() && [&b"/ld-linux"[..], b"/ld-musl"].iter().any(|it| page.windows(it.len()).any(|part| part == *it))
 }

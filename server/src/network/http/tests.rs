@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::admin::status::{Change, Changing, LogLine, PluginEvent, PluginStatus};
 use crate::plugins::audit::Confined;
+use crate::plugins::permissions::PermissionsStatus;
 
 /// A plugin that tries to get out of its table cell.
 struct Hostile;
@@ -30,6 +31,10 @@ impl PluginControl for Hostile {
 
     fn logs(&self, _: Option<&str>) -> Vec<LogLine> {
         Vec::new()
+    }
+
+    fn permissions(&self, _: &str) -> Option<PermissionsStatus> {
+        None
     }
 
     fn confined(&self, _: &str) -> Option<Arc<Confined>> {
