@@ -13,4 +13,5 @@ mod http;
 mod lies;
 mod protocol;
 mod query_capability;
+mod sandbox;
 mod services;
