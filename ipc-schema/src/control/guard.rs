@@ -89,13 +89,16 @@ impl<R: AsyncRead + Unpin> AsyncRead for Metered<R> {
     }
 }
 
+/// Is told of a violation.
+type Tell = Box<dyn FnOnce(Violation)>;
+
 /// What is known of the plugin at the other end.
 struct Peer {
     /// Read since the last message.
     bytes: Rc<Cell<u64>>,
     /// `None`: it may answer, and nothing else.
     calls: RefCell<Option<Calls>>,
-    violated: Cell<Option<Box<dyn FnOnce(Violation)>>>,
+    violated: Cell<Option<Tell>>,
 }
 
 impl Peer {

@@ -83,8 +83,8 @@ pub(super) fn services(wire: services::Reader<'_>, arrivals: Rc<RefCell<Arrivals
         metrics: wire.has_metrics().then(|| wire.get_metrics()).transpose()?,
         arrivals,
     };
-    let mut services = Services::default();
-    services.state = wire.get_state_directory().then(|| StateDirectory::new("."));
+    let state = wire.get_state_directory().then(|| StateDirectory::new("."));
+    let mut services = Services { state, ..Services::default() };
     if clients.query.is_none() && clients.connect.is_none() && clients.metrics.is_none() {
         return Ok(services);
     }

@@ -29,6 +29,7 @@ pub struct Package {
 
 /// What lies in a plugin directory.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful of them exist, each for a moment")]
 pub enum Found {
     /// A plugin.
     Package(Package),
