@@ -15,3 +15,4 @@ mod protocol;
 mod query_capability;
 mod sandbox;
 mod services;
+mod supervision;

@@ -8,6 +8,7 @@ mod attacks;
 mod client;
 mod liar;
 mod querier;
+mod slow;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ use photondb_plugin_sdk::services::{Query, Services};
 
 use attacks::{Attack, BadResults};
 use querier::Querier;
+use slow::Slow;
 
 /// A plugin of the given name.
 struct Hostile {
@@ -72,6 +74,9 @@ impl Plugin for Hostile {
         }
         if let Some(attack) = Attack::named(&self.installed_as) {
             registry.function(attack);
+        }
+        if let Some(function) = Slow::named(&self.installed_as) {
+            registry.function(function);
         }
         if let Some(function) = BadResults::named(&self.installed_as) {
             registry.function(function);
