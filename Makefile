@@ -19,7 +19,7 @@ VENV := $(TOOLS)/venv/installed
 CAPNPC := $(TOOLS)/capnpc/bin/capnpc-rust
 SCHEMAS := $(wildcard ipc-schema/schema/*.capnp)
 
-.PHONY: help run test loom race miri bench fuzz lint schema demo release debug need-compiler need-python
+.PHONY: help run test loom chaos race miri bench fuzz lint schema demo release debug need-compiler need-python
 .DEFAULT_GOAL := help
 
 help: ## Lists the targets
@@ -42,6 +42,10 @@ miri: ## Runs what Miri can follow of the shared memory (needs the nightly compo
 		echo "miri: 'rustup toolchain install nightly --component miri', then 'make miri CARGO=\"cargo +nightly\"'"; exit 1; }
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) miri test --package photondb-ipc-schema --lib --target-dir target/miri \
 		-- lane::tests batch:: layout:: wake::
+
+chaos: debug ## Kills plugins 10,000 times and the server 200 times, at random, and looks for what is left
+	PHOTONDB_PLUGIN_KILLS=10000 PHOTONDB_SERVER_KILLS=200 \
+		$(CARGO) test -p photondb-tests random -- --test-threads 1 --nocapture
 
 bench: release ## Runs the benchmarks
 	$(CARGO) bench --workspace --bench '*'
@@ -81,13 +85,33 @@ define build
 	done
 endef
 
+# Hosts that leave layers of the sandbox out, for tests of the others, each beside a link to the server:
+# target/debug-weak/NAME. What NAME leaves out is in WITHOUT_NAME. They are built before the real one, which Cargo puts
+# into the same place.
+WEAK_HOSTS := seccomp landlock namespaces uid rlimits only-landlock only-namespaces
+WITHOUT_seccomp := seccomp
+WITHOUT_landlock := landlock
+WITHOUT_namespaces := namespaces
+WITHOUT_uid := uid
+WITHOUT_rlimits := rlimits
+WITHOUT_only-landlock := seccomp namespaces uid
+WITHOUT_only-namespaces := seccomp landlock uid
+
+define weak
+	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --quiet --target $(HOST_TRIPLE) \
+		-p photondb-plugin-host --features "$(WITHOUT_$(1):%=without-%)" && \
+	install -D -m 755 target/$(HOST_TRIPLE)/debug/photondb-plugin-host target/debug-weak/$(1)/photondb-plugin-host
+endef
+
 release: need-compiler
 	$(call build,--release,release)
 
 debug: need-compiler
+	@$(foreach host,$(WEAK_HOSTS),$(call weak,$(host)) && ) true
 	$(call build,,debug)
+	@$(foreach host,$(WEAK_HOSTS),ln -f target/debug/photondb target/debug-weak/$(host)/ && ) true
 	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --target $(HOST_TRIPLE) -p photondb-hostile-plugin
-	install -D -m 755 target/$(HOST_TRIPLE)/debug/photondb-hostile-plugin target/debug-hostile/photondb-hostile-plugin
+	install -s -D -m 755 target/$(HOST_TRIPLE)/debug/photondb-hostile-plugin target/debug-hostile/photondb-hostile-plugin
 
 need-compiler:
 	@tests/tools/need cargo cc

@@ -7,6 +7,7 @@
 //! - [`driver`]: the official Python driver;
 //! - [`reql`]: terms and queries without a driver, for clients in many threads;
 //! - [`processes`]: what runs, and signals;
+//! - [`battery`]: hostile plugins, and what has to come of their attacks;
 //! - [`data`]: the packages of `tests/data`, and which of them are nearest;
 //! - [`wait`]: conditions under a watchdog.
 //!
@@ -15,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod battery;
 pub mod data;
 pub mod driver;
 pub mod place;

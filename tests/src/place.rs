@@ -12,6 +12,10 @@ use tempfile::TempDir;
 /// one finds the data of the last.
 pub struct Place {
     root: TempDir,
+    /// The directory of the server's executable, and of the host beside it.
+    executables: PathBuf,
+    /// What the kernel lacks on which the server runs, as the hostile executable simulates it.
+    kernel_without: Option<&'static str>,
 }
 
 impl Default for Place {
@@ -29,11 +33,28 @@ impl Place {
     pub fn new() -> Self {
         // In the usual place for temporary files: the local socket's path must be short.
         let root = tempfile::Builder::new().prefix("photondb-e2e-").tempdir().expect("a temporary directory");
-        let place = Self { root };
+        let place = Self { root, executables: built(&profile()), kernel_without: None };
         for directory in [place.plugins(), place.working_directory(), place.temporary_directory()] {
             fs::create_dir(directory).expect("an empty directory");
         }
         place
+    }
+
+    /// An empty one, whose server confines plugins without one layer of the sandbox.
+    ///
+    /// # Panics
+    /// When no such host was built.
+    #[must_use]
+    pub fn without_layer(layer: &str) -> Self {
+        let executables = built(&format!("{}-weak", profile())).join(layer);
+        assert!(executables.is_dir(), "{} is missing: run `make test`", executables.display());
+        Self { executables, ..Self::new() }
+    }
+
+    /// An empty one, whose server runs as on a kernel without something: see `tests/hostile/src/kernel_without.rs`.
+    #[must_use]
+    pub fn on_kernel_without(missing: &'static str) -> Self {
+        Self { kernel_without: Some(missing), ..Self::new() }
     }
 
     /// One with the plugins that PhotonDB comes with.
@@ -110,15 +131,41 @@ impl Place {
         symlink(built, self.plugins().join(folder).join(HOSTILE)).expect("a link to the plugin");
     }
 
+    /// The names of the attacks of the hostile executable that begin like this.
+    ///
+    /// # Panics
+    /// When it was not built.
+    #[must_use]
+    pub fn hostile_names(&self, prefix: &str) -> Vec<String> {
+        let built = built(&format!("{}-hostile", profile())).join(HOSTILE);
+        let listed = crate::processes::run(Command::new(built).arg("--list"), "").stdout;
+        listed.lines().filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+    }
+
+    /// Files that a server, or a plugin, left where it had no business.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<String> {
+        let places = [self.working_directory(), self.temporary_directory()];
+        let entries = places.iter().flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten());
+        entries.map(|entry| entry.path().display().to_string()).collect()
+    }
+
     /// `photondb ARGUMENTS`, in this place.
     ///
     /// # Panics
     /// When the server was not built.
     #[must_use]
     pub fn photondb(&self, arguments: &[&str]) -> Command {
-        let executable = built(&profile()).join("photondb");
+        let executable = self.executables.join("photondb");
         assert!(executable.is_file(), "{} is missing: run `make test`", executable.display());
-        let mut command = Command::new(executable);
+        let mut command = match self.kernel_without.filter(|_| arguments.first() == Some(&"serve")) {
+            Some(missing) => {
+                let mut command = Command::new(built(&format!("{}-hostile", profile())).join(HOSTILE));
+                command.args(["--kernel-without", missing]).arg(executable);
+                command
+            }
+            None => Command::new(executable),
+        };
         command.args(arguments).current_dir(self.working_directory()).env_clear();
         for (name, value) in std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "PHOTONDB_LOG") {
             command.env(name, value);

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capnp::ErrorKind;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -24,6 +25,7 @@ use photondb_ipc_schema::wake::Spin;
 use photondb_ipc_schema::{control, region};
 use photondb_plugin_host::spawn::{Use, memfd};
 use photondb_plugin_host::{Cgroup, DeniedCalls, Descriptors};
+use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use photondb_sandbox_profiles::{Confinement, HostReply, Launch, Report, StartMessage};
 use tokio::io::AsyncReadExt;
@@ -423,6 +425,7 @@ fn connect(
 ) -> io::Result<(plugin::Client, JoinHandle<()>)> {
     socket.set_nonblocking(true)?;
     let (reader, writer) = tokio::net::UnixStream::from_std(socket)?.into_split();
+    let dooms = doom.clone();
     let violated = move |violation: Violation| {
         let cause = match violation {
             Violation::TooMuch(_) => Cause::Limit,
@@ -432,8 +435,15 @@ fn connect(
         let _ = doom.send(Doom { cause, message: violation.to_string() });
     };
     let (system, client) = control::server(reader.compat(), writer.compat_write(), callable, violated);
-    // An error ends the connection; the process's end, or its silence, is noticed elsewhere.
-    let task = tokio::task::spawn_local(async move { drop(system.await) });
+    let task = tokio::task::spawn_local(async move {
+        // That it hung up is noticed with the process's end, or its silence; bytes that are no messages, only here.
+        if let Err(error) = system.await
+            && !matches!(error.kind, ErrorKind::Disconnected | ErrorKind::PrematureEndOfFile)
+        {
+            let message = format!("it broke the protocol on its control connection: {}", quote(&error.to_string()));
+            let _ = dooms.send(Doom { cause: Cause::Protocol, message });
+        }
+    });
     Ok((client, task))
 }
 

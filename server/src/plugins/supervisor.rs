@@ -401,6 +401,10 @@ impl Supervisor {
         self.settle_policy(&instance);
         let message = format!("version {version}, pid {}, grade {grade}", instance.pid());
         self.environment.journal.event(self.name(), event, message);
+        if grade.letter == photondb_sandbox_profiles::Letter::C {
+            // The operator accepted it; that is no reason to say nothing.
+            self.environment.journal.event(self.name(), "degraded", grade.reasons.join("; "));
+        }
     }
 
     /// Shows what callers get when it fails. A policy that nothing it provides can follow is told, not ignored.

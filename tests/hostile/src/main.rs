@@ -6,6 +6,9 @@
 #[expect(unsafe_code, reason = "attackers do not keep to safe Rust")]
 mod attacks;
 mod client;
+mod index;
+#[expect(unsafe_code, reason = "filters of system calls have no safe interface")]
+mod kernel_without;
 mod liar;
 mod querier;
 mod slow;
@@ -16,6 +19,7 @@ use photondb_plugin_sdk::prelude::*;
 use photondb_plugin_sdk::services::{Query, Services};
 
 use attacks::{Attack, BadResults};
+use index::LyingIndex;
 use querier::Querier;
 use slow::Slow;
 
@@ -81,6 +85,9 @@ impl Plugin for Hostile {
         if let Some(function) = BadResults::named(&self.installed_as) {
             registry.function(function);
         }
+        if let Some(index) = LyingIndex::named(&self.installed_as) {
+            registry.vector_index(index);
+        }
     }
 }
 
@@ -98,7 +105,19 @@ impl QueryFunctionPlugin for Innocent {
 }
 
 fn main() -> ExitCode {
-    let installed_as = std::env::args().next().unwrap_or_default();
+    let mut arguments = std::env::args();
+    let installed_as = arguments.next().unwrap_or_default();
+    let first = arguments.next();
+    if first.as_deref() == Some("--kernel-without") {
+        let mut rest = std::env::args_os().skip(2);
+        let (Some(missing), Some(command)) = (rest.next(), rest.next()) else { return ExitCode::from(2) };
+        return kernel_without::run(&missing.to_string_lossy(), &command, rest);
+    }
+    if first.as_deref() == Some("--list") {
+        Attack::names().chain(LyingIndex::names()).for_each(|name| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
+    Attack::start(&installed_as);
     match installed_as.as_str() {
         "other_protocol" => liar::run(&installed_as),
         name if name.starts_with("client") => photondb_plugin_sdk::runtime::run(client::Client::new(installed_as)),
