@@ -335,6 +335,7 @@ pub(super) const ROWS: &[Row] = &[
     row("j1_hang_up", Protocol, NotStarted(""), "..."),
     row("j2_never_reply", Watch, Died("deadline"), "..."),
     row("j3_slow_poison", Watch, Answer("rested"), "..."),
+    row("j5_panic", Watch, Fails("the author did not think of this"), "..."),
     row("j6_never_the_same", Watch, Answer("answer 0"), "..."),
     row("j8_refuse_to_leave", Watch, Ended("control connection"), "..."),
     row("j8_answer_too_late", Watch, Error("deadline"), "..."),

@@ -20,6 +20,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         thread::sleep(Duration::from_millis(250));
         "rested".into()
     }),
+    Attack::new("j5_panic", |_| panic!("the author did not think of this")),
     Attack::new("j6_never_the_same", |_| {
         static ANSWERS: AtomicU64 = AtomicU64::new(0);
         format!("answer {}", ANSWERS.fetch_add(1, Ordering::Relaxed))

@@ -26,6 +26,20 @@ const SERVER_REGION: RawFd = 5;
 const PLUGIN_REGION: RawFd = 6;
 const EXECUTABLE: RawFd = 7;
 
+/// Names that tests of other things than attacks know some of them by.
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("abort", "b7_dump_core"),
+    ("allocate", "g3_heap_bomb"),
+    ("exit", "g13_exit_storm"),
+    ("open_file", "a1_open_passwd"),
+    ("open_socket", "d1_connect"),
+    ("panic", "j5_panic"),
+    ("ptrace", "b1_ptrace_attach"),
+    ("scribble", "h7_overwrite_everything"),
+    ("sleep_for_ever", "j2_never_reply"),
+    ("spin_for_ever", "g7_spin"),
+];
+
 /// An attack, which is also the name of a plugin and of its one function. Its first word is the row of the list.
 pub(crate) struct Attack {
     name: &'static str,
@@ -58,6 +72,9 @@ impl Attack {
 
     /// The function that makes the attack.
     pub(crate) fn named(name: &str) -> Option<AttackFunction> {
+        if let Some((short, attack)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
+            return Self::named(attack).map(|function| AttackFunction { name: short, ..function });
+        }
         Self::all().find_map(|attack| match attack.run {
             Run::Called(run) if attack.name == name => Some(AttackFunction { name: attack.name, run }),
             _ => None,
