@@ -68,7 +68,7 @@ pub enum ProfileError {
 
     #[error(
         "this kernel has Landlock ABI {found}, and {permission} needs ABI {needed} (Linux {linux}); run a newer kernel or \
-         do not grant it"
+         do not grant it (`accept_degraded` is no way around this)"
     )]
     LandlockTooOld { found: u32, needed: u32, linux: &'static str, permission: String },
 

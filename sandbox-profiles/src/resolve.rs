@@ -400,4 +400,19 @@ mod tests {
         assert!(confinement.landlock.is_none() && !confinement.required.contains(&Layer::Landlock));
         assert!(resolved.accept_degraded(&[Layer::Seccomp]).is_err());
     }
+
+    /// Without it, or before it can keep a file from being truncated, the directory would be any directory.
+    #[test]
+    fn a_directory_is_never_given_where_landlock_cannot_keep_to_it() {
+        let state = crate::permissions::StateDirectory { path: "/srv/state".into(), bytes: 1 << 20, files: 10 };
+        let permissions = Permissions { state: Some(state), ..Permissions::default() };
+        let accepted = Profiles::builtin().resolve("strict", &permissions).unwrap();
+        let accepted = accepted.accept_degraded(&[Layer::Landlock]).unwrap();
+        let compile = |landlock_abi| accepted.compile(&KernelFeatures { landlock_abi, ..KernelFeatures::probe() });
+        for abi in 0..3 {
+            let error = compile(abi).unwrap_err().to_string();
+            assert!(error.contains("ABI 3") && error.contains("Linux 6.2"), "{error}");
+        }
+        assert_eq!(compile(3).unwrap().landlock.unwrap().rules.len(), 1);
+    }
 }

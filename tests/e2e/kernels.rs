@@ -1,6 +1,6 @@
 //! Kernels and containers that lack a layer of the sandbox: refused by default, visible where the operator accepts it.
 
-use photondb_tests::place::Place;
+use photondb_tests::place::{Place, manifest};
 use photondb_tests::reql;
 use photondb_tests::server::Server;
 use photondb_tests::wait;
@@ -63,6 +63,32 @@ fn an_accepted_plugin_without_landlock_runs_with_grade_c_and_a_warning() {
         // The filter of system calls stops what it stops.
         let failure = reql::run(&mut server.connect(), &reql::call("a1_open_passwd", &[])).expect_err("denied");
         assert!(failure.to_string().contains("openat"), "{failure}");
+        assert!(server.terminate().success());
+    }
+}
+
+/// The operator can accept a plugin without Landlock, but not one with a directory: nothing would keep it in there.
+#[test]
+fn a_plugin_with_a_directory_is_refused_without_landlock_whatever_was_accepted() {
+    for missing in ["landlock", "landlock-in-a-container"] {
+        let place = Place::on_kernel_without(missing);
+        place.install("stats");
+        place.install_hostile_in("client", &format!("{}state = true\n", manifest("client", &["client"])));
+        let config = place.write(
+            "photondb.toml",
+            "[sandbox.accept_degraded]\nstats = [\"landlock\"]\nclient = [\"landlock\"]\n\
+             [plugins.grants.client]\nstate = true\n",
+        );
+        let server = Server::start_with(&place, &["--config", config.to_str().expect("a path")]);
+        let error = error_of(&server, "client");
+        assert_eq!(server.plugin("client").state, "refused");
+        for text in ["Landlock", "ABI 3", "plugins/client/state"] {
+            assert!(error.contains(text), "{text} is not in: {error}");
+        }
+        assert_eq!(server.plugin("client").pid, None);
+        assert!(reql::run(&mut server.connect(), &reql::call("client", &[json!("granted")])).is_err());
+        // What was accepted without a directory runs.
+        assert_eq!(server.query(&reql::call("approx", &[json!(1234), json!(2)])), json!(1200));
         assert!(server.terminate().success());
     }
 }

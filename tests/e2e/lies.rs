@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use nix::sys::signal::Signal;
 use photondb_tests::place::{Place, manifest};
-use photondb_tests::reql;
 use photondb_tests::server::Server;
-use serde_json::json;
+use photondb_tests::{processes, reql, wait};
+use serde_json::{Value, json};
 
 /// A place with a plugin that works, which it has to do whatever else there is.
 fn place() -> Place {
@@ -162,6 +163,37 @@ fn rubbish_in_the_plugin_directory_is_said_and_passed_over() {
     is_refused(&server, "unknown_profile", &["root", "strict"]);
     let status = server.plugin("no_program");
     assert!(matches!(status.state.as_str(), "refused" | "failed") && status.error.is_some(), "{status:?}");
+}
+
+/// What was looked at is what runs, and nothing else: the server keeps a sealed copy of the executable, and the manifest
+/// that it read, until the operator says `reload`.
+#[test]
+fn files_swapped_after_they_were_read_change_nothing() {
+    let place = place();
+    place.install_hostile("innocent", &["innocent"]);
+    let server = Server::start(&place);
+    let process = server.ready_plugin("innocent");
+    let call = |value: Value| server.query(&reql::call("innocent", &[value]));
+    assert_eq!(call(json!("before")), json!("before"));
+
+    let executable = place.plugins().join("innocent/photondb-hostile-plugin");
+    fs::remove_file(&executable).expect("the link");
+    fs::write(&executable, "no program").expect("another file");
+    fs::set_permissions(&executable, fs::Permissions::from_mode(0o755)).expect("its rights");
+    let asks_for_more = manifest("innocent", &["innocent", "approx"]).replace("64MiB", "512MiB");
+    place.write("plugins/innocent/plugin.toml", &asks_for_more);
+    processes::send(Signal::SIGKILL, process.pid());
+    wait::until_true("the process was gone", || !process.is_running());
+    wait::until_true("it was started again", || server.ready_plugin("innocent") != process);
+    assert_eq!(call(json!("after")), json!("after"));
+    assert_eq!(server.plugin("innocent").permissions.memory_bytes, 64 << 20);
+    stats_works(&server);
+
+    // Read anew, it is what it is now; the version that runs goes on.
+    assert!(!server.photondb(&["plugin", "reload", "innocent"]).status.success());
+    assert!(!server.events("innocent", "reload failed").is_empty());
+    assert_eq!(call(json!("still")), json!("still"));
+    stats_works(&server);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn indexes_that_lie() {
     let query = vector(3);
     assert_eq!(truth(&alive, &query, 1)[0], 0.0);
     for name in &names {
-        let wrong: Vec<&String> = unexpected.iter().filter(|line| line.starts_with(&format!("{name}"))).collect();
+        let wrong: Vec<&String> = unexpected.iter().filter(|line| line.starts_with(name.as_str())).collect();
         record_line(&json!({
             "row": name.split('_').next().unwrap_or_default().to_uppercase(), "attack": name, "layer": "protocol",
             "without": null, "through": false, "unexpected": wrong.first(),

@@ -16,7 +16,7 @@ mod slow;
 use std::process::ExitCode;
 
 use photondb_plugin_sdk::prelude::*;
-use photondb_plugin_sdk::services::{Query, Services};
+use photondb_plugin_sdk::services::Services;
 
 use attacks::{Attack, BadResults};
 use index::LyingIndex;
@@ -27,7 +27,7 @@ use slow::Slow;
 struct Hostile {
     /// The name of the manifest, which the host passes as the name of the process.
     installed_as: String,
-    query: Option<Query>,
+    services: Services,
 }
 
 impl Plugin for Hostile {
@@ -46,7 +46,7 @@ impl Plugin for Hostile {
     }
 
     fn connect(&mut self, services: Services) {
-        self.query = services.query;
+        self.services = services;
     }
 
     fn register(&self, registry: &mut PluginRegistry) {
@@ -69,14 +69,14 @@ impl Plugin for Hostile {
                 registry.function(Innocent("harmless")).function(Innocent("approx"));
             }
             "querier" => {
-                registry.function(Querier(self.query.clone()));
+                registry.function(Querier(self.services.query.clone()));
             }
             "innocent" => {
                 registry.function(Innocent("innocent"));
             }
             _ => {}
         }
-        if let Some(attack) = Attack::named(&self.installed_as) {
+        if let Some(attack) = Attack::named(&self.installed_as, &self.services) {
             registry.function(attack);
         }
         if let Some(function) = Slow::named(&self.installed_as) {
@@ -121,6 +121,6 @@ fn main() -> ExitCode {
     match installed_as.as_str() {
         "other_protocol" => liar::run(&installed_as),
         name if name.starts_with("client") => photondb_plugin_sdk::runtime::run(client::Client::new(installed_as)),
-        _ => photondb_plugin_sdk::runtime::run(Hostile { installed_as, query: None }),
+        _ => photondb_plugin_sdk::runtime::run(Hostile { installed_as, services: Services::default() }),
     }
 }

@@ -126,7 +126,9 @@ pub(super) const ATTACKS: &[Attack] = &[
             asm!("call {page}", page = in(reg) 0xffff_ffff_ff60_0400_usize, in("rdi") 0, out("rax") time,
                 out("rcx") _, out("r11") _, out("rsi") _, out("rdx") _, out("r8") _, out("r9") _, out("r10") _)
         };
-        format!("it worked: {time}")
+        // The errno of the filter, as a system call gives it.
+        let refused = -(time as isize);
+        if (1..4096).contains(&refused) { format!("refused: error {refused}") } else { format!("it worked: {time}") }
     }),
     Attack::new("x_robust_list", |_| {
         // A list of locks that ends nowhere, which the kernel walks when the thread ends.

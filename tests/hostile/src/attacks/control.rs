@@ -9,7 +9,7 @@ use super::{Attack, CONTROL, PASSING};
 
 /// Numbers of the union of `Message` in Cap'n Proto's `rpc.capnp`.
 const ABORT: u64 = 1;
-const CALL: u64 = 2;
+pub(super) const CALL: u64 = 2;
 const RETURN: u64 = 3;
 pub(super) const FINISH: u64 = 4;
 const RESOLVE: u64 = 5;
@@ -24,7 +24,7 @@ const fn structure(data: u64, pointers: u64) -> u64 {
 }
 
 /// The root of every message: a union of which only the number and one pointer matter.
-const ROOT: u64 = structure(1, 1);
+pub(super) const ROOT: u64 = structure(1, 1);
 /// A pointer to itself, as a structure with one pointer: as deep as one likes.
 const LOOP: u64 = 0xffff_fffc | structure(0, 1);
 
@@ -181,7 +181,7 @@ fn table(words: &[u32]) -> Vec<u8> {
 }
 
 /// One segment with its table.
-fn framed(words: &[u64]) -> Vec<u8> {
+pub(super) fn framed(words: &[u64]) -> Vec<u8> {
     let mut frame = table(&[words.len() as u32]);
     words.iter().for_each(|word| frame.extend(word.to_le_bytes()));
     frame

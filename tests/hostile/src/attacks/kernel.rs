@@ -2,8 +2,10 @@
 
 use std::ffi::{CString, c_char};
 use std::io::Error;
+use std::path::{Path, PathBuf};
 
 use photondb_plugin_sdk::prelude::*;
+use photondb_plugin_sdk::services::Services;
 
 /// What an attack is made on. Never the server itself: an attack that got through must do no harm to who runs the tests.
 pub(super) struct Target {
@@ -15,20 +17,28 @@ pub(super) struct Target {
     pub(super) port: u16,
     /// Which call of the attack this is, from 0 on.
     pub(super) turn: u32,
+    /// What the plugin was granted.
+    pub(super) services: Services,
 }
 
 impl Target {
     /// As the test passes it: pid, directory, port, turn.
-    pub(super) fn of(batch: &Batch<'_>) -> Self {
+    pub(super) fn of(batch: &Batch<'_>, services: &Services) -> Self {
         let number =
             |column: usize| batch.datum(column, 0).ok().and_then(|datum| datum.as_number()).unwrap_or_default();
         let directory = batch.datum(1, 0).ok().and_then(|datum| datum.as_str().map(str::to_owned)).unwrap_or_default();
-        Self { pid: number(0) as i32, directory, port: number(2) as u16, turn: number(3) as u32 }
+        let (pid, port, turn) = (number(0) as i32, number(2) as u16, number(3) as u32);
+        Self { pid, directory, port, turn, services: services.clone() }
     }
 
     /// A path below the directory.
     pub(super) fn path(&self, name: &str) -> CString {
         CString::new(format!("{}/{name}", self.directory)).unwrap_or_default()
+    }
+
+    /// The same, for the standard library.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        Path::new(&self.directory).join(name)
     }
 }
 

@@ -10,11 +10,13 @@ mod memory;
 mod network;
 mod privilege;
 mod processes;
+mod services;
 mod surface;
 
 use std::os::fd::RawFd;
 
 use photondb_plugin_sdk::prelude::*;
+use photondb_plugin_sdk::services::Services;
 
 use kernel::Target;
 
@@ -70,13 +72,15 @@ impl Attack {
         }
     }
 
-    /// The function that makes the attack.
-    pub(crate) fn named(name: &str) -> Option<AttackFunction> {
+    /// The function that makes the attack, with what the plugin was granted.
+    pub(crate) fn named(name: &str, services: &Services) -> Option<AttackFunction> {
         if let Some((short, attack)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
-            return Self::named(attack).map(|function| AttackFunction { name: short, ..function });
+            return Self::named(attack, services).map(|function| AttackFunction { name: short, ..function });
         }
         Self::all().find_map(|attack| match attack.run {
-            Run::Called(run) if attack.name == name => Some(AttackFunction { name: attack.name, run }),
+            Run::Called(run) if attack.name == name => {
+                Some(AttackFunction { name: attack.name, run, services: services.clone() })
+            }
             _ => None,
         })
     }
@@ -97,6 +101,7 @@ impl Attack {
             memory::ATTACKS,
             control::ATTACKS,
             behaviour::ATTACKS,
+            services::ATTACKS,
         ]
         .into_iter()
         .flatten()
@@ -107,6 +112,7 @@ impl Attack {
 pub(crate) struct AttackFunction {
     name: &'static str,
     run: fn(&Target) -> String,
+    services: Services,
 }
 
 impl QueryFunctionPlugin for AttackFunction {
@@ -119,7 +125,7 @@ impl QueryFunctionPlugin for AttackFunction {
     }
 
     fn invoke_batch(&self, batch: &Batch<'_>, results: &mut RowsWriter<'_>) -> Result<(), PluginError> {
-        let outcome = (self.run)(&Target::of(batch));
+        let outcome = (self.run)(&Target::of(batch, &self.services));
         if let Some(text) = outcome.strip_prefix("error: ") {
             return Err(PluginError::argument(text));
         }

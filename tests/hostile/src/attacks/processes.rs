@@ -94,7 +94,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("c10_who_is_my_parent", |_| attempt(libc::SYS_getppid, &[])),
     Attack::new("c10_list_processes", |_| outcome(fs::read_dir("/proc"))),
     Attack::new("c10_many_yields", |_| {
-        (0..1_000_000).for_each(|_| thread::yield_now());
+        (0..100_000).for_each(|_| thread::yield_now());
         "yielded".into()
     }),
 ];
