@@ -16,6 +16,9 @@ use photondb_sandbox_profiles::confinement::fd;
 /// Longer replies are no replies.
 const MAX_REPLY_BYTES: u64 = 64 << 10;
 
+/// How often a memfd is sealed that the kernel says is busy: about a second.
+const SEALING_ATTEMPTS: u32 = 15;
+
 /// What a host inherits, beside `/dev/null` as its standard input. The names are those of
 /// [`photondb_sandbox_profiles::confinement::fd`].
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +122,24 @@ pub fn memfd(name: &str, bytes: &[u8], usage: Use) -> io::Result<OwnedFd> {
     };
     let mut file = File::from(memfd);
     file.write_all(bytes)?;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(sealed()))?;
+    seal(&file)?;
     // A host reads its message from the start, and the offset is shared.
     io::Seek::rewind(&mut file)?;
     Ok(file.into())
+}
+
+/// Seals a memfd. While the kernel moves one of its pages, as it does when memory is short, it takes the page for one that
+/// somebody may still write to; it waits for that, some 75 ms a time, and then says that it is busy.
+fn seal(memfd: &File) -> io::Result<()> {
+    let mut sealed_now = Ok(0);
+    for _ in 0..SEALING_ATTEMPTS {
+        sealed_now = fcntl(memfd, FcntlArg::F_ADD_SEALS(sealed()));
+        if sealed_now != Err(nix::Error::EBUSY) {
+            break;
+        }
+    }
+    sealed_now?;
+    Ok(())
 }
 
 /// The seals of a memfd that nobody changes any more.
