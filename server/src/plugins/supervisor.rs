@@ -82,6 +82,8 @@ pub(super) struct Supervisor {
     process: Option<Process>,
     pause_over: Option<Instant>,
     has_died: bool,
+    /// Which permissions one side alone names, as it was told last.
+    one_sided: OneSided,
 }
 
 impl Supervisor {
@@ -103,6 +105,7 @@ impl Supervisor {
             process: None,
             pause_over: None,
             has_died: false,
+            one_sided: OneSided::default(),
         }
     }
 
@@ -150,14 +153,18 @@ impl Supervisor {
         }
     }
 
-    /// Tells the operator where the manifest and the configuration name different permissions.
-    fn note_one_sided(&self) {
+    /// Tells the operator where the manifest and the configuration name different permissions, unless that was told.
+    fn note_one_sided(&mut self) {
         let Ok(package) = &self.package else { return };
         let grant = self.environment.plugins.grants.get(self.name());
-        let OneSided { not_granted, not_declared } = OneSided::of(self.name(), &package.manifest.permissions, grant);
-        for (kind, messages) in [("not granted", not_granted), ("grant ignored", not_declared)] {
-            for message in messages {
-                self.environment.journal.event(self.name(), kind, message);
+        let found = OneSided::of(self.name(), &package.manifest.permissions, grant);
+        let told = std::mem::replace(&mut self.one_sided, found);
+        for (kind, messages, told) in [
+            ("not granted", &self.one_sided.not_granted, told.not_granted),
+            ("grant ignored", &self.one_sided.not_declared, told.not_declared),
+        ] {
+            for message in messages.iter().filter(|message| !told.contains(message)) {
+                self.environment.journal.event(self.name(), kind, message.as_str());
             }
         }
     }

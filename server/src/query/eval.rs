@@ -317,6 +317,8 @@ impl<'a> Call<'a> {
     /// # Errors
     /// When evaluating it fails.
     pub fn arg(&self, position: usize) -> Result<Value> {
+        // Terms with very many arguments work on them one after the other.
+        self.ctx().check_call()?;
         if self.first.borrow().as_ref().is_some_and(|(first, _)| *first == position)
             && let Some((_, value)) = self.first.take()
         {

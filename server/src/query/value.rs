@@ -190,12 +190,22 @@ impl Value {
     /// # Errors
     /// When it is none.
     pub fn into_stream(self, ctx: &Arc<Context>) -> Result<Stream> {
+        let stream = self.elements(ctx)?;
+        if ctx.allowance.is_none() {
+            return Ok(stream);
+        }
+        // Nobody disconnects who could end a plugin's query: it looks at its time before each element.
+        let ctx = ctx.clone();
+        Ok(stream.map_rows(|rows| rows.map(move |row| ctx.check_call().and(row))))
+    }
+
+    fn elements(self, ctx: &Arc<Context>) -> Result<Stream> {
         match self {
             Self::Datum(Datum::Array(elements)) => Ok(Stream::from_array(elements)),
             Self::Stream(stream) | Self::Selection(_, stream) => Ok(stream),
             Self::Slice(slice) => slice.table.scan(ctx, &slice),
             Self::Table(table) => table.scan_all(ctx),
-            Self::Single(single) => Self::Datum(single.read()?).into_stream(ctx),
+            Self::Single(single) => Self::Datum(single.read()?).elements(ctx),
             Self::Datum(datum) => {
                 let kind = if matches!(datum, Datum::Null) { ErrorKind::NonExistence } else { ErrorKind::QueryLogic };
                 Err(ReqlError::new(kind, format!("Cannot convert {} to SEQUENCE", pseudo::type_name(&datum))))

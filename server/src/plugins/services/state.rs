@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::Cause;
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use crate::plugins::grant::StateQuota;
@@ -108,8 +109,8 @@ impl PrivateDirectory {
         let excess = match self.usage(Some(pid), &mut usage) {
             Ok(()) => self.excess(usage),
             Err(TooMuch::Said(message)) => Some(message),
-            // The plugin changes the directory while we walk, or the process is gone: the next look will tell.
-            Err(TooMuch::Unreadable(_)) => None,
+            // The process is gone, or the server has no descriptors left: the next look will tell.
+            Err(TooMuch::Unreadable(_)) => return (SHORTEST.max(started.elapsed() * 10), None),
         };
         let bytes_left = self.quota.bytes.saturating_sub(usage.bytes);
         let files_left = u64::from(self.quota.files).saturating_sub(usage.files);
@@ -145,8 +146,8 @@ impl PrivateDirectory {
     /// Adds up what is in the directory and, of a process, what it deleted and still has open. Stops where the quota is
     /// exceeded: what `usage` holds then is enough to say so.
     fn usage(&self, pid: Option<u32>, usage: &mut Usage) -> Result<(), TooMuch> {
-        let directory = rustix::fs::open(&self.path, DIRECTORY, Mode::empty()).map_err(io::Error::from)?;
-        let device = rustix::fs::fstat(&directory).map_err(io::Error::from)?.st_dev;
+        let directory = rustix::fs::open(&self.path, DIRECTORY, Mode::empty())?;
+        let device = rustix::fs::fstat(&directory)?.st_dev;
         self.walk(directory, 0, usage)?;
         if let Some(pid) = pid
             && self.excess(*usage).is_none()
@@ -160,21 +161,22 @@ impl PrivateDirectory {
         if depth > MAX_DEPTH {
             return Err(TooMuch::Said(format!("its directory is nested deeper than {MAX_DEPTH} levels")));
         }
-        for entry in Dir::read_from(&directory).map_err(io::Error::from)? {
-            let entry = entry.map_err(io::Error::from)?;
+        for entry in Dir::read_from(&directory)? {
+            // Removed while it is read: then nothing is in it.
+            let Some(entry) = unless_gone(entry)? else { break };
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            // Gone since it was listed.
-            let Ok(status) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let status = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+            let Some(status) = unless_gone(status)? else { continue };
             usage.files += 1;
             usage.bytes += u64::try_from(status.st_blocks).unwrap_or(0) * 512;
             if self.excess(*usage).is_some() {
                 return Ok(());
             }
             if FileType::from_raw_mode(status.st_mode) == FileType::Directory
-                && let Ok(inner) = rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty())
+                && let Some(inner) = unless_gone(rustix::fs::openat(&directory, name, DIRECTORY, Mode::empty()))?
             {
                 self.walk(inner, depth + 1, usage)?;
             }
@@ -198,6 +200,27 @@ impl From<io::Error> for TooMuch {
     }
 }
 
+impl From<Errno> for TooMuch {
+    fn from(error: Errno) -> Self {
+        match error {
+            // It runs as the same user as the server, and made a directory that only it knows how to use.
+            Errno::ACCESS | Errno::PERM => {
+                Self::Said("its directory holds one that the server may not read, which no quota can count".into())
+            }
+            error => Self::Unreadable(error.into()),
+        }
+    }
+}
+
+/// What was looked at, if it is still there, and still what it was when it was listed.
+fn unless_gone<T>(found: rustix::io::Result<T>) -> Result<Option<T>, TooMuch> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The directory `part` of `place`, or of `data`: made if it is not there, never reached through a link.
 fn enter(place: Option<&OwnedFd>, data: &Path, part: &str) -> io::Result<OwnedFd> {
     let data_directory;
@@ -210,7 +233,7 @@ fn enter(place: Option<&OwnedFd>, data: &Path, part: &str) -> io::Result<OwnedFd
     };
     let part = CString::new(part)?;
     match rustix::fs::mkdirat(place, part.as_c_str(), Mode::RWXU) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(rustix::fs::openat(place, part.as_c_str(), DIRECTORY, Mode::empty())?)
@@ -295,7 +318,7 @@ fn deleted(pid: u32, device: u64) -> Result<u64, TooMuch> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -350,6 +373,24 @@ mod tests {
         let deep = PrivateDirectory { quota: StateQuota { bytes: 1 << 30, files: 1000 }, ..state };
         fs::create_dir_all(deep.path.join("d/".repeat(MAX_DEPTH + 2))).unwrap();
         assert!(deep.measure(None).unwrap().unwrap().contains("deeper"));
+    }
+
+    #[test]
+    fn nothing_hides_in_a_directory_that_the_server_may_not_read() {
+        if nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: root reads every directory");
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        let state = PrivateDirectory::open(data.path(), "one", QUOTA).unwrap();
+        let hidden = state.path.join("hidden");
+        // As a plugin can make it: to write files there, not to list them.
+        fs::DirBuilder::new().mode(0o300).create(&hidden).unwrap();
+        fs::write(hidden.join("large"), vec![1; 2 << 20]).unwrap();
+        assert!(state.look(std::process::id()).1.is_some_and(|excess| excess.contains("may not read")));
+        let error = PrivateDirectory::open(data.path(), "one", QUOTA).unwrap_err();
+        assert!(error.contains("may not read"), "{error}");
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub const OPS: &[Op] = &[
 
 /// Most memory that a compiled regular expression may take.
 const REGEX_BYTES: usize = 1 << 20;
+/// The longest text, in bytes, that a plugin's query matches. The worst expressions take some 50 µs for each byte, and
+/// nothing ends a match before its end.
+const MAX_MATCHED: usize = 64 << 10;
 /// Most regular expressions that a thread keeps compiled.
 const KEPT: usize = 64;
 
@@ -72,6 +75,10 @@ fn bad_regex(pattern: &str, error: &regex::Error) -> ReqlError {
 
 fn match_(call: &Call<'_>) -> Result<Value> {
     let text = call.string(0)?;
+    if text.len() > MAX_MATCHED && call.ctx().allowance.is_some() {
+        let message = format!("A plugin's query can match texts of at most {MAX_MATCHED} bytes, not {}.", text.len());
+        return Err(ReqlError::limit(message).at(0));
+    }
     let pattern = call.string(1)?;
     let regex = regex(&pattern)?;
     let Some(captures) = regex.captures(&text) else { return Ok(Datum::Null.into()) };

@@ -157,3 +157,25 @@ async fn before_the_data_is_open_there_is_an_error() {
     let _allowed = queries.allow(&draft, &Origin::until(soon()));
     assert_eq!(ask(&queries, (0, 1), COUNT).await.expect_err("no data").cause(), Cause::Unavailable);
 }
+
+#[test]
+fn no_term_works_for_long_without_looking_at_the_time() {
+    let (engine, _directory) = engine();
+    let engine = engine.get().expect("set");
+    let scope = Arc::new(Scope::new("geo", Vec::new()));
+    let run = |term: String| {
+        let calling = Arc::new(Calling::new(1, 0, &Origin::until(Instant::now() + Duration::from_secs(1))));
+        engine.run_nested(term.as_bytes(), &scope, &calling).expect_err("too much")
+    };
+    // Each of 100,000 numbers is compared with each of 100,000 others.
+    let numbers = r#"[51,[[173,[100000]],"ARRAY"]]"#;
+    let others = format!(r#"[38,[{numbers},[69,[[2,[1]],[24,[[10,[1]],0.5]]]]]]"#);
+    let error = run(format!("[93,[{numbers},[154,[{others}]]]]"));
+    assert!(error.message().contains("deadline"), "{error}");
+    // One string is made longer 100,000 times.
+    let strings = format!(r#"[38,[{numbers},[69,[[2,[1]],"{}"]]]]"#, "x".repeat(100));
+    let error = run(format!("[24,[[154,[{strings}]]]]"));
+    assert!(error.message().contains("deadline"), "{error}");
+    let error = run(format!(r#"[97,["{}","[ab]*a[ab]{{2000}}c"]]"#, "a".repeat((64 << 10) + 1)));
+    assert!(error.message().contains("65536 bytes"), "{error}");
+}
