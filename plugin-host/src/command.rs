@@ -20,8 +20,8 @@ use photondb_sandbox_profiles::{
     Confinement, HostReply, KernelFeatures, Launch, Learning, ProfileError, Report, ResolvedProfile, StartMessage,
 };
 
-use crate::learn::{LearnedCall, Learner};
-use crate::notify::{DeniedCall, DeniedCalls};
+use crate::judge::{Judge, RefusedCall};
+use crate::notify::{DeniedCall, DeniedCalls, Observed};
 use crate::spawn::{Descriptors, Use, memfd, read_reply, spawn_with_stdin};
 
 /// From the start of the host to the first instruction of the command.
@@ -136,7 +136,8 @@ impl Command {
         self
     }
 
-    /// Starts in this directory, which must be one that it may see.
+    /// Starts in this directory: in the root directory of its own there is one of this name, which is empty unless it may
+    /// see more of it. Where the directory cannot be entered, it starts in `/`.
     #[must_use]
     pub fn current_dir(mut self, path: &Path) -> Self {
         if let Launch::Command { directory, .. } = &mut self.launch {
@@ -154,7 +155,8 @@ impl Command {
         let system = |attempted| move |source| CommandError::System { attempted, source };
         let executable = File::open(&self.executable)
             .map_err(|source| CommandError::Executable { path: self.executable.clone(), source })?;
-        let excused = self.confinement.excused.clone();
+        let learns = self.would.is_some();
+        let judged = self.would.unwrap_or_else(|| self.confinement.clone());
         let message = StartMessage {
             name: self.executable.display().to_string(),
             launch: self.launch,
@@ -181,20 +183,16 @@ impl Command {
             report: their_report.as_fd(),
         };
         let pid = spawn_with_stdin(host, stdin.as_fd(), &descriptors).map_err(system("starting the plugin host"))?;
-        let mut running = Running {
-            pid: Pid::from_raw(pid),
-            report: Report::default(),
-            denied: None,
-            would: self.would,
-            reaped: false,
-        };
+        let pid = Pid::from_raw(pid);
+        let judge = Judge::new(&judged, pid.as_raw().unsigned_abs());
+        let mut running = Running { pid, report: Report::default(), denied: None, judge, learns, reaped: false };
         drop((their_report, their_passing));
         // An error from here on drops `running`, which kills and reaps the process.
         match read_reply(Deadline::new(&report)) {
             Ok(HostReply::Report(report)) => {
                 running.report = report;
                 running.denied =
-                    DeniedCalls::receive(passing.as_fd(), excused).map_err(system("taking the listener"))?;
+                    DeniedCalls::receive(passing.as_fd(), Vec::new()).map_err(system("taking the listener"))?;
                 Ok(running)
             }
             Ok(HostReply::Error(reason)) => Err(CommandError::Refused(reason)),
@@ -237,7 +235,8 @@ pub struct Running {
     pid: Pid,
     report: Report,
     denied: Option<DeniedCalls>,
-    would: Option<Confinement>,
+    judge: Judge,
+    learns: bool,
     reaped: bool,
 }
 
@@ -261,15 +260,17 @@ impl Running {
         &self.report
     }
 
-    /// Waits until it ends. The first call that its profile stops ends it.
+    /// Waits until it ends, and tells `refused` of every call that its profile answers with an errno. The first call that
+    /// its profile stops ends it.
     ///
     /// # Errors
     /// If the kernel does not say what became of it.
-    pub fn wait(mut self) -> Result<Ended, CommandError> {
+    pub fn wait(mut self, mut refused: impl FnMut(RefusedCall)) -> Result<Ended, CommandError> {
         let mut stopped = None;
         while let Some(listener) = &self.denied {
-            match listener.wait(TURN) {
-                Ok(Some(call)) => {
+            match listener.observe(&self.judge, TURN) {
+                Ok(Some(Observed::Refused(call))) => refused(call),
+                Ok(Some(Observed::Stopped(call))) => {
                     stopped.get_or_insert(call);
                     self.kill();
                 }
@@ -281,15 +282,16 @@ impl Running {
     }
 
     /// Waits until it ends, and tells `learned` of every call that its profile would have refused. **Nothing is refused.**
-    /// Of a command that [`Command::learning`] did not make nothing is learned; it ends as with [`wait`](Self::wait).
+    /// A command that [`Command::learning`] did not make is confined as ever: see [`wait`](Self::wait).
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
-    pub fn learn(mut self, mut learned: impl FnMut(LearnedCall)) -> Result<ExitStatus, CommandError> {
-        let Some(would) = &self.would else { return self.wait().map(|ended| ended.status) };
-        let learner = Learner::new(would, self.pid());
+    pub fn learn(mut self, mut learned: impl FnMut(RefusedCall)) -> Result<ExitStatus, CommandError> {
+        if !self.learns {
+            return self.wait(learned).map(|ended| ended.status);
+        }
         while let Some(listener) = &self.denied {
-            match listener.learn(&learner, TURN) {
+            match listener.learn(&self.judge, TURN) {
                 Ok(Some(call)) => learned(call),
                 Ok(None) => {}
                 Err(_) => break,

@@ -8,7 +8,7 @@
 
 pub mod cgroup;
 pub mod command;
-pub mod learn;
+pub mod judge;
 #[expect(unsafe_code, reason = "the seccomp listener is read by ioctl, and arrives as a bare descriptor number")]
 pub mod notify;
 pub mod probe;
@@ -16,6 +16,6 @@ pub mod spawn;
 
 pub use cgroup::{Cgroup, Cgroups};
 pub use command::{Command, CommandError, Running};
-pub use learn::{LearnedCall, Learner};
-pub use notify::{DeniedCall, DeniedCalls};
+pub use judge::{Judge, RefusedCall};
+pub use notify::{DeniedCall, DeniedCalls, Observed};
 pub use spawn::{Descriptors, memfd, read_reply, spawn};

@@ -60,10 +60,10 @@ fn confine_and_become(reply: &Reply) -> Result<Infallible, Refusal> {
     // Own session and keyring, no core, no ptrace by others of our user.
     confine::rights::begin_session(&mut report);
     // Root makes namespaces while it may; others need the user namespace first, which comes with their first call.
-    confine::namespaces::separate_as_root(asked, &mut report);
+    confine::namespaces::separate_as_root(&start.message, &mut report);
     // The bounding set must go while we have the right to drop it; changing the user takes that right.
     let user = confine::rights::switch_user(asked, &mut report)?;
-    confine::namespaces::separate(asked, &mut report);
+    confine::namespaces::separate(&start.message, &mut report);
     confine::directory::settle(&start.message, &report)?;
     // After the last change of credentials, which would clear it; then look whether the server is still there.
     confine::rights::die_with_parent(start.message.server_pid, &mut report)?;

@@ -1,12 +1,16 @@
 //! Calls that the kernel stopped in a plugin, by name, from a source that the plugin cannot forge.
 //!
 //! The filter answers attacks with SECCOMP_RET_USER_NOTIF: the kernel does not run the call, keeps the calling thread
-//! waiting, and tells the listener. Our answer is never "continue" (but in learning mode, which confines nothing), so nothing can be gained by changing the arguments
-//! meanwhile: the supervisor records the call and kills the process.
+//! waiting, and tells the listener. Our answer to a plugin is never "continue", so nothing can be gained by changing the
+//! arguments meanwhile: the supervisor records the call and kills the process.
 //!
 //! The one exception is a list of files that honest language runtimes open by habit (`/proc/self/maps` before `main`).
 //! Those opens get EPERM, as they would from an ordinary filter, and the plugin goes on. That the plugin could change
 //! the path while we read it gives it nothing: both answers refuse.
+//!
+//! A command (`photondb sandbox run`) is told on: its filter notifies of opens and the like too, with the answer that is
+//! due already decided by the registers, which nobody can change. "Continue" is only for what the filter lets through by
+//! them, and Landlock then looks at the path, whatever it has become. Learning mode continues with all, and confines nothing.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -20,8 +24,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use photondb_sandbox_profiles::confinement::LISTENER_PACKET;
 use photondb_sandbox_profiles::syscalls;
+use photondb_sandbox_profiles::verdict::Verdict;
 
-use crate::learn::{LearnedCall, Learner};
+use crate::judge::{Judge, RefusedCall};
 
 /// After so many excused calls (some 0.1 s of our time) the next one is reported as denied: a plugin must not keep its
 /// supervisor busy. Honest ones make a few for each thread that they start at once.
@@ -57,6 +62,15 @@ impl fmt::Display for DeniedCall {
             None => f.write_str(&self.name),
         }
     }
+}
+
+/// A call of a command that did not get what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// It got an errno, and the command goes on.
+    Refused(RefusedCall),
+    /// It waits, for the command to be killed.
+    Stopped(DeniedCall),
 }
 
 /// The listener of one plugin process. Dropping it lets waiting calls fail with ENOSYS: they still do not run.
@@ -112,17 +126,38 @@ impl DeniedCalls {
         self.wait_for(timeout, |notification| self.judge(notification))
     }
 
-    /// Lets every call through that `learner`'s filter asked about, and returns the first that its profile would have
+    /// Answers every call of a command with what its filter decided, and returns the first that it, or Landlock, refuses, or
+    /// that is to be stopped, which waits on; `None`: there was none within `timeout`. `judge`: of this command's own
+    /// confinement.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn observe(&self, judge: &Judge, timeout: Duration) -> io::Result<Option<Observed>> {
+        self.wait_for(timeout, |notification| {
+            let Some(call) = self.describe(notification) else { return Ok(None) };
+            let Some(due) = judge.told(&call) else { return Ok(Some(Observed::Stopped(call))) };
+            let refused = judge.judge(&call);
+            let answer = match due {
+                Verdict::Allow => Answer::Continue,
+                Verdict::Errno(errno) => Answer::Refuse(errno.cast_signed()),
+                Verdict::Stop | Verdict::Kill => return Ok(Some(Observed::Stopped(call))),
+            };
+            self.answer(notification.id, answer)?;
+            Ok(refused.map(Observed::Refused))
+        })
+    }
+
+    /// Lets every call through that `judge`'s filter asked about, and returns the first that its profile would have
     /// refused; `None`: there was none within `timeout`. Use it with a program that runs with
     /// [`Learning::confinement`](photondb_sandbox_profiles::Learning::confinement) only: **the program can do whatever
     /// its user can.**
     ///
     /// # Errors
     /// As [`Self::wait`].
-    pub fn learn(&self, learner: &Learner, timeout: Duration) -> io::Result<Option<LearnedCall>> {
+    pub fn learn(&self, judge: &Judge, timeout: Duration) -> io::Result<Option<RefusedCall>> {
         self.wait_for(timeout, |notification| {
             let call = self.describe(notification);
-            let learned = call.as_ref().and_then(|call| learner.judge(call, notification.data.arch));
+            let learned = call.as_ref().and_then(|call| judge.judge(call));
             self.answer(notification.id, Answer::Continue)?;
             Ok(learned)
         })
@@ -175,7 +210,7 @@ impl DeniedCalls {
                 None => false,
             };
         if excusable && self.excuses.fetch_add(1, Ordering::Relaxed) < MAX_EXCUSED {
-            self.answer(notification.id, Answer::Refuse)?;
+            self.answer(notification.id, Answer::Refuse(libc::EPERM))?;
             return Ok(None);
         }
         Ok(Some(denied_call(notification, name, path)))
@@ -215,7 +250,7 @@ impl DeniedCalls {
 
     fn answer(&self, id: u64, answer: Answer) -> io::Result<()> {
         let (error, flags) = match answer {
-            Answer::Refuse => (-libc::EPERM, 0),
+            Answer::Refuse(errno) => (-errno, 0),
             Answer::Continue => (0, CONTINUE),
         };
         let mut response = libc::seccomp_notif_resp { id, val: 0, error, flags };
@@ -240,9 +275,9 @@ impl AsFd for DeniedCalls {
 /// What a waiting call gets.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// EPERM.
-    Refuse,
-    /// It is made. In learning mode only.
+    /// This errno.
+    Refuse(i32),
+    /// It is made: what a command's filter lets through, and everything in learning mode.
     Continue,
 }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use nix::unistd::geteuid;
-use photondb_plugin_host::learn::RefusedBy;
-use photondb_plugin_host::{Command, CommandError, LearnedCall};
+use photondb_plugin_host::judge::RefusedBy;
+use photondb_plugin_host::{Command, CommandError, RefusedCall};
 use photondb_sandbox_profiles::profile::Access;
 use photondb_sandbox_profiles::{KernelFeatures, Permissions, Profiles, ResolvedProfile};
 
@@ -31,7 +31,7 @@ fn command(profile: &ResolvedProfile, program: &Path, arguments: &[&str]) -> Com
 /// The exit statuses of `program` as every user that we can make it run as; all the same, or it is told which was not.
 fn exit_status(profile: &ResolvedProfile, program: &Path, arguments: &[&str]) -> i32 {
     let run = |command: Command| {
-        let ended = command.spawn(host()).expect("spawn").wait().expect("wait");
+        let ended = command.spawn(host()).expect("spawn").wait(|_| ()).expect("wait");
         ended.status.code().unwrap_or_else(|| panic!("{} {arguments:?}: {ended:?}", program.display()))
     };
     let status = run(command(profile, program, arguments));
@@ -153,7 +153,7 @@ fn engines_that_generate_code_need_the_profile_that_says_so() {
     let hot = ["-e", "local s = 0 for i = 1, 1e7 do s = s + i % 7 end os.exit(s > 0 and 42 or 1)"];
     assert_eq!(exit_status(&profile("jit", Permissions::default()), &luajit, &hot), 42);
     let dynamic = command(&profile("dynamic", Permissions::default()), &luajit, &hot);
-    let ended = dynamic.spawn(host()).expect("spawn").wait().expect("wait");
+    let ended = dynamic.spawn(host()).expect("spawn").wait(|_| ()).expect("wait");
     assert_eq!(ended.denied.map(|call| call.name).as_deref(), Some("mprotect"));
     assert_eq!(ended.status.signal(), Some(9));
 }
@@ -192,7 +192,7 @@ sys.exit(42)"#;
         Permissions { read: vec![directory.path().join("link")], write: vec![write.clone()], ..Permissions::default() };
     let base = directory.path().display().to_string();
     let command = command(&profile("dynamic", permissions), &python, &["-c", script, &base]).current_dir(&write);
-    let ended = command.spawn(host()).expect("spawn").wait().expect("wait");
+    let ended = command.spawn(host()).expect("spawn").wait(|_| ()).expect("wait");
     assert_eq!(ended.status.code(), Some(42), "{ended:?}");
 }
 
@@ -224,11 +224,11 @@ fn a_command_gets_the_environment_that_it_is_given_and_no_more() {
 import os, sys
 sys.exit(42 if dict(os.environ) in ({"GIVEN": "1"}, {"GIVEN": "1", "LC_CTYPE": "C.UTF-8"}) else 1)"#;
     let command = command(&profile("dynamic", Permissions::default()), &python, &["-c", script]).env("GIVEN", "1");
-    let ended = command.spawn(host()).expect("spawn").wait().expect("wait");
+    let ended = command.spawn(host()).expect("spawn").wait(|_| ()).expect("wait");
     assert_eq!(ended.status.code(), Some(42), "{ended:?}");
 }
 
-fn learn(name: &str, program: &Path, arguments: &[&str]) -> (Option<i32>, Vec<LearnedCall>) {
+fn learn(name: &str, program: &Path, arguments: &[&str]) -> (Option<i32>, Vec<RefusedCall>) {
     let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let profile = profile(name, Permissions::default());
     let command = Command::learning(program, &arguments, &profile, &KernelFeatures::probe()).expect("a command");
@@ -276,4 +276,64 @@ fn what_is_no_program_is_refused_by_name() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
     let error = command(&strict, &script, &[]).spawn(host()).expect_err("must fail").to_string();
     assert!(error.contains("interpreter") && error.contains("script"), "{error}");
+}
+
+/// What a command is refused of `script` in Python, and how it ended.
+fn refused(name: &str, script: &str) -> Option<(Option<i32>, Vec<RefusedCall>)> {
+    let python = installed("/usr/bin/python3")?;
+    let command = command(&profile(name, Permissions::default()), &python, &["-c", script]);
+    let mut refused = Vec::new();
+    let ended = command.spawn(host()).expect("spawn").wait(|call| refused.push(call)).expect("wait");
+    Some((ended.status.code(), refused))
+}
+
+#[test]
+fn what_a_command_is_refused_is_told_and_it_goes_on() {
+    let script = r#"
+import os, socket, sys
+attempts = [
+    lambda: open("/etc/passwd"),
+    lambda: open("/etc/no-such-file"),
+    lambda: os.mkdir("/tmp/photondb-refused"),
+    lambda: socket.socket(),
+    lambda: os.fork(),
+    lambda: os.execv("/bin/true", ["true"]),
+    lambda: os.kill(1, 9),
+]
+for attempt in attempts:
+    try:
+        attempt()
+        sys.exit(1)
+    except OSError:
+        pass
+sys.exit(42)"#;
+    let Some((status, refused)) = refused("dynamic", script) else { return };
+    assert_eq!(status, Some(42), "{refused:?}");
+    let told = |call: &str, path: Option<&str>| {
+        refused.iter().any(|it| !it.is_habit && it.call.name == call && it.call.path.as_deref() == path)
+    };
+    assert!(told("openat", Some("/etc/passwd")), "{refused:?}");
+    assert!(!told("openat", Some("/etc/no-such-file")), "what is not there is missed by nobody: {refused:?}");
+    assert!(told("mkdir", Some("/tmp/photondb-refused")), "{refused:?}");
+    assert!(told("socket", None) && told("execve", Some("/bin/true")) && told("kill", None), "{refused:?}");
+    let mkdir = refused.iter().find(|it| it.call.name == "mkdir").and_then(|it| it.missing.clone());
+    assert_eq!(mkdir, Some((PathBuf::from("/tmp"), Access::Write)));
+}
+
+#[test]
+fn a_command_cannot_execute_with_a_token_that_it_guessed() {
+    let script = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+program = os.open("/usr/lib/os-release", os.O_RDONLY) if os.path.exists("/usr/lib/os-release") else 0
+for token in [1, 2**64 - 1]:
+    for descriptor in [0, 3, 7, program]:
+        if libc.syscall(322, descriptor, b"", None, None, 0x1000, ctypes.c_ulong(token)) != -1: sys.exit(1)
+        if ctypes.get_errno() != 1: sys.exit(2)
+sys.exit(42)"#;
+    if cfg!(target_arch = "x86_64")
+        && let Some((status, refused)) = refused("dynamic", script)
+    {
+        assert_eq!(status, Some(42), "{refused:?}");
+    }
 }

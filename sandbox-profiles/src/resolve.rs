@@ -17,12 +17,48 @@ use crate::seccomp::{self, Listener, Program, Regions};
 use crate::syscalls::{self, Arch};
 use crate::verdict::{Call, Verdict, verdict};
 
+/// Calls of a command that its user is told of when they are refused: the others are refused to programs that go on without.
+const TOLD: &[&str] = &[
+    "open",
+    "openat",
+    "creat",
+    "truncate",
+    "mkdir",
+    "mkdirat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "chmod",
+    "fchmodat",
+    "chown",
+    "lchown",
+    "fchownat",
+    "socket",
+    "fork",
+    "vfork",
+    "clone",
+    "execve",
+    "execveat",
+    "kill",
+    "tkill",
+    "tgkill",
+];
+
 /// What happens to one system call.
 #[derive(Clone, Debug)]
 pub(crate) struct CallPolicy {
     /// `Some` and empty: let through with any arguments.
     pub(crate) allow: Option<Vec<Alternative>>,
     pub(crate) otherwise: Answer,
+    /// The listener hears of every such call, and answers as this says.
+    pub(crate) told: bool,
     pub(crate) arch: Option<Arch>,
     /// The file whose entry this is, for messages.
     pub(crate) file: String,
@@ -146,12 +182,18 @@ impl ResolvedProfile {
     }
 
     /// The same for a command that is no plugin, started by `photondb sandbox run`: what programs do by habit at their
-    /// start is allowed or refused with an errno, where it would stop a plugin.
+    /// start is allowed or refused with an errno, where it would stop a plugin. What its user may have meant it to do, as
+    /// opening a file, is told to the listener whatever the answer is.
     ///
     /// # Errors
     /// None with the file that we ship.
     pub fn for_command(mut self) -> Result<Self, ProfileError> {
-        self.extend(COMMAND.file, &parse(COMMAND.file, COMMAND.text)?);
+        let habits = parse(COMMAND.file, COMMAND.text)?;
+        self.extend(COMMAND.file, &habits);
+        self.excused.extend(habits.excuse.into_iter().map(|excuse| excuse.path));
+        for (name, policy) in &mut self.calls {
+            policy.told = TOLD.contains(&name.as_str());
+        }
         Ok(self)
     }
 
@@ -225,8 +267,14 @@ impl ResolvedProfile {
 
     /// As they are, but what is refused or names a path asks the listener.
     fn learning_calls(&self, arch: Arch) -> BTreeMap<String, CallPolicy> {
-        let ask =
-            || CallPolicy { allow: None, otherwise: Answer::Stop, arch: None, file: String::new(), why: String::new() };
+        let ask = || CallPolicy {
+            allow: None,
+            otherwise: Answer::Stop,
+            told: false,
+            arch: None,
+            file: String::new(),
+            why: String::new(),
+        };
         let mut calls = BTreeMap::new();
         for name in (0..=arch.last_number()).filter_map(|number| arch.name(number)) {
             // The host still looks whether the filter is in force.
@@ -236,7 +284,7 @@ impl ResolvedProfile {
         }
         for (name, policy) in &self.calls {
             if policy.allow.is_some() && syscalls::path_argument(name).is_none() {
-                calls.insert(name.clone(), CallPolicy { otherwise: Answer::Stop, ..policy.clone() });
+                calls.insert(name.clone(), CallPolicy { otherwise: Answer::Stop, told: false, ..policy.clone() });
             }
         }
         calls
@@ -250,6 +298,7 @@ impl ResolvedProfile {
                 let policy = CallPolicy {
                     allow: None,
                     otherwise: deny.answer,
+                    told: false,
                     arch: None,
                     file: file.to_owned(),
                     why: deny.why.clone(),
@@ -298,6 +347,7 @@ impl ResolvedProfile {
         let policy = CallPolicy {
             allow: Some(allow.when.clone()),
             otherwise: allow.otherwise.or(denied).unwrap_or(Answer::Eperm),
+            told: false,
             arch: allow.arch,
             file: file.to_owned(),
             why: allow.why.clone(),
@@ -317,11 +367,16 @@ impl ResolvedProfile {
         }
         for allow in &addition.allow {
             for call in &allow.calls {
-                match self.calls.get_mut(call).and_then(|policy| policy.allow.as_mut()) {
-                    None => self.allow(file, call, allow),
-                    Some(alternatives) if alternatives.is_empty() || allow.when.is_empty() => alternatives.clear(),
-                    Some(alternatives) => alternatives.extend(allow.when.iter().cloned()),
+                let Some(CallPolicy { allow: Some(alternatives), arch, .. }) = self.calls.get_mut(call) else {
+                    self.allow(file, call, allow);
+                    continue;
+                };
+                if alternatives.is_empty() || allow.when.is_empty() {
+                    alternatives.clear();
+                } else {
+                    alternatives.extend(allow.when.iter().cloned());
                 }
+                *arch = arch.filter(|only| allow.arch == Some(*only));
             }
         }
         if let Some(limits) = &addition.limits {

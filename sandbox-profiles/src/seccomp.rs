@@ -30,18 +30,21 @@ use crate::confinement::fd;
 use crate::error::ProfileError;
 use crate::profile::{Alternative, Answer, ArgName, Condition, Value, Width};
 use crate::resolve::CallPolicy;
-use crate::syscalls::{Arch, OWN_PID, PLUGIN_REGION, SERVER_REGION};
+use crate::syscalls::{self, Arch, OWN_PID, PLUGIN_REGION, SERVER_REGION};
 
 /// The kernel's limit on instructions (BPF_MAXINSNS).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
-const RET_KILL_PROCESS: u32 = 0x8000_0000;
+pub(crate) const RET_KILL_PROCESS: u32 = 0x8000_0000;
 pub(crate) const RET_ERRNO: u32 = 0x0005_0000;
 pub(crate) const RET_USER_NOTIF: u32 = 0x7FC0_0000;
 pub(crate) const RET_ALLOW: u32 = 0x7FFF_0000;
 /// The lower half of a return value. The kernel ignores it for a notification, so it carries what to answer without a
 /// listener: an errno, or 0 to kill.
 pub(crate) const RET_DATA: u32 = 0x0000_FFFF;
+/// In the data of [`RET_USER_NOTIF`]: the listener is only told, and answers what the other bits say, an errno or, for 0,
+/// that the call is made.
+pub(crate) const TELL: u32 = 0x0000_8000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
@@ -156,8 +159,11 @@ impl Program {
         if listener == Listener::Absent {
             for instruction in program.iter_mut().filter(|instruction| instruction.code == RET) {
                 if instruction.k & !RET_DATA == RET_USER_NOTIF {
-                    let errno = instruction.k & RET_DATA;
-                    instruction.k = if errno == 0 { RET_KILL_PROCESS } else { RET_ERRNO | errno };
+                    instruction.k = match instruction.k & RET_DATA {
+                        0 => RET_KILL_PROCESS,
+                        TELL => RET_ALLOW,
+                        errno => RET_ERRNO | errno & !TELL,
+                    };
                 }
             }
         }
@@ -279,10 +285,13 @@ fn target(
     bodies: &mut Vec<Vec<Instruction>>,
 ) -> Result<Target, ProfileError> {
     let otherwise = answer(name, policy.otherwise);
+    let otherwise = if policy.told { told(otherwise) } else { otherwise };
+    // What a filter lets through, Landlock may refuse, by its path.
+    let allowed = if policy.told && syscalls::path_argument(name).is_some() { told(RET_ALLOW) } else { RET_ALLOW };
     match &policy.allow {
         Some(_) if policy.arch.is_some_and(|only| only != arch) => Ok(Target::Return(otherwise)),
         None => Ok(Target::Return(otherwise)),
-        Some(alternatives) if alternatives.is_empty() => Ok(Target::Return(RET_ALLOW)),
+        Some(alternatives) if alternatives.is_empty() => Ok(Target::Return(allowed)),
         Some(alternatives) => {
             let bad =
                 |message: String| ProfileError::BadRule { file: policy.file.clone(), call: name.to_owned(), message };
@@ -292,10 +301,22 @@ fn target(
                     body.extend(rule(profile, conditions)?);
                 }
             }
+            for ret in body.iter_mut().filter(|instruction| instruction.code == RET) {
+                ret.k = allowed;
+            }
             body.push(Instruction::ret(otherwise));
             bodies.push(body);
             Ok(Target::Conditions(bodies.len() - 1))
         }
+    }
+}
+
+/// Makes a call of this policy known to the listener, with what it is due.
+fn told(ret: u32) -> u32 {
+    match ret & !RET_DATA {
+        RET_ALLOW => RET_USER_NOTIF | TELL,
+        RET_ERRNO => RET_USER_NOTIF | TELL | ret & RET_DATA,
+        _ => ret,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a program answers to a call, without making it: the part of the kernel's BPF that our programs use.
 
-use crate::seccomp::{Instruction, RET_ALLOW, RET_DATA, RET_ERRNO, RET_USER_NOTIF};
+use crate::seccomp::{Instruction, RET_ALLOW, RET_DATA, RET_ERRNO, RET_KILL_PROCESS, RET_USER_NOTIF, TELL};
 
 /// A system call as a filter sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,33 @@ pub enum Verdict {
     Errno(u32),
 }
 
+/// What a listener is to answer to a call that `program` tells it of and decides by itself; `None`: nothing is decided, or
+/// the program does not tell of it.
+pub fn told(program: &[Instruction], call: &Call) -> Option<Verdict> {
+    let returned = returned(program, call);
+    let is_told = returned & !RET_DATA == RET_USER_NOTIF && returned & TELL != 0;
+    is_told.then(|| meaning(returned))
+}
+
 /// Runs `program`, as [`Program::finish`](crate::seccomp::Program::finish) gives it. Takes at most as many steps as there
 /// are instructions, since jumps go forward; what no filter of ours contains is [`Verdict::Kill`], as in the kernel.
 pub fn verdict(program: &[Instruction], call: &Call) -> Verdict {
+    meaning(returned(program, call))
+}
+
+fn meaning(returned: u32) -> Verdict {
+    let data = returned & RET_DATA;
+    match returned & !RET_DATA {
+        RET_ALLOW => Verdict::Allow,
+        RET_USER_NOTIF if data == TELL => Verdict::Allow,
+        RET_USER_NOTIF if data & TELL != 0 => Verdict::Errno(data & !TELL),
+        RET_USER_NOTIF => Verdict::Stop,
+        RET_ERRNO => Verdict::Errno(data),
+        _ => Verdict::Kill,
+    }
+}
+
+fn returned(program: &[Instruction], call: &Call) -> u32 {
     let load = |offset: u32| match offset {
         0 => call.number,
         4 => call.arch,
@@ -49,16 +73,9 @@ pub fn verdict(program: &[Instruction], call: &Call) -> Verdict {
             0x15 => at += jump(accumulator == *k),
             0x25 => at += jump(accumulator > *k),
             0x35 => at += jump(accumulator >= *k),
-            0x06 => {
-                return match k & !RET_DATA {
-                    RET_ALLOW => Verdict::Allow,
-                    RET_USER_NOTIF => Verdict::Stop,
-                    RET_ERRNO => Verdict::Errno(k & RET_DATA),
-                    _ => Verdict::Kill,
-                };
-            }
-            _ => return Verdict::Kill,
+            0x06 => return *k,
+            _ => return RET_KILL_PROCESS,
         }
     }
-    Verdict::Kill
+    RET_KILL_PROCESS
 }

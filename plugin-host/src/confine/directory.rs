@@ -18,7 +18,7 @@ pub fn enter_state(message: &StartMessage) -> Result<(), Refusal> {
 pub fn settle(message: &StartMessage, report: &Report) -> Result<(), Refusal> {
     let has_own_root = report.has(Layer::MountNamespace);
     match (&message.launch, &message.confinement.state) {
-        (Launch::Command { directory: Some(directory), .. }, _) => enter(directory),
+        (Launch::Command { directory: Some(directory), .. }, _) if chdir(directory).is_ok() => Ok(()),
         (_, Some(state)) if has_own_root => enter(state),
         (_, Some(_)) => Ok(()),
         (_, None) => enter(Path::new("/")),

@@ -10,6 +10,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid};
 use photondb_sandbox_profiles::confinement::Confinement;
 use photondb_sandbox_profiles::layers::{Layer, Report};
 use photondb_sandbox_profiles::profile::Namespace;
+use photondb_sandbox_profiles::{Launch, StartMessage};
 
 use super::root;
 use crate::weak;
@@ -26,27 +27,29 @@ pub fn join_cgroup(asked: &Confinement, report: &mut Report) {
 }
 
 /// As root, every namespace but the user's: root needs no user namespace for them, and many machines forbid that one.
-pub fn separate_as_root(asked: &Confinement, report: &mut Report) {
+pub fn separate_as_root(message: &StartMessage, report: &mut Report) {
+    let asked = &message.confinement;
     if geteuid().is_root() && !weak::is_left_out(Layer::MountNamespace) {
         let wanted: Vec<_> =
             asked.namespaces.iter().copied().filter(|namespace| *namespace != Namespace::User).collect();
-        make(asked, &wanted, report);
+        make(message, &wanted, report);
     }
 }
 
 /// The user namespace, and with the rights it gives, those that are not made yet.
-pub fn separate(asked: &Confinement, report: &mut Report) {
+pub fn separate(message: &StartMessage, report: &mut Report) {
+    let asked = &message.confinement;
     let settled = |namespace: &Namespace| {
         let layer = layer(*namespace);
         report.has(layer) || report.missing.iter().any(|missing| missing.layer == layer)
     };
     let mut wanted: Vec<_> = asked.namespaces.iter().copied().filter(|namespace| !settled(namespace)).collect();
     wanted.retain(|namespace| !weak::leaves_out(layer(*namespace), report));
-    make(asked, &wanted, report);
+    make(message, &wanted, report);
 }
 
 /// All at once, which costs least; one by one where that fails, to learn which one the machine refuses.
-fn make(asked: &Confinement, wanted: &[Namespace], report: &mut Report) {
+fn make(message: &StartMessage, wanted: &[Namespace], report: &mut Report) {
     let all = wanted.iter().map(|namespace| flag(*namespace)).collect::<CloneFlags>();
     if wanted.is_empty() {
         return;
@@ -57,7 +60,7 @@ fn make(asked: &Confinement, wanted: &[Namespace], report: &mut Report) {
     for namespace in wanted {
         let made = at_once.or_else(|_| unshare(flag(*namespace)));
         match made {
-            Ok(()) if *namespace == Namespace::Mount => leave_files_behind(asked, who, report),
+            Ok(()) if *namespace == Namespace::Mount => leave_files_behind(message, who, report),
             Ok(()) => report.enforced(layer(*namespace), "own"),
             Err(error) => report.missing(layer(*namespace), refusal(*namespace, error)),
         }
@@ -96,12 +99,16 @@ fn layer(namespace: Namespace) -> Layer {
 }
 
 /// In a mount namespace of our own: a root directory with nothing but what Landlock gives.
-fn leave_files_behind(asked: &Confinement, who: (Uid, Gid), report: &mut Report) {
-    let rules = asked.landlock.as_ref().map_or(&[][..], |plan| &plan.rules);
+fn leave_files_behind(message: &StartMessage, who: (Uid, Gid), report: &mut Report) {
+    let rules = message.confinement.landlock.as_ref().map_or(&[][..], |plan| &plan.rules);
     // Where mount points have to be made, their owner must have a number in a user namespace of ours.
-    let needs_name = !rules.is_empty() && report.has(Layer::UserNamespace);
+    let start = match &message.launch {
+        Launch::Command { directory, .. } => directory.as_deref(),
+        Launch::Plugin => None,
+    };
+    let needs_name = (!rules.is_empty() || start.is_some()) && report.has(Layer::UserNamespace);
     let named = if needs_name { name_ourselves(who.0, who.1) } else { Ok(()) };
-    match named.and_then(|()| root::replace(rules)) {
+    match named.and_then(|()| root::replace(rules, start)) {
         Ok(how) => report.enforced(Layer::MountNamespace, how),
         Err(error) => report.missing(Layer::MountNamespace, error.to_string()),
     }

@@ -21,8 +21,9 @@ const NONE: Option<&str> = None;
 /// As the kernel's own limit on links in one path.
 const MAX_LINKS: usize = 40;
 
-/// Replaces the root directory of this process, which has just got a mount namespace of its own.
-pub fn replace(rules: &[PathRule]) -> io::Result<&'static str> {
+/// Replaces the root directory of this process, which has just got a mount namespace of its own. `start`: a directory that
+/// is there too, if only by its name.
+pub fn replace(rules: &[PathRule], start: Option<&Path>) -> io::Result<&'static str> {
     // Or else what we mount would appear in the server's tree as well.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     // Before anything is mounted over them.
@@ -32,7 +33,7 @@ pub fn replace(rules: &[PathRule]) -> io::Result<&'static str> {
     mount(Some("none"), place, Some("tmpfs"), flags, Some("size=64k,nr_inodes=4096,mode=0555"))?;
     // The plugin's user walks through what we make here.
     let usual = umask(Mode::from_bits_truncate(0o022));
-    let placed = seen.place_below(place);
+    let placed = seen.place_below(place, start);
     umask(usual);
     let filled = placed.and_then(|()| {
         let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
@@ -147,7 +148,7 @@ impl Seen {
     }
 
     /// First every mount point and link, then the mounts: nothing is ever made in the machine's own directories.
-    fn place_below(&self, place: &Path) -> io::Result<()> {
+    fn place_below(&self, place: &Path, start: Option<&Path>) -> io::Result<()> {
         let inside = |path: &Path| place.join(path.strip_prefix("/").unwrap_or(path));
         for (path, (opened, _)) in &self.mounts {
             let point = inside(path);
@@ -162,6 +163,10 @@ impl Seen {
             let link = inside(link);
             fs::create_dir_all(link.parent().unwrap_or(place))?;
             symlink(target, &link)?;
+        }
+        if let Some(start) = start {
+            // Below a file that is shown it cannot be; then it is not.
+            let _ = fs::create_dir_all(inside(start));
         }
         for (path, kind) in &self.closed {
             let point = inside(path);

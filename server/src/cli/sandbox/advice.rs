@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use photondb_plugin_host::DeniedCall;
+use photondb_plugin_host::{DeniedCall, RefusedCall};
 use photondb_sandbox_profiles::permissions::that_allows;
 use photondb_sandbox_profiles::profile::Access;
 use photondb_sandbox_profiles::seccomp::{Listener, Regions};
@@ -29,6 +29,8 @@ pub(super) enum Advice {
         /// The file.
         path: PathBuf,
     },
+    /// Nothing: the program does without.
+    Needless,
     /// More than an option: part of a sentence.
     Other(String),
 }
@@ -66,11 +68,17 @@ impl fmt::Display for Advice {
                     write!(f, "--profile {profile} ")?;
                 }
                 let option = if *access == Access::Write { "--write" } else { "--read" };
-                write!(f, "{option} {}", path.display())
+                write!(f, "{option} {}", quoted(&path.display().to_string()))
             }
+            Self::Needless => f.write_str("nothing: programs do without it"),
             Self::Other(text) => f.write_str(text),
         }
     }
+}
+
+/// As a shell reads it back.
+pub(super) fn quoted(word: &str) -> String {
+    shlex::try_quote(word).map_or_else(|_| word.escape_default().to_string(), Into::into)
 }
 
 /// What the user of `photondb sandbox` can do about a refused call.
@@ -87,19 +95,26 @@ impl<'a> Advisor<'a> {
 
     /// What would allow this call.
     pub(super) fn on(&self, call: &DeniedCall) -> Advice {
-        match access(call) {
-            Some(access) if call.path.is_some() => self.on_file(call, access),
-            _ => self.on_call(call),
+        match access(call).zip(call.path.as_deref()) {
+            Some((access, path)) => self.on_file(Path::new(path), access),
+            None => self.on_call(call),
         }
     }
 
-    /// What would allow this access to the path that the call names.
-    pub(super) fn on_file(&self, call: &DeniedCall, access: Access) -> Advice {
-        let Some(path) = &call.path else { return self.on_call(call) };
+    /// What would allow what a command was refused.
+    pub(super) fn on_refused(&self, refused: &RefusedCall) -> Advice {
+        match &refused.missing {
+            _ if refused.is_habit => Advice::Needless,
+            Some((path, access)) => self.on_file(path, *access),
+            None => self.on_call(&refused.call),
+        }
+    }
+
+    fn on_file(&self, path: &Path, access: Access) -> Advice {
         let permissions = Permissions { read: vec![path.into()], ..Permissions::default() };
         let can_open = |name: &str| self.profiles.resolve(name, &permissions).is_ok();
         let other = || self.ordered().into_iter().find(|name| can_open(name)).map(str::to_owned);
-        if let Some(profile) = self.ordered().into_iter().find(|name| self.gives(name, Path::new(path), access)) {
+        if let Some(profile) = self.ordered().into_iter().find(|name| self.gives(name, path, access)) {
             return Advice::Profile(profile.to_owned());
         }
         let profile = if can_open(self.profile) { None } else { other() };

@@ -1,6 +1,6 @@
 //! `photondb sandbox run` and `learn`: any program in the sandbox of any profile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{Write, stderr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,35 @@ use std::process::{ExitCode, ExitStatus};
 
 use bytesize::ByteSize;
 use clap::Args;
-use photondb_plugin_host::learn::RefusedBy;
+use photondb_plugin_host::judge::RefusedBy;
 use photondb_plugin_host::{Command, CommandError, DeniedCall};
 use photondb_sandbox_profiles::profile::Access;
 use photondb_sandbox_profiles::{KernelFeatures, Permissions, Profiles, Report, ResolvedProfile};
 use serde::Serialize;
 use serde_json::json;
 
-use super::advice::{Advice, Advisor};
+use super::advice::{Advice, Advisor, quoted};
 use super::program::Program;
 use super::{Source, absolute, host};
 use crate::cli::table::{Align, Table};
 
 /// Threads that a command may have, where the kernel counts them.
 const THREADS: u32 = 64;
+/// What a command gets without `--memory`.
+const MEMORY: ByteSize = ByteSize::gib(1);
+/// Of the calls that a command was refused, so many different ones are told.
+const MAX_TOLD: usize = 10;
 
 /// Runs a command in the sandbox of a profile, with or without a server
 ///
 /// The command may use what the profile allows, and the files that are named here: nothing else. Its input, output and
 /// exit status are those of this command (128 + N when signal N ended it); of the environment it gets only what `--env`
-/// names. It starts in this directory if it may read it, or else in `/`: name files from the root then. When one of its system calls is stopped, one line on standard error says which, and what would allow it.
+/// names. It starts in this directory, of which it sees no more than it was given. A line on standard error tells of each
+/// file, socket or process that it was refused, and what would allow it; a call that no honest program makes ends it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     photondb sandbox run --profile strict -- ./any-static-program\n  \
-    photondb sandbox run --profile interpreter --read ./data -- /usr/bin/python3 script.py\n  \
+    photondb sandbox run --profile dynamic --read script.py --read ./data -- python3 script.py\n  \
     photondb sandbox run --profile dynamic --write ./out --memory 4GiB --verbose -- ./program")]
 pub(super) struct Run {
     #[command(flatten)]
@@ -39,9 +44,12 @@ pub(super) struct Run {
     /// Say on standard error which layers are in force, and the grade
     #[arg(long)]
     verbose: bool,
-    /// The same, and what was stopped, as one JSON object a line
+    /// The same, and what was refused, as one JSON object a line
     #[arg(long)]
     json: bool,
+    /// Don't tell what was refused
+    #[arg(long, conflicts_with_all = ["verbose", "json"])]
+    quiet: bool,
 }
 
 /// Runs a command NEARLY UNCONFINED, and lists which of its calls a profile would refuse and what would allow each
@@ -69,7 +77,7 @@ struct What {
     #[arg(long, value_name = "PATH")]
     write: Vec<PathBuf>,
     /// Private memory that it may have, as 512MiB
-    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    #[arg(long, value_name = "SIZE", default_value_t = MEMORY)]
     memory: ByteSize,
     /// A variable that it gets: NAME for its value here, or NAME=VALUE; may be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -122,13 +130,9 @@ impl What {
                 }
             }
         }
-        let given = self.read.iter().chain(&self.write).filter_map(|path| absolute(path).ok());
         match std::env::current_dir() {
-            // Elsewhere there is nothing that it could see.
-            Ok(directory) if given.into_iter().any(|given| directory.starts_with(given)) => {
-                command.current_dir(&directory)
-            }
-            _ => command,
+            Ok(directory) => command.current_dir(&directory),
+            Err(_) => command,
         }
     }
 }
@@ -148,10 +152,18 @@ impl Run {
         if self.verbose || self.json {
             self.tell(running.report());
         }
-        let ended = running.wait()?;
+        let advisor = Advisor::new(&profiles, &self.what.profile);
+        let mut told = HashSet::new();
+        let ended = running.wait(|refused| {
+            if !refused.is_habit && told.len() <= MAX_TOLD && told.insert(refused.call.to_string()) {
+                match told.len() <= MAX_TOLD {
+                    true => self.tell_of(Refusal::Refused, &refused.call, &advisor.on_refused(&refused)),
+                    false => self.tell_of_more(),
+                }
+            }
+        })?;
         if let Some(call) = &ended.denied {
-            let advice = Advisor::new(&profiles, &self.what.profile).on(call);
-            self.tell_of_stop(call, &advice);
+            self.tell_of(Refusal::Stopped, call, &advisor.on(call));
         }
         Ok(code(ended.status))
     }
@@ -187,18 +199,38 @@ impl Run {
         }
     }
 
-    fn tell_of_stop(&self, call: &DeniedCall, advice: &Advice) {
+    fn tell_of(&self, refusal: Refusal, call: &DeniedCall, advice: &Advice) {
         let profile = &self.what.profile;
+        let refusal = match refusal {
+            _ if self.quiet => return,
+            Refusal::Refused => "refused",
+            Refusal::Stopped => "stopped",
+        };
         if self.json {
             let shown = json!({
-                "stopped": { "call": call.name, "number": call.syscall, "path": call.path, "arguments": call.args },
+                refusal: { "call": call.name, "number": call.syscall, "path": call.path, "arguments": call.args },
                 "profile": profile,
                 "allow": advice.to_string(),
             });
             return say(&shown.to_string());
         }
-        say(&format!("photondb: the profile `{profile}` stopped {call}; what would allow it: {advice}"));
+        say(&format!("photondb: the profile `{profile}` {refusal} {call}; what would allow it: {advice}"));
     }
+
+    fn tell_of_more(&self) {
+        if !self.quiet && !self.json {
+            say("photondb: more was refused; `photondb sandbox learn` lists it all");
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    /// It got an errno.
+    Refused,
+    /// It ended the command.
+    Stopped,
 }
 
 /// Something that a profile would have refused, however often.
@@ -226,9 +258,10 @@ impl Learn {
         let advisor = Advisor::new(&profiles, &self.what.profile);
         let mut learned: BTreeMap<(String, Option<String>, String), Learned> = BTreeMap::new();
         let status = running.learn(|seen| {
-            let (refused_by, advice) = match seen.refused_by {
-                RefusedBy::Seccomp(_) => ("seccomp", advisor.on(&seen.call)),
-                RefusedBy::Landlock(access) => ("landlock", advisor.on_file(&seen.call, access)),
+            let advice = advisor.on_refused(&seen);
+            let refused_by = match seen.refused_by {
+                RefusedBy::Seccomp(_) => "seccomp",
+                RefusedBy::Landlock(_) => "landlock",
             };
             let (call, path) = (seen.call.name, seen.call.path);
             let key = (call.clone(), path.clone(), advice.to_string());
@@ -283,17 +316,30 @@ impl Learn {
             paths.sort();
             paths.dedup();
             for path in paths {
-                line += &format!(" {option} {}", path.display());
+                line += &format!(" {option} {}", quoted(&path.display().to_string()));
             }
         }
-        line += &format!(" -- {}", self.what.command.join(" "));
+        if self.what.memory != MEMORY {
+            line += &format!(" --memory {}B", self.what.memory.as_u64());
+        }
+        for variable in &self.what.env {
+            line += &format!(" --env {}", quoted(variable));
+        }
+        if let Some(directory) = &self.what.source.profiles {
+            line += &format!(" --profiles {}", quoted(&directory.display().to_string()));
+        }
+        line += " --";
+        for word in &self.what.command {
+            line += &format!(" {}", quoted(word));
+        }
         learned.iter().all(|learned| learned.advice.is_option()).then_some(line)
     }
 }
 
 /// A line on standard error. That nobody reads it is no reason to fail.
 fn say(line: &str) {
-    let _ = writeln!(stderr(), "{line}");
+    // At once, so that it stays one line between those of the command.
+    let _ = stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 fn code(status: ExitStatus) -> ExitCode {
