@@ -487,6 +487,7 @@ impl Supervisor {
         match started {
             Ok(process) => {
                 self.package = Ok(package);
+                self.note_one_sided();
                 self.adopt(process, "reloaded");
                 if let Some(old) = old {
                     old.stop(DRAIN).await;
