@@ -14,6 +14,12 @@
 //! A slot is one cache line with its sequence word in it (one line is 20 % faster than two), slots are 128 bytes apart
 //! (neighbouring lines are fetched in pairs). Call number `n` (from 1 on) of a lane uses slot `n % depth`; a slot is
 //! free when the completion of its last call has been taken. All words are little-endian.
+//!
+//! Buffers are not zeroed between calls: a plugin could keep all that it was ever sent anyway, and there is one user,
+//! `admin`. Once there are several, `Lane::free` is where the server would zero a request before the slot is used for
+//! another user; the reply, which the server can't write, the worker would zero before it serves the next call. That
+//! keeps honest plugins from showing one user's rows to another by mistake; against others, only a process for each
+//! user helps.
 
 use std::ops::Range;
 

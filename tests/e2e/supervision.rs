@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
-use photondb_tests::place::Place;
+use photondb_tests::battery::while_others_work;
+use photondb_tests::place::{Place, manifest};
 use photondb_tests::processes;
 use photondb_tests::reql::{self, Failure, RUNTIME_ERROR};
 use photondb_tests::server::Server;
@@ -221,6 +222,106 @@ fn a_hung_plugin_costs_a_batch_one_deadline() {
     let failure = reql::run(&mut server.connect(), &map).expect_err("it sleeps").to_string();
     assert!(failure.contains("deadline"), "{failure}");
     assert_eq!(server.plugin("sleep_for_ever").calls, 1);
+}
+
+/// With the usual configuration, applications do not notice that a plugin dies now and then.
+#[test]
+fn pure_calls_wait_for_the_restart_after_a_crash() {
+    let place = Place::new();
+    place.install("stats");
+    let server = Server::start(&place);
+    let _ready = server.ready_plugin("stats");
+    server.query(&reql::table_create("others"));
+    while_others_work(&server, || {
+        kill(&server, "stats");
+        let _replaced = server.ready_plugin("stats");
+    });
+    let status = server.plugin("stats");
+    assert_eq!((status.errors, status.restarts, status.breaker.as_str()), (0, 1, "closed"));
+}
+
+/// The watch finds what no limit of the kernel stopped.
+#[test]
+fn threads_beyond_the_grant_end_the_plugin() {
+    let place = Place::without_layer("rlimits");
+    place.install("stats");
+    place.install_hostile("g2_thread_bomb", &["g2_thread_bomb"]);
+    let server = Server::start(&place);
+    let bomb = server.ready_plugin("g2_thread_bomb");
+    if server.plugin("g2_thread_bomb").layers.iter().any(|layer| layer == "cgroup") {
+        eprintln!("skipped: plugins have cgroups here, which bound their threads even without resource limits");
+        return;
+    }
+    server.query(&reql::table_create("others"));
+    while_others_work(&server, || {
+        // It may be answered before the watch looks.
+        let _ = reql::run(&mut server.connect(), &reql::call("g2_thread_bomb", &[]));
+        wait::until_true("it was stopped", || !bomb.is_running());
+    });
+    let crashed = wait::until("an event says why", || server.events("g2_thread_bomb", "crashed").pop());
+    assert!(crashed.contains(" threads, and may have "), "{crashed}");
+}
+
+#[test]
+fn a_plugin_that_leaves_a_question_open_is_replaced() {
+    let place = Place::new();
+    place.install("stats");
+    let name = "j9_validate_hangs";
+    let indexes = format!("[provides]\nvector_indexes = [\"{name}\"]");
+    place.install_hostile_in(name, &manifest(name, &[]).replace("[provides]", &indexes));
+    let server = Server::start(&place);
+    let process = server.ready_plugin(name);
+    server.query(&reql::table_create("others"));
+    while_others_work(&server, || {
+        let field = json!([69, [[2, [1]], [170, [[10, [1]], "v"]]]]);
+        let options = json!({"vector": {"type": name, "dims": 2, "metric": "l2"}});
+        let create = json!([75, [reql::table("others"), "v", field], options]);
+        let failure = reql::run(&mut server.connect(), &create).expect_err("it never says whether it could");
+        assert!(failure.to_string().contains("did not answer"), "{failure}");
+        wait::until_true("it was stopped", || !process.is_running());
+    });
+    let crashed = wait::until("an event says why", || server.events(name, "crashed").pop());
+    // Its control thread is busy with the question, so that the pings find it out first.
+    assert!(crashed.contains("did not answer a ping") || crashed.contains("`validate_index` within"), "{crashed}");
+    let _replaced = server.ready_plugin(name);
+}
+
+#[test]
+fn answers_that_always_come_late_open_the_breaker() {
+    let place = Place::new();
+    place.install("stats");
+    place.install_hostile("always_late", &["always_late"]);
+    let server = start(&place, "[plugins.restarts]\nlongest_pause = \"1h\"\n");
+    let process = server.ready_plugin("always_late");
+    server.query(&reql::table_create("others"));
+    while_others_work(&server, || {
+        wait::until_true("the breaker opened", || {
+            // On a busy machine one may come too late, or not look slow to the watch.
+            let _ = reql::run(&mut server.connect(), &reql::call("always_late", &[json!(1)]));
+            server.plugin("always_late").breaker == "open"
+        });
+        let message = error_of(&server, "always_late");
+        assert!(message.contains("calls fail at once for now"), "{message}");
+    });
+    assert!(process.is_running(), "it did what it was asked");
+    assert!(server.photondb(&["plugin", "reload", "always_late"]).status.success());
+}
+
+/// The operator need not wait until a start has failed.
+#[test]
+fn a_plugin_that_hangs_at_its_start_can_be_disabled() {
+    let place = Place::new();
+    place.install_hostile("sleep_at_start", &["sleep_at_start"]);
+    let server = start(&place, "[plugins.restarts]\nfirst_pause = \"1ms\"\nlongest_pause = \"1ms\"\n");
+    let starting = wait::until("a start", || {
+        let status = server.plugin("sleep_at_start");
+        (status.state == "starting").then(|| processes::children(server.pid()).pop()).flatten()
+    });
+    assert!(server.photondb(&["plugin", "disable", "sleep_at_start"]).status.success());
+    assert_eq!(server.plugin("sleep_at_start").state, "stopped");
+    assert!(!starting.is_running());
+    let why = server.events("sleep_at_start", "start failed").pop().expect("an event");
+    assert!(why.contains("was to be stopped while it was starting"), "{why}");
 }
 
 /// Everything at once, from several sides.

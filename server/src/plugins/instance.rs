@@ -318,8 +318,13 @@ impl Instance {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let run = Box::new(move |link| -> Pin<Box<dyn Future<Output = ()>>> {
             Box::pin(async move {
+                let answer = call(link).await;
+                if answer.as_ref().is_err_and(|error| error.cause() == Cause::Crashed) {
+                    // The connection fails a little before it is known how the process ended. With that, this is dropped.
+                    return std::future::pending().await;
+                }
                 // A caller that gave up does not listen any more.
-                let _ = sender.send(call(link).await);
+                let _ = sender.send(answer);
             })
         });
         let gone = || self.judge(PluginError::runtime(Cause::Crashed, "the process ended"));

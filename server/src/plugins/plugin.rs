@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::{Cause, PluginError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::audit::Confined;
 use super::counters::Counters;
@@ -38,12 +38,21 @@ pub(super) enum Command {
     Shutdown(oneshot::Sender<()>),
 }
 
+impl Command {
+    /// Whether it is to run no longer: then a start that goes on is no use.
+    fn is_stop(&self) -> bool {
+        matches!(self, Self::Change(Change::Disable, _) | Self::Shutdown(_))
+    }
+}
+
 /// A plugin, under its name, for as long as the server runs.
 pub struct Plugin {
     name: String,
     on_failure: FailurePolicy,
     counters: Counters,
     commands: mpsc::UnboundedSender<Command>,
+    /// Commands to stop it that the supervisor has not come to.
+    stops: watch::Sender<usize>,
     callers: AtomicUsize,
     /// Whether an answer is news to the supervisor.
     is_on_trial: AtomicBool,
@@ -166,6 +175,7 @@ impl Plugin {
             on_failure,
             counters: Counters::default(),
             commands,
+            stops: watch::Sender::new(0),
             callers: AtomicUsize::new(0),
             is_on_trial: AtomicBool::new(false),
             current: Mutex::default(),
@@ -220,8 +230,24 @@ impl Plugin {
     }
 
     pub(super) fn send(&self, command: Command) {
+        if command.is_stop() {
+            self.stops.send_modify(|stops| *stops += 1);
+        }
         // The receiver lives until the server has stopped: nobody is left to care then.
         let _ = self.commands.send(command);
+    }
+
+    /// The supervisor has come to this command.
+    pub(super) fn taken(&self, command: &Command) {
+        if command.is_stop() {
+            self.stops.send_modify(|stops| *stops -= 1);
+        }
+    }
+
+    /// Waits until somebody wants it stopped.
+    pub(super) async fn unwanted(&self) {
+        // Not an error: the sender is its own.
+        let _ = self.stops.subscribe().wait_for(|stops| *stops > 0).await;
     }
 
     /// Whether it runs or may run again without the operator: then what it provides is its own, and nobody else's.

@@ -1,5 +1,7 @@
 //! Keeps one plugin alive: acts on what [`life`](super::life) decides.
 
+mod start;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -7,35 +9,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use photondb_plugin_host::{Cgroup, Cgroups};
-use photondb_plugin_sdk::{Datum, PluginError};
-use photondb_sandbox_profiles::{
-    Confinement, KernelFeatures, Layer, Permissions, ProfileError, Profiles, ResolvedProfile, StateDirectory,
-};
+use photondb_plugin_host::Cgroups;
+use photondb_plugin_sdk::PluginError;
+use photondb_sandbox_profiles::{KernelFeatures, Profiles};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::audit::Confined;
 use super::discover::{self, Found, Package};
-use super::grant::{Granted, OneSided, grant};
-use super::handshake::check_protocol;
+use super::grant::{Granted, OneSided};
 use super::instance::Instance;
 use super::journal::Journal;
 use super::life::{Action, Breaker, Event, Life, MINUTE, State};
 use super::permissions::Sides;
 use super::plugin::{Command, Current, Plugin};
-use super::process::{Process, StartError, StartPlan};
+use super::process::{Process, StartError};
 use super::registry::Registry;
 use super::services::Sources;
-use super::services::state::PrivateDirectory;
 use crate::admin::status::Change;
-use crate::config::{PluginsConfig, RequiredLayer, SandboxConfig};
+use crate::config::{PluginsConfig, SandboxConfig};
 
 /// How long a plugin that is being stopped may work on the calls that it has.
 const DRAIN: Duration = Duration::from_secs(5);
-/// As root, every instance runs as a user of its own, from this range, which no distribution assigns.
-const FIRST_UID: u32 = 1_800_000_000;
-const UIDS: u64 = 65_536;
 
 /// What all supervisors share.
 pub(super) struct Environment {
@@ -123,27 +117,30 @@ impl Supervisor {
         drop(settled);
         loop {
             tokio::select! {
-                command = self.commands.recv() => match command {
-                    None => return,
-                    Some(Command::Wanted) => self.apply(Event::Wanted).await,
-                    Some(Command::Answered) => self.apply(Event::Answered).await,
-                    Some(Command::Slow(number)) => {
-                        if self.process.as_ref().is_some_and(|process| process.instance().number() == number) {
-                            self.apply(Event::Slow).await;
+                command = self.commands.recv() => {
+                    let Some(command) = command else { return };
+                    self.plugin.taken(&command);
+                    match command {
+                        Command::Wanted => self.apply(Event::Wanted).await,
+                        Command::Answered => self.apply(Event::Answered).await,
+                        Command::Slow(number) => {
+                            if self.process.as_ref().is_some_and(|process| process.instance().number() == number) {
+                                self.apply(Event::Slow).await;
+                            }
+                        }
+                        Command::Change(change, done) => {
+                            // The one who asked may have gone.
+                            let _ = done.send(self.change(change).await);
+                        }
+                        Command::Shutdown(done) => {
+                            if let Some(process) = self.process.take() {
+                                process.stop(DRAIN).await;
+                            }
+                            let _ = done.send(());
+                            return;
                         }
                     }
-                    Some(Command::Change(change, done)) => {
-                        // The one who asked may have gone.
-                        let _ = done.send(self.change(change).await);
-                    }
-                    Some(Command::Shutdown(done)) => {
-                        if let Some(process) = self.process.take() {
-                            process.stop(DRAIN).await;
-                        }
-                        let _ = done.send(());
-                        return;
-                    }
-                },
+                }
                 error = ended(&mut self.process) => self.died(error).await,
                 () = pause(self.pause_over) => {
                     self.pause_over = None;
@@ -271,119 +268,6 @@ impl Supervisor {
                 if retry { Event::StartFailed } else { Event::StartRefused }
             }
         }
-    }
-
-    /// Starts a process of `package` and registers what it provides.
-    async fn spawn(&self, package: &Package) -> Result<Process, StartError> {
-        let environment = &self.environment;
-        let refused = |message: String| StartError { error: PluginError::init(message).of(self.name()), retry: false };
-        if environment.plugins.require_signatures {
-            return Err(refused(
-                "its signature can't be checked: this server verifies none yet; set `require_signatures = false` in \
-                 [plugins] to run it unsigned"
-                    .into(),
-            ));
-        }
-        check_protocol(self.name(), package.manifest.plugin.protocol)?;
-        let granted = self.grant(package).map_err(refused)?;
-        let state = self.state(&granted).map_err(refused)?;
-        let (resolved, confinement) =
-            self.confinement(&granted, state.as_ref()).map_err(|error| refused(error.to_string()))?;
-        let number = environment.instances.get() + 1;
-        environment.instances.set(number);
-        let confinement = match nix::unistd::geteuid().is_root() {
-            true => {
-                let uid = state.as_ref().and_then(|state| state.uid).unwrap_or(FIRST_UID + (number % UIDS) as u32);
-                confinement.run_as(uid, uid)
-            }
-            false => confinement,
-        };
-        let cgroup = self.cgroup(&granted, &confinement, number);
-        let confinement = match &cgroup {
-            Some(cgroup) => confinement.join_cgroup(cgroup.path().to_owned()),
-            None => confinement,
-        };
-        let plan = StartPlan {
-            host: &environment.host,
-            confinement: confinement.clone(),
-            cgroup,
-            granted: &granted,
-            state,
-            sources: &environment.sources,
-            settings: self.settings().map_err(refused)?,
-            number,
-            plugin: &self.plugin,
-            journal: &environment.journal,
-        };
-        let process = Process::start(package, plan).await?;
-        environment
-            .registry
-            .provide(&self.plugin, process.instance().provides())
-            .map_err(|error| StartError { error, retry: false })?;
-        let report = process.report().clone();
-        let confined = Confined::new(self.name(), &environment.host, confinement, report, resolved);
-        self.plugin.update(|current| current.confined = Some(Arc::new(confined)));
-        Ok(process)
-    }
-
-    /// A group for the next process. Without one it runs with resource limits and the watch, and its report says so.
-    fn cgroup(&self, granted: &Granted, confinement: &Confinement, number: u64) -> Option<Cgroup> {
-        let groups = self.environment.cgroups.as_ref()?;
-        let made = groups.create(self.name(), number, granted.memory_bytes, confinement.threads_max);
-        made.inspect_err(|error| tracing::warn!(plugin = self.name(), "no cgroup: {error}")).ok()
-    }
-
-    /// The operator's settings as the plugin gets them.
-    fn settings(&self) -> Result<Datum, String> {
-        let Some(table) = self.environment.plugins.settings.get(self.plugin.name()) else {
-            return Ok(Datum::object::<&str, Datum>([]));
-        };
-        let wrong = |problem: String| format!("[plugins.settings.{}]: {problem}", self.plugin.name());
-        let json = serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?;
-        Datum::from_json(&json).map_err(|error| wrong(error.to_string()))
-    }
-
-    fn grant(&self, package: &Package) -> Result<Granted, String> {
-        let granted = self.environment.plugins.grants.get(self.plugin.name());
-        grant(self.name(), &package.manifest.permissions, granted)
-    }
-
-    /// Its directory, if it was granted one.
-    fn state(&self, granted: &Granted) -> Result<Option<PrivateDirectory>, String> {
-        let open = |quota| PrivateDirectory::open(&self.environment.data, self.name(), quota);
-        granted.state.map(open).transpose()
-    }
-
-    fn confinement(
-        &self,
-        granted: &Granted,
-        state: Option<&PrivateDirectory>,
-    ) -> Result<(ResolvedProfile, Confinement), ProfileError> {
-        let environment = &self.environment;
-        let permissions = Permissions {
-            memory_bytes: granted.memory_bytes,
-            threads: granted.threads,
-            state: state.map(|state| StateDirectory {
-                path: state.path.clone(),
-                bytes: state.quota.bytes,
-                files: state.quota.files.into(),
-            }),
-            connect: !granted.connect.is_empty(),
-            ..Permissions::default()
-        };
-        let layers = |layers: &[RequiredLayer]| layers.iter().map(|layer| layer_of(*layer)).collect::<Vec<_>>();
-        let accepted = environment.sandbox.accept_degraded.get(self.plugin.name()).map(|accepted| layers(accepted));
-        let required: Vec<Layer> = layers(&environment.sandbox.require)
-            .into_iter()
-            .filter(|layer| accepted.as_ref().is_none_or(|accepted| !accepted.contains(layer)))
-            .collect();
-        let resolved = environment
-            .profiles
-            .resolve(&granted.profile, &permissions)?
-            .require(&required)
-            .accept_degraded(&accepted.unwrap_or_default())?;
-        let confinement = resolved.compile(&environment.kernel)?;
-        Ok((resolved, confinement))
     }
 
     /// Makes a process the one that is called.
@@ -530,14 +414,5 @@ async fn pause(until: Option<Instant>) {
     match until {
         Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
-    }
-}
-
-fn layer_of(layer: RequiredLayer) -> Layer {
-    match layer {
-        RequiredLayer::Landlock => Layer::Landlock,
-        RequiredLayer::UserNamespace => Layer::UserNamespace,
-        RequiredLayer::Cgroup => Layer::Cgroup,
-        RequiredLayer::Uid => Layer::Uid,
     }
 }

@@ -1,10 +1,12 @@
 //! Vector indexes that lie: searches are right all the same, or say that they failed.
 
 use std::collections::BTreeSet;
+use std::thread;
 
+use nix::sys::signal::Signal;
 use photondb_tests::battery::{record_line, while_others_work};
 use photondb_tests::place::{Place, manifest};
-use photondb_tests::processes::Process;
+use photondb_tests::processes::{self, Process};
 use photondb_tests::reql::{self, Failure, RUNTIME_ERROR};
 use photondb_tests::server::Server;
 use photondb_tests::wait;
@@ -27,6 +29,18 @@ fn distance(one: &[f64], other: &[f64]) -> f64 {
 fn create(table: &Value, name: &str) -> Value {
     let field = json!([69, [[2, [1]], [170, [[10, [1]], "v"]]]]);
     json!([75, [table, name, field], {"vector": {"type": name, "dims": DIMS, "metric": "l2"}}])
+}
+
+/// A table with all documents, and their numbers; and one for other clients.
+fn fill(server: &Server<'_>) -> (Value, BTreeSet<usize>) {
+    server.query(&reql::table_create("others"));
+    server.query(&reql::table_create("t"));
+    let table = reql::table("t");
+    let documents: Vec<Value> = (0..ROWS).map(|number| json!({"id": number, "v": vector(number)})).collect();
+    for documents in documents.chunks(200) {
+        server.query(&reql::insert(&table, documents, "soft"));
+    }
+    (table, (0..ROWS).collect())
 }
 
 /// What is nearest of the documents that there are, by distance: equal distances are equally good.
@@ -81,14 +95,7 @@ fn indexes_that_lie() {
         place.install_hostile_in(name, &text);
     }
     let mut server = Server::start(&place);
-    server.query(&reql::table_create("others"));
-    server.query(&reql::table_create("t"));
-    let table = reql::table("t");
-    let documents: Vec<Value> = (0..ROWS).map(|number| json!({"id": number, "v": vector(number)})).collect();
-    for documents in documents.chunks(200) {
-        server.query(&reql::insert(&table, documents, "soft"));
-    }
-    let mut alive: BTreeSet<usize> = (0..ROWS).collect();
+    let (table, mut alive) = fill(&server);
     let mut unexpected = Vec::new();
     while_others_work(&server, || {
         let mut created = Vec::new();
@@ -132,7 +139,31 @@ fn indexes_that_lie() {
     }
     assert!(unexpected.is_empty(), "{unexpected:#?}");
     assert!(server.is_running());
-    let processes: Vec<Process> = photondb_tests::processes::children(server.pid());
+    let processes: Vec<Process> = processes::children(server.pid());
     assert!(server.terminate().success());
     wait::until_true("all processes were gone", || !processes.iter().any(Process::is_running));
+}
+
+/// Searches that wait for a process that is stopped hold few of the threads that queries run on, and find the same.
+#[test]
+fn searches_of_a_stopped_index_hold_up_nobody_else() {
+    const CLIENTS: usize = 150;
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    let (table, alive) = fill(&server);
+    server.query(&create(&table, "hnsw"));
+    server.query(&reql::index_wait(&table));
+    search(&server, "hnsw", &alive).expect("an answer of the graph");
+    let hnsw = server.ready_plugin("hnsw");
+    while_others_work(&server, || {
+        processes::send(Signal::SIGSTOP, hnsw.pid());
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| search(&server, "hnsw", &alive).expect("an answer without the graph"));
+            }
+        });
+        wait::until_true("it was replaced", || !hnsw.is_running());
+    });
+    let _replaced = server.ready_plugin("hnsw");
+    search(&server, "hnsw", &alive).expect("an answer, of the graph or not");
 }
