@@ -15,7 +15,7 @@ use photondb_sandbox_profiles::{KernelFeatures, Layer, Permissions, Profiles, Re
 use serde::Serialize;
 
 /// What a plugin's first user would be, as root.
-const SOME_UID: u32 = 1_800_000_000;
+const SOME_UID: u32 = 1_900_000_000;
 /// A probe takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
 const PAGE: usize = 4096;

@@ -22,9 +22,9 @@ use tokio::sync::mpsc;
 use crate::plugins::grant::StateQuota;
 use crate::plugins::process::Doom;
 
-/// As root, a plugin with a directory runs as the user that owns it: one of these, which no distribution assigns and
+/// As root, a plugin with a directory runs as the user that owns it: one of these, which distributions and systemd leave unused and
 /// which no instance without a directory gets.
-const FIRST_UID: u32 = 1_801_000_000;
+const FIRST_UID: u32 = 1_901_000_000;
 const UIDS: u32 = 60_000_000;
 
 /// No honest plugin nests its directories deeper; each level holds a descriptor during a look.

@@ -15,8 +15,8 @@ use crate::plugins::handshake::check_protocol;
 use crate::plugins::process::{Process, StartError, StartPlan};
 use crate::plugins::services::state::PrivateDirectory;
 
-/// As root, every instance runs as a user of its own, from this range, which no distribution assigns.
-const FIRST_UID: u32 = 1_800_000_000;
+/// As root, every instance runs as a user of its own, from this range, which distributions and systemd leave unused.
+const FIRST_UID: u32 = 1_900_000_000;
 const UIDS: u64 = 65_536;
 
 impl Supervisor {
