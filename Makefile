@@ -58,6 +58,8 @@ lint: need-compiler ## Checks format, clippy, docs, and that generated code is c
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps
+	@$(CARGO) fetch --quiet --locked --target $(HOST_TRIPLE) --manifest-path tests/fuzz/Cargo.toml \
+		|| { echo "lint: run 'cargo fetch --manifest-path tests/fuzz/Cargo.toml' and commit its Cargo.lock"; exit 1; }
 	@if command -v capnp >/dev/null; then $(MAKE) --no-print-directory schema SCHEMA_OUT=target/schema \
 		&& for new in target/schema/*.rs; do diff -u ipc-schema/src/$$(basename $$new) $$new || exit 1; done; \
 	else echo "lint: capnp is not installed, so generated code was not compared"; fi
