@@ -215,7 +215,7 @@ mod tests {
         let write = call("openat", [0, 0, 0o101, 0, 0, 0], Some("/srv/x"));
         assert_eq!(advice("dynamic", &write), "--write /srv/x");
         assert_eq!(advice("strict", &call("mmap", [0, 0, 5, 2, 0, 0], None)), "--profile dynamic");
-        assert_eq!(advice("strict", &call("getdents64", [0; 6], None)), "--profile interpreter");
+        assert_eq!(advice("strict", &call("getdents64", [0; 6], None)), "--profile dynamic");
         // Executable memory that was written, and not at once.
         assert_eq!(advice("strict", &call("mprotect", [0, 0, 5, 0, 0, 0], None)), "--profile jit");
         assert!(advice("strict", &call("socket", [2, 1, 0, 0, 0, 0], None)).contains("no shipped one"));
