@@ -3,7 +3,7 @@
 //! The binary of this package, `photondb-plugin-host`, confines itself and becomes a plugin. This library is the other
 //! end: [`spawn()`] starts it with exactly the descriptors of [`photondb_sandbox_profiles::confinement::fd`], and
 //! [`notify`] names the system calls that the kernel stopped in the plugin. [`command`] confines any other program in the
-//! same way, [`learn`] says what it would need, and [`probe`] attacks a confinement from within, to show what it stops.
+//! same way, [`judge`] says what it would need, and [`probe`] attacks a confinement from within, to show what it stops.
 //! [`cgroup`] makes the groups that hosts join, where the server was given a part of the tree.
 
 pub mod cgroup;

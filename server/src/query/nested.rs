@@ -3,7 +3,7 @@
 //! A client's query calls a plugin, which runs a query, which may call a plugin, and so on. Every call in such a chain is
 //! a [`Calling`], which knows the one around it. A query inside of it
 //!
-//! * touches what its plugin's [`Scope`] grants ([`access`](super::access)),
+//! * touches what its plugin's scope grants ([`access`](super::access)),
 //! * ends before the call does, and when anybody around it has ended or gone,
 //! * keeps at most [`MAX_KEPT`] bytes of values and answers with at most [`MAX_RESULT`],
 //! * is at most [`MAX_DEPTH`] levels deep, one of at most [`MAX_QUERIES`] at a time that the client's call has caused.

@@ -2,7 +2,7 @@
 //!
 //! What is in it was made by the plugin, so nothing here follows a link or opens a file, and no walk is longer than the
 //! quota. The kernel bounds each file (RLIMIT_FSIZE); the sum and the number are looked at in intervals that get shorter
-//! as the quota comes nearer. Between two looks a plugin writes at most what the disk takes in [`SHORTEST`], or in ten times
+//! as the quota comes nearer. Between two looks a plugin writes at most what the disk takes in 50 ms, or in ten times
 //! the duration of a look where that is longer: some 100 MB, or some 10,000 files, beyond its quota. Then it is killed, and
 //! does not start again until the operator has made room.
 
