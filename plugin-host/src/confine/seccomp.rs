@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::{mem, process};
+use std::time::Duration;
+use std::{mem, process, thread};
 
 use photondb_sandbox_profiles::confinement::{LISTENER_PACKET, fd};
 use photondb_sandbox_profiles::layers::{Layer, Report};
@@ -11,6 +12,10 @@ use photondb_sandbox_profiles::{Launch, StartMessage};
 
 use crate::refusal::Refusal;
 use crate::weak;
+
+/// How often, and how long apart, the listener is sent again: two seconds, well within the time that a start may take.
+const CROWDED_TRIES: u32 = 100;
+const CROWDED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A filter in force.
 pub struct Filter {
@@ -89,8 +94,17 @@ impl Filter {
     /// Sends the listener to the server, over the descriptor socket, and keeps none.
     pub fn send_listener(&self) -> Result<(), Refusal> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        self.send(listener.as_raw_fd())
-            .map_err(|error| Refusal::new("send the server its listener for stopped calls", error))
+        let mut tries = 0;
+        loop {
+            let Err(error) = self.send(listener.as_raw_fd()) else { return Ok(()) };
+            // The kernel counts the descriptors that a user has under way, whichever process sent them: others of our
+            // user may have some there just now.
+            if error.raw_os_error() != Some(libc::ETOOMANYREFS) || tries == CROWDED_TRIES {
+                return Err(Refusal::new("send the server its listener for stopped calls", error));
+            }
+            thread::sleep(CROWDED_PAUSE);
+            tries += 1;
+        }
     }
 
     fn send(&self, descriptor: RawFd) -> io::Result<()> {
