@@ -98,6 +98,7 @@ enum Metric {
 enum Element {
   f32 @0;
   f16 @1;
+  i8 @2;
 }
 
 struct IndexOptions {

@@ -6416,6 +6416,7 @@ pub(crate) static ARENA: ::capnp::private::arena::GeneratedCodeArena = ::capnp::
 pub enum Element {
     F32 = 0,
     F16 = 1,
+    I8 = 2,
 }
 
 impl ::capnp::introspect::Introspect for Element {
@@ -6430,6 +6431,7 @@ impl ::core::convert::TryFrom<u16> for Element {
         match value {
             0 => ::core::result::Result::Ok(Self::F32),
             1 => ::core::result::Result::Ok(Self::F16),
+            2 => ::core::result::Result::Ok(Self::I8),
             n => ::core::result::Result::Err(::capnp::NotInSchema(n)),
         }
     }
@@ -6442,7 +6444,7 @@ impl ::capnp::traits::HasTypeId for Element {
     const TYPE_ID: u64 = 0xec72_f7de_204a_282fu64;
 }
 mod element {
-pub(crate) static ENCODED_NODE: [::capnp::Word; 25] = [
+pub(crate) static ENCODED_NODE: [::capnp::Word; 29] = [
     ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
     ::capnp::word(47, 40, 74, 32, 222, 247, 114, 236),
     ::capnp::word(13, 0, 0, 0, 2, 0, 0, 0),
@@ -6452,22 +6454,26 @@ pub(crate) static ENCODED_NODE: [::capnp::Word; 25] = [
     ::capnp::word(21, 0, 0, 0, 170, 0, 0, 0),
     ::capnp::word(29, 0, 0, 0, 7, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(25, 0, 0, 0, 55, 0, 0, 0),
+    ::capnp::word(25, 0, 0, 0, 79, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(112, 108, 117, 103, 105, 110, 46, 99),
     ::capnp::word(97, 112, 110, 112, 58, 69, 108, 101),
     ::capnp::word(109, 101, 110, 116, 0, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
-    ::capnp::word(8, 0, 0, 0, 1, 0, 2, 0),
+    ::capnp::word(12, 0, 0, 0, 1, 0, 2, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(17, 0, 0, 0, 34, 0, 0, 0),
+    ::capnp::word(29, 0, 0, 0, 34, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(1, 0, 0, 0, 0, 0, 0, 0),
-    ::capnp::word(9, 0, 0, 0, 34, 0, 0, 0),
+    ::capnp::word(21, 0, 0, 0, 34, 0, 0, 0),
+    ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(2, 0, 0, 0, 0, 0, 0, 0),
+    ::capnp::word(13, 0, 0, 0, 26, 0, 0, 0),
     ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
     ::capnp::word(102, 51, 50, 0, 0, 0, 0, 0),
     ::capnp::word(102, 49, 54, 0, 0, 0, 0, 0),
+    ::capnp::word(105, 56, 0, 0, 0, 0, 0, 0),
 ];
 pub(crate) fn get_annotation_types(child_index: Option<u16>, index: u32) -> ::capnp::introspect::Type {
     ::capnp::introspect::panic_invalid_annotation_indices(child_index, index)

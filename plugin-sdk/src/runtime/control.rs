@@ -153,6 +153,7 @@ impl plugin::Server for Service {
         let element = match wire.get_element()? {
             WireElement::F32 => Element::F32,
             WireElement::F16 => Element::F16,
+            WireElement::I8 => Element::I8,
         };
         let shape = ColumnShape::with_segments(options.dims, element, wire.get_rows_per_segment());
         let instance = self.instance()?;

@@ -408,6 +408,7 @@ impl Instance {
             shape.set_element(match column.element() {
                 Element::F32 => wire::Element::F32,
                 Element::F16 => wire::Element::F16,
+                Element::I8 => wire::Element::I8,
             });
             let response = request.send().promise.await.map_err(transport)?;
             read_failure(response.get().and_then(|results| results.get_failure()))
