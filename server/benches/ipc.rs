@@ -132,7 +132,11 @@ impl Ipc {
         let (number, function) =
             (function_number(&self.plugin, "add_one")?, self.confined.manager.function("add_one")?);
         let through_lane = |results: &mut [f64]| {
-            invoke_numbers(self.plugin.lane(&Origin::until(soon()))?, number, &[&numbers], results)
+            let mut at = 0;
+            invoke_numbers(self.plugin.lane(&Origin::until(soon()))?, number, &[&numbers], ROWS, |part| {
+                results[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            })
         };
         let mut results = vec![0.0; ROWS];
         on(&self.plugin, Cores::Cross, || through_lane(&mut results))?;
@@ -221,8 +225,7 @@ impl Ipc {
         let shape = ColumnShape::new(DIMS, Element::F32).context("no column has such vectors")?;
         let mut written = ColumnWriter::open(folder.path(), shape)?;
         for row in 0..VECTORS {
-            let vector: Vec<f32> = (0..DIMS).map(|at| ((row + at) % 16) as f32).collect();
-            written.write(row, &vector)?;
+            written.write(row, &vector(row))?;
         }
         let column = VectorColumn::new(shape);
         column.attach(0, &written.segment(0)?)?;
@@ -245,12 +248,22 @@ impl Ipc {
             anyhow::ensure!(black_box(sum(&column, VECTORS)).to_bits() == expected.to_bits(), "another sum");
             Ok(())
         };
+        let vectors: Vec<Vec<f32>> = (0..VECTORS).map(vector).collect();
+        let cells: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let number = function_number(&self.plugin, "sum")?;
+        let sent = || {
+            let mut total = 0.0;
+            invoke_numbers(lane, number, &[&cells], cells.len(), |sums| total += sums.iter().sum::<f64>())?;
+            anyhow::ensure!(total as f32 == expected, "confined, another sum");
+            Ok(())
+        };
         let bytes = VECTORS * DIMS * 4;
         let arguments = ["capnp", "tonic"].map(|peer| format!("{peer} --bytes {bytes} --calls 200 --warm-up 20"));
         let figures = |timing: Timing| batch_times(timing.p50, timing.p99);
         let cases = vec![
             Case::new(in_process, || on(&self.plugin, Cores::Cross, || batches(computed))),
             Case::new(in_place, || on(&self.plugin, Cores::Cross, || batches(asked))),
+            Case::new("confined, written to its lane first", || on(&self.plugin, Cores::Cross, || batches(sent))),
             self.peers.case(capnp, &arguments[0], figures),
             self.peers.case(tonic, &arguments[1], figures),
         ];
@@ -262,6 +275,10 @@ impl Ipc {
             .with_goal(Goal::new((in_place, "p50"), Bound::Faster(6.0), (capnp, "p50")))
             .with_goal(Goal::new((in_place, "p50"), Bound::Faster(6.0), (tonic, "p50"))))
     }
+}
+
+fn vector(row: u32) -> Vec<f32> {
+    (0..DIMS).map(|at| ((row + at) % 16) as f32).collect()
 }
 
 fn batches(mut batch: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use photondb_ipc_schema::batch::{Batch, BatchWriter, Column};
-use photondb_ipc_schema::lane::{Lane, Operation, Pending};
+use photondb_ipc_schema::lane::Lane;
 use photondb_ipc_schema::region::PrivateCopy;
-use photondb_plugin_sdk::calls;
+use photondb_plugin_sdk::batch::Cell;
+use photondb_plugin_sdk::calls::{self, Invocation};
 
 use super::pin::{Pinned, pin_process};
 use super::ping_pong::Cores;
@@ -79,38 +79,33 @@ pub fn function_number(instance: &Instance, name: &str) -> anyhow::Result<u32> {
     Ok(u32::try_from(at)?)
 }
 
-/// Computes one function of columns of numbers, all of `results.len()` rows, which gives numbers: as a query does, in
-/// messages of 1,024 rows, as many in flight as the lane has slots. Each number is written once, to the shared buffer, and
-/// its result copied out once and checked.
+/// Computes one function of columns, all of `rows` rows, which gives numbers: as a query does, in messages of 1,024 rows, as
+/// many in flight as the lane has slots. Each value is written once, to the shared buffer, and its result copied out once
+/// and checked. `take` is given the results, in order, some at a time.
 ///
 /// # Errors
 /// When the plugin is gone, or answers anything but numbers.
-pub fn invoke_numbers(lane: &Arc<Lane>, function: u32, columns: &[&[f64]], results: &mut [f64]) -> anyhow::Result<()> {
-    let (deadline, rows) = (soon(), results.len());
-    let mut in_flight: VecDeque<Pending> = VecDeque::with_capacity(lane.depth());
-    let (mut sent, mut reply) = (0, PrivateCopy::default());
-    for results in results.chunks_mut(ROWS_PER_MESSAGE) {
+pub fn invoke_numbers<C: Cell>(
+    lane: &Arc<Lane>,
+    function: u32,
+    columns: &[&[C]],
+    rows: usize,
+    mut take: impl FnMut(&[f64]),
+) -> anyhow::Result<()> {
+    let (deadline, mut reply) = (soon(), PrivateCopy::default());
+    let mut in_flight: VecDeque<Invocation> = VecDeque::with_capacity(lane.depth());
+    let mut sent = 0;
+    loop {
         while sent < rows && in_flight.len() < lane.depth() {
             let count = ROWS_PER_MESSAGE.min(rows - sent);
-            let mut draft = lane.begin(deadline)?;
-            let mut writer = BatchWriter::new(draft.buffer(), columns.len(), count)?;
-            for column in columns {
-                writer.f64s(count)?.copy_from_slice(&column[sent..sent + count]);
-            }
-            let payload = writer.finish();
-            in_flight.push_back(draft.send(Operation::InvokeFunction, function, payload, 0));
-            sent += count;
+            let part: Vec<&[C]> = columns.iter().map(|column| &column[sent..sent + count]).collect();
+            let invocation = Invocation::send(lane.begin(deadline)?, function, &part, count)?;
+            sent += invocation.rows();
+            in_flight.push_back(invocation);
         }
-        let pending = in_flight.pop_front().context("nothing in flight")?;
-        let completion = pending.wait(deadline, &mut reply)?;
-        anyhow::ensure!(completion.status == 0, "the function failed");
-        let batch = Batch::parse(reply.bytes())?;
-        let Some(Column::F64(numbers)) = batch.column(0) else { anyhow::bail!("no column of numbers") };
-        anyhow::ensure!(numbers.len() == results.len(), "{} results for {} rows", numbers.len(), results.len());
-        anyhow::ensure!(numbers.iter().all(|number| number.is_finite()), "a result that is no number");
-        results.copy_from_slice(numbers);
+        let Some(invocation) = in_flight.pop_front() else { return Ok(()) };
+        take(invocation.wait_numbers(deadline, &mut reply)?);
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -124,10 +119,11 @@ mod tests {
     fn numbers_go_through_a_lane_in_order() {
         let harness = Harness::start(Bench);
         let numbers: Vec<f64> = (0..10_000).map(f64::from).collect();
-        let mut results = vec![0.0; numbers.len()];
-        invoke_numbers(harness.lane(), 0, &[&numbers], &mut results).unwrap();
-        assert!(numbers.iter().zip(&results).all(|(number, result)| number + 1.0 == *result));
-        assert!(invoke_numbers(harness.lane(), 7, &[&numbers], &mut results).is_err());
+        let mut results = Vec::new();
+        let mut take = |part: &[f64]| results.extend_from_slice(part);
+        invoke_numbers(harness.lane(), 0, &[&numbers], numbers.len(), &mut take).unwrap();
+        assert!(invoke_numbers(harness.lane(), 7, &[&numbers], numbers.len(), &mut take).is_err());
+        assert!(numbers.iter().map(|number| number + 1.0).eq(results));
     }
 
     #[test]

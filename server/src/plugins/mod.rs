@@ -24,6 +24,7 @@
 //! threads, through shared memory, without passing through that thread.
 
 pub mod audit;
+mod bell;
 pub mod call;
 pub mod counters;
 pub mod discover;

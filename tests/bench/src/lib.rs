@@ -25,7 +25,7 @@ impl Plugin for Bench {
     }
 
     fn register(&self, registry: &mut PluginRegistry) {
-        registry.function(AddOne).vector_index(Sum);
+        registry.function(AddOne).function(SumOfVector).vector_index(SumOfRows);
     }
 }
 
@@ -57,11 +57,46 @@ pub fn add_one(numbers: &[f64], results: &mut [f64]) {
     }
 }
 
+/// `sum(vector)`: adds up the numbers of an array.
+pub struct SumOfVector;
+
+impl QueryFunctionPlugin for SumOfVector {
+    fn signature(&self) -> FunctionSignature {
+        FunctionSignature::pure("sum", 1, 1)
+    }
+
+    fn invoke(&self, args: &[Datum]) -> Result<Datum, PluginError> {
+        let sum = args[0].as_array().and_then(|array| array.iter().map(Datum::as_number).sum::<Option<f64>>());
+        Ok(sum.ok_or_else(|| PluginError::argument("sum: the argument must be an array of numbers"))?.into())
+    }
+
+    fn invoke_batch(&self, batch: &Batch<'_>, results: &mut RowsWriter<'_>) -> Result<(), PluginError> {
+        let wrong = || PluginError::argument("sum: the argument must be a vector");
+        let vectors = batch.vectors(0).ok_or_else(wrong)?;
+        for (result, vector) in results.numbers()?.iter_mut().zip(vectors.values.chunks_exact(vectors.dims)) {
+            *result = sum_of(vector, [0.0; LANES]).iter().sum::<f32>().into();
+        }
+        Ok(())
+    }
+}
+
+/// As many sums at once as a vector register holds.
+const LANES: usize = 16;
+
+fn sum_of(vector: &[f32], mut sums: [f32; LANES]) -> [f32; LANES] {
+    for block in vector.chunks_exact(LANES) {
+        for (sum, number) in sums.iter_mut().zip(block) {
+            *sum += number;
+        }
+    }
+    sums
+}
+
 /// An index of type `sum`, whose search reads its rows in place and adds up all their numbers: the bits of the sum, as f32,
 /// are the one row that it finds.
-pub struct Sum;
+pub struct SumOfRows;
 
-impl VectorIndexPlugin for Sum {
+impl VectorIndexPlugin for SumOfRows {
     fn index_type(&self) -> &str {
         "sum"
     }
@@ -114,14 +149,10 @@ impl VectorIndex for SumIndex {
 /// The sum of all numbers of the first `rows` rows, read in place.
 #[must_use]
 pub fn sum(column: &VectorColumn, rows: RowId) -> f32 {
-    let mut sums = [0.0; 16];
+    let mut sums = [0.0; LANES];
     for row in 0..rows {
         if let Some(VectorRef::F32(numbers)) = column.row(row) {
-            for block in numbers.chunks_exact(sums.len()) {
-                for (sum, number) in sums.iter_mut().zip(block) {
-                    *sum += number;
-                }
-            }
+            sums = sum_of(numbers, sums);
         }
     }
     sums.iter().sum()
@@ -141,6 +172,13 @@ mod tests {
         let column: Vec<Datum> = (0..1000).map(Datum::from).collect();
         let results = harness.call_rows("add_one", &[column], 1000).unwrap();
         assert_eq!(results[999], 1000.into());
+    }
+
+    #[test]
+    fn it_adds_up_vectors() {
+        let harness = Harness::start(Bench);
+        let vector = Datum::array((0..32).map(Datum::from));
+        assert_eq!(harness.call_rows("sum", &[vec![vector.clone(), vector]], 2).unwrap(), [496.into(), 496.into()]);
     }
 
     #[test]

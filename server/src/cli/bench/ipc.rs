@@ -102,7 +102,11 @@ fn rows(stats: &Instance, rounds: usize) -> anyhow::Result<Comparison> {
     let (mut ours, mut theirs) = (vec![0.0; ROWS], vec![0.0; ROWS]);
     each_row(&numbers, &low, &high, &mut ours);
     let invoke = |results: &mut [f64]| {
-        invoke_numbers(stats.lane(&Origin::until(soon()))?, number, &[&numbers, &low, &high], results)
+        let (lane, mut at) = (stats.lane(&Origin::until(soon()))?, 0);
+        invoke_numbers(lane, number, &[&numbers, &low, &high], ROWS, |part| {
+            results[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        })
     };
     invoke(&mut theirs)?;
     anyhow::ensure!(ours == theirs, "confined, other results");
