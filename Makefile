@@ -51,7 +51,7 @@ chaos: debug ## Kills plugins 10,000 times and the server 200 times, at random, 
 	PHOTONDB_PLUGIN_KILLS=10000 PHOTONDB_SERVER_KILLS=200 \
 		$(CARGO) test -p photondb-tests random -- --test-threads 1 --nocapture
 
-bench: release $(if $(PEERS),$(PEERS_VENV)) ## Runs all benchmarks (or BENCHES="ipc vector") beside their peers; PEERS=1 fetches Python ones
+bench: release $(if $(PEERS),$(PEERS_VENV)) ## Measures everything beside its peers (tests/bench/README.md); PEERS=1 installs Python ones first
 	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --release --target $(HOST_TRIPLE) -p photondb-bench-plugin
 	install -D -m 644 tests/bench/plugin.toml target/release-bench/bench/plugin.toml
 	install -m 755 target/$(HOST_TRIPLE)/release/photondb-bench-plugin target/release-bench/bench/

@@ -25,18 +25,13 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// The set in `PHOTONDB_BENCH_DATA`, else in `shared/data` beside the repository, else the one of the tests.
+    /// The set in `PHOTONDB_BENCH_DATA`, else the one of the tests.
     ///
     /// # Errors
     /// When files are missing or don't belong together.
     pub fn load() -> anyhow::Result<Self> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let beside = repository.join("../shared/data");
-        Self::from_folder(&match std::env::var_os("PHOTONDB_BENCH_DATA") {
-            Some(directory) => PathBuf::from(directory),
-            None if beside.exists() => beside,
-            None => repository.join("tests/data"),
-        })
+        let tests = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
+        Self::from_folder(&std::env::var_os("PHOTONDB_BENCH_DATA").map_or_else(tests, PathBuf::from))
     }
 
     /// The set of a folder: `embeddings.f16.npy`, `queries.f32.npy`, and `groundtruth.i32.npy`, which has the nearest rows by

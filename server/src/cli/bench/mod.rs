@@ -84,7 +84,10 @@ impl Common {
         let program = std::env::current_exe().context("cannot find this program's own path")?;
         let beside = program.with_file_name("plugins");
         let places = [vec![beside], PluginsConfig::default().paths].concat();
-        Ok(places.into_iter().filter(|directory| directory.is_dir()).collect())
+        // By their real names: started beside the program, two of them are the same.
+        let mut found: Vec<PathBuf> = places.iter().filter_map(|directory| directory.canonicalize().ok()).collect();
+        found.dedup();
+        Ok(found)
     }
 
     /// Starts the plugins, each in its sandbox.

@@ -100,7 +100,7 @@ fn table() -> Value {
 
 /// `table.map(row -> body).sum()`, where `body` knows the row as variable 1.
 fn sum_of(body: &Value) -> Value {
-    json!([143, [[38, [table(), [69, [[2, [1]], body]]]]]])
+    json!([145, [[38, [table(), [69, [[2, [1]], body]]]]]])
 }
 
 fn fill(client: &mut Client, rows: u32) -> anyhow::Result<()> {
