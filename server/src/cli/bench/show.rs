@@ -87,8 +87,11 @@ fn text(goals: &[&Outcome], output: &mut impl Write) -> anyhow::Result<()> {
 
 fn markdown(goals: &[&Outcome], output: &mut impl Write) -> anyhow::Result<()> {
     writeln!(output, "\n| | figure | baseline in the same run | ratio | goal | |\n|---|---|---|--:|--:|---|")?;
+    let mut last = "";
     for goal in goals {
         let Outcome { what, figure, baseline, ratio, goal: bound, .. } = goal;
+        // Once is enough for the rows of a comparison.
+        let what = if *what == std::mem::replace(&mut last, what) { "" } else { what };
         let ratio = ratio.map_or_else(|| "-".into(), spread);
         let (ours, theirs) = (value(figure), value(baseline));
         let (figure, baseline, verdict) = (name(figure), name(baseline), verdict(goal));
