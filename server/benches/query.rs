@@ -2,35 +2,28 @@
 //! in its own process, and without any plugin.
 //!
 //!     make bench
-//!     cargo bench -p photondb-server --bench query -- [--json FILE]
+//!     cargo bench -p photondb-server --bench query -- [--json FILE] [--rounds N]
 //!
 //! `PHOTONDB_BENCH_DOCUMENTS`: how many documents, 1,000,000 if unset. Queries run in this process, from the text of the
 //! term to the text of the responses; there is no socket.
 
 #![forbid(unsafe_code)]
 
-#[expect(dead_code, reason = "shared with other benchmarks, which use other parts")]
-mod support;
-
 use std::sync::Arc;
 
 use anyhow::Context;
 use photondb_plugin_stats::Stats;
+use photondb_server::bench::{Bound, Case, Comparison, Confined, Goal, Measure, Options, Report, less, seconds};
 use photondb_server::config::{PluginsConfig, SandboxConfig};
 use photondb_server::plugins::{Place, PluginManager};
 use photondb_server::query::{Answer, Engine, EngineParts, Identity, NoSearch, index_functions, parse};
-use photondb_server::storage::{NoVectorIndexes, Store, StoreOptions};
+use photondb_server::storage::{NoVectorIndexes, Store, StoreOptions, TableOptions};
 use serde_json::{Value, json};
 
-use support::confined::Confined;
-use support::report::Report;
-use support::rounds::{Case, Comparison, Measure, less, seconds};
-
-const ROUNDS: usize = 5;
 const DOCUMENT: [Measure; 1] = [less("time", "ns a document")];
 
 fn main() -> anyhow::Result<()> {
-    let file = std::env::args().skip_while(|argument| argument != "--json").nth(1);
+    let options = Options::parse_for(&[]);
     let documents = match std::env::var("PHOTONDB_BENCH_DOCUMENTS") {
         Ok(count) => count.parse().context("PHOTONDB_BENCH_DOCUMENTS is not a number")?,
         Err(_) => 1_000_000,
@@ -44,9 +37,9 @@ fn main() -> anyhow::Result<()> {
     let linked_in = runtime.block_on(linked_in)?;
 
     let folder = tempfile::tempdir()?;
-    let options =
+    let stored =
         StoreOptions { cache_bytes: 256 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
-    let store = Store::open(folder.path(), &options)?;
+    let store = Store::open(folder.path(), &stored)?;
     let engine = |manager: &PluginManager| {
         Engine::new(EngineParts {
             store: store.clone(),
@@ -57,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         })
     };
     let (linked_in, confined_engine) = (engine(&linked_in), engine(&confined.manager));
+    store.create_table("test", "t", &TableOptions::default())?;
     fill(&linked_in, documents)?;
 
     for (what, function) in [
@@ -75,9 +69,10 @@ fn main() -> anyhow::Result<()> {
             Case::new("no plugin: map(row[\"x\"])", || per_document(&confined_engine, &without)),
         ];
         let title = format!("table.{what} over {documents} documents");
-        report.add(&Comparison::measure(title, &DOCUMENT, ROUNDS, cases)?);
+        let goal = Goal::new(("confined process", "time"), Bound::AtMost(1.05), ("linked in", "time"));
+        report.add(&Comparison::measure(title, &DOCUMENT, options.rounds, cases)?.with_goal(goal));
     }
-    report.end(file.as_deref().map(std::path::Path::new))
+    report.end(options.json.as_deref())
 }
 
 fn field(name: &str) -> Value {
@@ -110,7 +105,6 @@ fn fill(engine: &Engine, documents: usize) -> anyhow::Result<()> {
         let request = parse::request(json!([1, term, {}]).to_string().as_bytes()).map_err(anyhow::Error::msg)?;
         engine.run(request, &Arc::default()).map_err(|error| anyhow::anyhow!("{error}")).map(drop)
     };
-    run(json!([60, ["t"]]))?;
     let x = json!([26, [[10, [1]], 1.234_567]]);
     let document = json!([69, [[2, [1]], {"id": [10, [1]], "x": x, "name": "a document of the table"}]]);
     run(json!([56, [[15, ["t"]], [38, [[173, [documents]], document]]], {"durability": "soft"}]))

@@ -285,6 +285,10 @@ impl PluginFunction for Function {
         self.invoke_batch(args, rows, origin)
     }
 
+    fn ring_ahead(&self, origin: &Origin<'_>) {
+        self.ring_ahead(origin);
+    }
+
     fn start(&self, args: &[&[Value<'_>]], rows: usize, origin: &Origin<'_>) -> Option<Box<dyn Running>> {
         Some(Box::new(self.start(args, rows, origin)?))
     }

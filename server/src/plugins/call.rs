@@ -62,6 +62,16 @@ impl Function {
         self.plugin.name()
     }
 
+    /// Wakes the process that the next call goes to, for rows that are being read now.
+    pub fn ring_ahead(&self, origin: &Origin<'_>) {
+        if self.built_in.is_none()
+            && let Some(instance) = self.plugin.ready()
+            && let Ok(lane) = instance.lane(origin)
+        {
+            lane.ring_ahead();
+        }
+    }
+
     /// Begins to compute as many of the rows as fit into one message, from the first on, beside this thread. `None`, without
     /// waiting for anything: there is no process or no slot for it now, or the function is none that may be computed again
     /// if that process dies.

@@ -25,6 +25,7 @@
 //! threads, through shared memory, without passing through that thread.
 
 pub mod audit;
+mod bell;
 mod built_in;
 pub mod call;
 pub mod counters;

@@ -63,6 +63,7 @@ impl<I: Iterator<Item = Result<Vec<Row>>>> Calls<I> {
     fn fill(&mut self) {
         let started = Instant::now();
         let mut window = Window::new(&self.function, &self.ctx);
+        window.ring_ahead();
         let (mut left, mut bytes, mut end) = (self.window, 0, None);
         while left > 0 && bytes < WINDOW_BYTES && end.is_none() {
             let mut message = Vec::with_capacity(left.min(MESSAGE));

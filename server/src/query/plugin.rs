@@ -43,6 +43,9 @@ pub trait PluginFunction: Send + Sync {
         origin: &Origin<'_>,
     ) -> std::result::Result<Vec<Datum>, PluginError>;
 
+    /// Tells the plugin that rows are being read for it, so that it is awake when they come.
+    fn ring_ahead(&self, _origin: &Origin<'_>) {}
+
     /// Begins to compute as many of the rows as fit, from the first on, beside this thread and without waiting for anything.
     /// `None`: not now, or not this function; [`invoke_batch`](Self::invoke_batch) is the way then.
     fn start(&self, _args: &[&[Value<'_>]], _rows: usize, _origin: &Origin<'_>) -> Option<Box<dyn Running>> {
@@ -136,6 +139,11 @@ impl PluginCall {
         }
         results.iter().try_for_each(|result| ctx.keep(result))?;
         Ok(results)
+    }
+
+    /// Tells the plugin that rows are being read for it.
+    pub fn ring_ahead(&self, ctx: &Context) {
+        self.function.ring_ahead(&ctx.origin(ctx.deadline_in(DEADLINE)));
     }
 
     /// Begins to call the function for as many of the rows as fit, without waiting for anything. `None` where that can't be

@@ -65,6 +65,13 @@ impl<'a> Window<'a> {
         Self { function, sites: sites(function, ctx), rows: Vec::new(), calls }
     }
 
+    /// Wakes the plugin that is called first, while the first rows are read.
+    pub(super) fn ring_ahead(&self) {
+        if let Some(site) = self.sites.first() {
+            site.plugin.ring_ahead(self.calls.ctx);
+        }
+    }
+
     /// Adds rows of arguments, and begins the first call of each.
     pub(super) fn send(&mut self, rows: Vec<Vec<Row>>) {
         let arity = self.function.arity();
