@@ -84,6 +84,21 @@ pub fn nop(lane: &Arc<Lane>, deadline: Instant) -> Result<(), PluginError> {
     answer(pending, deadline, &mut PrivateCopy::default()).map(drop)
 }
 
+/// Writes as many of the rows as fit into a request: how many, and the bytes.
+///
+/// # Errors
+/// [`Cause::Limit`] when not even one row fits.
+pub fn write_as_many<C: Cell>(buffer: &mut [u8], args: &[&[C]], rows: usize) -> Result<(usize, usize), PluginError> {
+    let mut count = rows_that_fit(args, rows, buffer.len()).clamp(rows.min(1), rows);
+    loop {
+        match write_rows(buffer, args, count) {
+            Ok(bytes) => return Ok((count, bytes)),
+            Err(full) if count <= 1 => return Err(too_large(full)),
+            Err(_) => count /= 2,
+        }
+    }
+}
+
 /// A function call on its way.
 #[derive(Debug)]
 pub struct Invocation {
@@ -99,17 +114,8 @@ impl Invocation {
     /// # Errors
     /// [`Cause::Limit`] when not even one row fits.
     pub fn send<C: Cell>(mut draft: Draft, function: u32, args: &[&[C]], rows: usize) -> Result<Self, PluginError> {
-        let mut count = rows_that_fit(args, rows, draft.buffer().len()).clamp(rows.min(1), rows);
-        loop {
-            match write_rows(draft.buffer(), args, count) {
-                Ok(sent) => {
-                    let pending = draft.send(Operation::InvokeFunction, function, sent, 0);
-                    return Ok(Self { pending, rows: count, sent });
-                }
-                Err(full) if count <= 1 => return Err(too_large(full)),
-                Err(_) => count /= 2,
-            }
-        }
+        let (rows, sent) = write_as_many(draft.buffer(), args, rows)?;
+        Ok(Self { pending: draft.send(Operation::InvokeFunction, function, sent, 0), rows, sent })
     }
 
     /// How many rows were sent.
