@@ -68,6 +68,10 @@ fn too_large(error: BatchFull) -> PluginError {
 
 fn answer(pending: Pending, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, PluginError> {
     let completion = pending.wait(deadline, reply)?;
+    succeeded(completion, reply)
+}
+
+fn succeeded(completion: Completion, reply: &PrivateCopy) -> Result<Completion, PluginError> {
     if completion.status == 0 { Ok(completion) } else { Err(failure(completion.status, reply.bytes())) }
 }
 
@@ -139,6 +143,12 @@ impl Invocation {
         read_results(reply.bytes(), self.rows)
     }
 
+    /// The call itself, for a task that awaits its completion in its own way and then [reads](read_rows) the results.
+    #[must_use]
+    pub fn into_pending(self) -> Pending {
+        self.pending
+    }
+
     /// As [`wait`](Self::wait), for results that are all numbers: in the private copy, checked, without a datum for any.
     ///
     /// # Errors
@@ -147,6 +157,15 @@ impl Invocation {
         answer(self.pending, deadline, reply)?;
         read_numbers(reply.bytes(), self.rows)
     }
+}
+
+/// The results of `rows` rows, one a row, of a call that was completed with `reply`.
+///
+/// # Errors
+/// What the function said.
+pub fn read_rows(completion: Completion, rows: usize, reply: &PrivateCopy) -> Result<Vec<Datum>, PluginError> {
+    succeeded(completion, reply)?;
+    read_results(reply.bytes(), rows)
 }
 
 /// Sends rows to be inserted into an index or removed from it. At most [`rows_per_call`] of them.

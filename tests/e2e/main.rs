@@ -18,3 +18,4 @@ mod random;
 mod sandbox;
 mod services;
 mod supervision;
+mod tasks;

@@ -3,6 +3,9 @@
 //! There are two ways. [`Function::start`] writes rows into a lane and returns at once; it waits for nothing, and gives up
 //! where it would have to. [`Function::invoke_batch`] waits: for a process that is being started, for a slot, for the
 //! answer, and for the next process if that one dies. A scan takes the first while it can, and the second where it must.
+//! [`Function::call`] is for tasks, which may not wait.
+
+mod task;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,9 +27,9 @@ use crate::query::nested::Origin;
 /// Rows of one message on a lane: beyond it, the round trip no longer shows in the cost of a row.
 pub(super) const ROWS_PER_MESSAGE: usize = 1024;
 
-/// Whether a failure is one that `on_failure` is about, and not the caller's own.
-fn is_plugins_fault(cause: Cause) -> bool {
-    !matches!(cause, Cause::Argument | Cause::NonExistence)
+/// Whether the next process may do better. This one may have been killed for somebody else's call.
+fn is_retryable(instance: &Instance, error: &PluginError) -> bool {
+    error.cause().is_retryable() || instance.ended_with(error)
 }
 
 /// A function that a plugin provides. Stays valid when the plugin is restarted or reloaded.
@@ -112,14 +115,18 @@ impl Function {
         };
         self.plugin.counters().record(started.elapsed(), outcome.is_ok());
         match outcome {
-            Err(error)
-                if self.plugin.on_failure().of_functions() == OnFailure::Null && is_plugins_fault(error.cause()) =>
-            {
+            Err(error) if self.is_null_after(&error) => {
                 results.resize(rows, Datum::Null);
                 Ok(results)
             }
             outcome => outcome.map(|()| results),
         }
+    }
+
+    /// Whether the operator wants null for what this error left: not where it is the caller's own.
+    fn is_null_after(&self, error: &PluginError) -> bool {
+        self.plugin.on_failure().of_functions() == OnFailure::Null
+            && !matches!(error.cause(), Cause::Argument | Cause::NonExistence)
     }
 
     /// Which of a process's functions it is.
@@ -145,11 +152,7 @@ impl Function {
             let instance = caller.instance(caller.turn_by(deadline))?;
             tries -= 1;
             match self.invoke_on(&instance, &caller, args, rows, origin, results) {
-                // The process may have been killed for somebody else's call.
-                Err(error)
-                    if tries > 0
-                        && (error.cause().is_retryable() || instance.ended_with(&error))
-                        && Instant::now() < deadline => {}
+                Err(error) if tries > 0 && is_retryable(&instance, &error) && Instant::now() < deadline => {}
                 other => return other,
             }
         }
