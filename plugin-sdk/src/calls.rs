@@ -68,6 +68,10 @@ fn too_large(error: BatchFull) -> PluginError {
 
 fn answer(pending: Pending, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, PluginError> {
     let completion = pending.wait(deadline, reply)?;
+    succeeded(completion, reply)
+}
+
+fn succeeded(completion: Completion, reply: &PrivateCopy) -> Result<Completion, PluginError> {
     if completion.status == 0 { Ok(completion) } else { Err(failure(completion.status, reply.bytes())) }
 }
 
@@ -82,6 +86,21 @@ fn protocol(message: impl Into<String>) -> PluginError {
 pub fn nop(lane: &Arc<Lane>, deadline: Instant) -> Result<(), PluginError> {
     let pending = lane.begin(deadline)?.send(Operation::Nop, 0, 0, 0);
     answer(pending, deadline, &mut PrivateCopy::default()).map(drop)
+}
+
+/// Writes as many of the rows as fit into a request: how many, and the bytes.
+///
+/// # Errors
+/// [`Cause::Limit`] when not even one row fits.
+pub fn write_as_many<C: Cell>(buffer: &mut [u8], args: &[&[C]], rows: usize) -> Result<(usize, usize), PluginError> {
+    let mut count = rows_that_fit(args, rows, buffer.len()).clamp(rows.min(1), rows);
+    loop {
+        match write_rows(buffer, args, count) {
+            Ok(bytes) => return Ok((count, bytes)),
+            Err(full) if count <= 1 => return Err(too_large(full)),
+            Err(_) => count /= 2,
+        }
+    }
 }
 
 /// A function call on its way.
@@ -99,17 +118,8 @@ impl Invocation {
     /// # Errors
     /// [`Cause::Limit`] when not even one row fits.
     pub fn send<C: Cell>(mut draft: Draft, function: u32, args: &[&[C]], rows: usize) -> Result<Self, PluginError> {
-        let mut count = rows_that_fit(args, rows, draft.buffer().len()).clamp(rows.min(1), rows);
-        loop {
-            match write_rows(draft.buffer(), args, count) {
-                Ok(sent) => {
-                    let pending = draft.send(Operation::InvokeFunction, function, sent, 0);
-                    return Ok(Self { pending, rows: count, sent });
-                }
-                Err(full) if count <= 1 => return Err(too_large(full)),
-                Err(_) => count /= 2,
-            }
-        }
+        let (rows, sent) = write_as_many(draft.buffer(), args, rows)?;
+        Ok(Self { pending: draft.send(Operation::InvokeFunction, function, sent, 0), rows, sent })
     }
 
     /// How many rows were sent.
@@ -133,6 +143,12 @@ impl Invocation {
         read_results(reply.bytes(), self.rows)
     }
 
+    /// The call itself, for a task that awaits its completion in its own way and then [reads](read_rows) the results.
+    #[must_use]
+    pub fn into_pending(self) -> Pending {
+        self.pending
+    }
+
     /// As [`wait`](Self::wait), for results that are all numbers: in the private copy, checked, without a datum for any.
     ///
     /// # Errors
@@ -141,6 +157,15 @@ impl Invocation {
         answer(self.pending, deadline, reply)?;
         read_numbers(reply.bytes(), self.rows)
     }
+}
+
+/// The results of `rows` rows, one a row, of a call that was completed with `reply`.
+///
+/// # Errors
+/// What the function said.
+pub fn read_rows(completion: Completion, rows: usize, reply: &PrivateCopy) -> Result<Vec<Datum>, PluginError> {
+    succeeded(completion, reply)?;
+    read_results(reply.bytes(), rows)
 }
 
 /// Sends rows to be inserted into an index or removed from it. At most [`rows_per_call`] of them.

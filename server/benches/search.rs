@@ -1,6 +1,6 @@
 //! Vector searches: exact scans beside the plain loop, and searches of a server beside the work of its plugin.
 //!
-//!     cargo bench -p photondb-server --bench search -- [scan] [--json FILE]
+//!     cargo bench -p photondb-server --bench search -- [scan] [--json FILE] [--rounds N]
 //!
 //! The vectors come from `PHOTONDB_BENCH_DATA`, a folder as `tests/data`.
 
@@ -11,9 +11,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 use photondb_distance::{Metric, Query};
 use photondb_plugin_sdk::column::{Element, VectorColumn};
-use photondb_server::bench::{
-    Case, Comparison, Latencies, Measure, Options, ROUNDS, Report, Vectors, less, more, seconds,
-};
+use photondb_server::bench::{Case, Comparison, Latencies, Measure, Options, Report, Vectors, less, more, seconds};
 use photondb_server::vector::{ExactScan, Scored};
 
 const K: usize = 10;
@@ -27,14 +25,14 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::begin("Vector searches");
     let vectors = Vectors::load()?;
     if options.wants("scan") {
-        scans(&vectors, &mut report)?;
+        scans(&vectors, options.rounds, &mut report)?;
     }
     report.end(options.json.as_deref())
 }
 
 // ---- Exact scans ---------------------------------------------------------------------------------------------------
 
-fn scans(vectors: &Vectors, report: &mut Report) -> anyhow::Result<()> {
+fn scans(vectors: &Vectors, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let mut all = FixedBitSet::with_capacity(vectors.rows() as usize);
     all.insert_range(..);
     let queries: Vec<&[f32]> = vectors.queries.chunks_exact(vectors.dims).collect();
@@ -57,7 +55,7 @@ fn scans(vectors: &Vectors, report: &mut Report) -> anyhow::Result<()> {
             }),
         ];
         let title = format!("Exact scan of {name}, one thread, one query after the other: {}", vectors.name);
-        report.add(&Comparison::measure(title, &SINGLE, if element == Element::F16 { ROUNDS } else { 3 }, cases)?);
+        report.add(&Comparison::measure(title, &SINGLE, if element == Element::F16 { rounds } else { 3 }, cases)?);
         let batch = |threads| {
             let (taken, found) = seconds(|| {
                 Ok(batches.iter().flat_map(|batch| scan.nearest_on(threads, batch, K, &all)).collect::<Vec<_>>())

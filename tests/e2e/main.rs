@@ -19,3 +19,4 @@ mod random;
 mod sandbox;
 mod services;
 mod supervision;
+mod tasks;

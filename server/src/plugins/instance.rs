@@ -221,6 +221,12 @@ impl Instance {
         })
     }
 
+    /// Whether its calls may run queries.
+    #[must_use]
+    pub fn may_query(&self) -> bool {
+        self.queries.is_some()
+    }
+
     /// Lets the call that is about to be sent run queries until the guard is dropped, if the plugin was granted any.
     #[must_use]
     pub fn allow_queries(&self, call: &Draft, origin: &Origin<'_>) -> Option<Allowed> {
