@@ -6,8 +6,9 @@
 //! they need each other.
 //!
 //! Rows are read in windows. A window is sent in messages, and while the plugin computes one, the rows of the next are read
-//! and written: encoding, computing and reading back overlap. At the end of a window all its answers are collected, since
-//! what is in flight keeps slots of a lane from others, and nobody knows when the consumer comes back for more. Windows
+//! and written: encoding, computing and reading back overlap. What is in flight keeps slots of a lane from everybody else, so
+//! nothing is while anything could take long: the answers of a window are collected before the consumer has its turn, and
+//! where rows or arguments are more than a read of the storage they are all there before the first message goes. Windows
 //! start small, so that the first result comes at once and `limit(5)` stays cheap, and double as long as that is fast: what
 //! is computed ahead is never more than what was consumed before, beside the first window.
 //!
@@ -30,6 +31,7 @@ use super::error::Result;
 use super::eval::Context;
 use super::function::{Function, Prepared};
 use super::row::Row;
+use super::stream::Pace;
 use window::Window;
 
 /// Rows of the first window.
@@ -38,6 +40,8 @@ const FIRST_WINDOW: usize = 16;
 const MESSAGE: usize = 1024;
 /// Rows of the largest window: as many messages as a lane takes.
 const LARGEST_WINDOW: usize = 8 * MESSAGE;
+/// After so many rows it looks whether something has been in flight for too long.
+const LOOK: usize = 64;
 /// A window of larger documents ends early.
 const WINDOW_BYTES: usize = 16 << 20;
 /// Windows that took longer don't grow: somebody waits for the rows that are ready.
@@ -48,6 +52,7 @@ pub struct Calls<I> {
     rows: I,
     function: Arc<Function>,
     ctx: Arc<Context>,
+    pace: Pace,
     /// Rows of the next window; none where there is nothing to be prepared.
     window: usize,
     ready: VecDeque<Result<Prepared>>,
@@ -55,19 +60,22 @@ pub struct Calls<I> {
 
 impl<I: Iterator<Item = Result<Vec<Row>>>> Calls<I> {
     /// The calls of `function` with the given rows of arguments.
-    pub fn new(rows: I, function: Arc<Function>, ctx: Arc<Context>) -> Self {
+    pub fn new(rows: I, pace: Pace, function: Arc<Function>, ctx: Arc<Context>) -> Self {
         let window = if batches(&function) { FIRST_WINDOW } else { 0 };
-        Self { rows, function, ctx, window, ready: VecDeque::new() }
+        Self { rows, function, ctx, pace, window, ready: VecDeque::new() }
     }
 
     fn fill(&mut self) {
         let started = Instant::now();
-        let mut window = Window::new(&self.function, &self.ctx);
+        let mut window = Window::new(&self.function, &self.ctx, self.pace);
         window.ring_ahead();
         let (mut left, mut bytes, mut end) = (self.window, 0, None);
         while left > 0 && bytes < WINDOW_BYTES && end.is_none() {
             let mut message = Vec::with_capacity(left.min(MESSAGE));
             while message.len() < left.min(MESSAGE) && bytes < WINDOW_BYTES && end.is_none() {
+                if message.len().is_multiple_of(LOOK) {
+                    window.look();
+                }
                 match self.rows.next() {
                     Some(Ok(row)) => {
                         bytes += row.iter().map(Row::stored_bytes).sum::<usize>();
@@ -118,7 +126,7 @@ pub fn batches(function: &Function) -> bool {
 /// Prepares the calls of a function with each of the rows of arguments.
 #[must_use]
 pub fn prepare(function: &Function, ctx: &Arc<Context>, rows: Vec<Vec<Row>>) -> Vec<Prepared> {
-    let mut window = Window::new(function, ctx);
+    let mut window = Window::new(function, ctx, Pace::Steady);
     let mut rows = rows.into_iter();
     loop {
         let message: Vec<Vec<Row>> = rows.by_ref().take(MESSAGE).collect();

@@ -14,8 +14,18 @@ pub type Rows = Box<dyn Iterator<Item = Result<Datum>> + Send>;
 /// The same, with documents as they are stored.
 pub type StoredRows = Box<dyn Iterator<Item = Result<Row>> + Send>;
 
+/// What the next element of a sequence may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// A read of the storage.
+    Steady,
+    /// Whatever a query can do: read for a long time, or call plugins and wait for them.
+    Unknown,
+}
+
 /// A sequence that is computed as it is read.
 pub struct Stream {
+    pace: Pace,
     rows: Elements,
     array: bool,
     infinite: bool,
@@ -29,12 +39,24 @@ enum Elements {
 impl Stream {
     /// A stream of the given elements.
     pub fn new(rows: impl Iterator<Item = Result<Datum>> + Send + 'static) -> Self {
-        Self { rows: Elements::Values(Box::new(rows)), array: false, infinite: false }
+        Self { pace: Pace::Unknown, rows: Elements::Values(Box::new(rows)), array: false, infinite: false }
     }
 
     /// A stream of documents, decoded by who needs all of them.
     pub fn of_stored(rows: impl Iterator<Item = Result<Row>> + Send + 'static) -> Self {
-        Self { rows: Elements::Stored(Box::new(rows)), array: false, infinite: false }
+        Self { pace: Pace::Unknown, rows: Elements::Stored(Box::new(rows)), array: false, infinite: false }
+    }
+
+    /// The same stream, which only reads the storage.
+    #[must_use]
+    pub fn steady(self) -> Self {
+        Self { pace: Pace::Steady, ..self }
+    }
+
+    /// What the next element may take.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// A stream without end.

@@ -526,4 +526,5 @@ fn stored_rows(ctx: &Arc<Context>, documents: Documents) -> Stream {
         ctx.check_running()?;
         Ok(document?.into())
     })))
+    .steady()
 }

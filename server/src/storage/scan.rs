@@ -101,8 +101,8 @@ impl View {
     /// Documents in the order of their primary keys.
     pub(super) fn documents(self, range: &DatumRange, direction: Direction) -> Result<Documents, StoreError> {
         let (start, end) = range.key_range(&[], usize::MAX);
-        let entries = self.snapshot.scan(&self.documents, &KeyRange { start, end: Some(end) }, direction)?;
-        Ok(Documents(Box::new(entries.map(move |entry| Ok(Document::new(&self.documents, entry?.1))))))
+        let values = self.snapshot.scan_values(&self.documents, &KeyRange { start, end: Some(end) }, direction)?;
+        Ok(Documents(Box::new(values.map(move |value| Ok(Document::new(&self.documents, value?))))))
     }
 
     /// The entries of an index in its order; equal values in the order of primary keys.

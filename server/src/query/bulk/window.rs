@@ -1,7 +1,9 @@
 //! A window of rows, and the plugin's calls for them that are in flight.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::batch::Value;
@@ -12,10 +14,17 @@ use crate::query::eval::{Bindings, Context, Env};
 use crate::query::function::{Function, Known, Prepared};
 use crate::query::plugin::{Outcome, PluginCall, Started};
 use crate::query::row::{self, Row};
+use crate::query::stream::Pace;
+use crate::query::terms;
+
+/// What has been in flight for so long is collected before further rows are read.
+const IN_THE_WAY: Duration = Duration::from_millis(20);
 
 /// Rows whose calls of plugins are being made, message by message.
 pub(super) struct Window<'a> {
     function: &'a Function,
+    /// Whether the first calls begin while further rows are read.
+    overlaps: bool,
     /// The calls of plugins, in the order in which they need each other.
     sites: Vec<Site<'a>>,
     /// For each message the arguments of its rows.
@@ -28,6 +37,8 @@ struct Site<'a> {
     plugin: PluginCall,
     /// Its arguments; nothing where they are the row's own.
     args: Option<&'a [Node]>,
+    /// Whether computing them takes no time and no plugin.
+    is_simple: bool,
 }
 
 /// How far the rows of each message have come, and what is in flight.
@@ -51,6 +62,7 @@ struct InFlight {
     message: usize,
     rows: Vec<usize>,
     started: Started,
+    sent: Instant,
 }
 
 /// Arguments by column, and the rows that they are of.
@@ -60,9 +72,11 @@ struct Arguments<'r> {
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(function: &'a Function, ctx: &'a Arc<Context>) -> Self {
+    pub(super) fn new(function: &'a Function, ctx: &'a Arc<Context>, pace: Pace) -> Self {
         let calls = Calls { ctx, made: Vec::new(), in_flight: VecDeque::new(), lost: Vec::new() };
-        Self { function, sites: sites(function, ctx), rows: Vec::new(), calls }
+        let sites = sites(function, ctx);
+        let overlaps = pace == Pace::Steady && sites.first().is_some_and(|site| site.is_simple);
+        Self { function, overlaps, sites, rows: Vec::new(), calls }
     }
 
     /// Wakes the plugin that is called first, while the first rows are read.
@@ -72,21 +86,32 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Adds rows of arguments, and begins the first call of each.
+    /// Looks at the clock: what is in flight is in the way of others.
+    pub(super) fn look(&mut self) {
+        if self.calls.in_flight.front().is_some_and(|first| first.sent.elapsed() > IN_THE_WAY) {
+            self.calls.collect();
+        }
+    }
+
+    /// Adds rows of arguments, and begins the first call of each if nothing takes long until the next ones.
     pub(super) fn send(&mut self, rows: Vec<Vec<Row>>) {
         let arity = self.function.arity();
         // Of the wrong ones each row says so itself.
         let whole = rows.len() > 1 && rows.iter().all(|args| arity.is_none_or(|arity| args.len() == arity));
         self.calls.made.push(rows.iter().map(|_| Made { results: Vec::new(), whole }).collect());
         self.rows.push(rows);
-        self.begin(0, self.rows.len() - 1);
+        if self.overlaps {
+            let last = self.rows.len() - 1;
+            self.begin(0, last..last + 1);
+        }
     }
 
     /// Makes the other calls, and waits for all of them.
     pub(super) fn collect(mut self) -> Vec<Prepared> {
-        self.settle(0);
-        for site in 1..self.sites.len() {
-            (0..self.rows.len()).for_each(|message| self.begin(site, message));
+        for site in 0..self.sites.len() {
+            if site > 0 || !self.overlaps {
+                self.begin(site, 0..self.rows.len());
+            }
             self.settle(site);
         }
         let is_all = is_one_call(self.function);
@@ -102,12 +127,17 @@ impl<'a> Window<'a> {
         prepared.collect()
     }
 
-    /// Begins one call of each row of a message that has come so far.
-    fn begin(&mut self, site: usize, message: usize) {
+    /// Begins one call of each row of messages that has come so far, once all their arguments are there.
+    fn begin(&mut self, site: usize, messages: Range<usize>) {
         let (around, Some(site)) = (self.around(), self.sites.get(site)) else { return };
-        let rows = self.calls.whole_rows(message);
-        let arguments = self.calls.arguments(site, around, message, &self.rows[message], rows);
-        self.calls.begin(&site.plugin, message, arguments);
+        let mut ready = Vec::with_capacity(messages.len());
+        for message in messages {
+            let rows = self.calls.whole_rows(message);
+            ready.push((message, self.calls.arguments(site, around, message, &self.rows[message], rows)));
+        }
+        for (message, arguments) in ready {
+            self.calls.begin(&site.plugin, message, arguments);
+        }
     }
 
     /// Waits for the answers. What was lost with a process is called again, in the way that waits for the next process.
@@ -131,15 +161,28 @@ impl<'a> Window<'a> {
 /// The calls of plugins that every call of the function makes, as far as they can be made in advance.
 fn sites<'a>(function: &'a Function, ctx: &Context) -> Vec<Site<'a>> {
     match function {
-        Function::Plugin(plugin) => vec![Site { plugin: plugin.clone(), args: None }],
+        Function::Plugin(plugin) => vec![Site { plugin: plugin.clone(), args: None, is_simple: true }],
         Function::Closure { term, .. } => {
             let site = |call| {
                 let (name, args) = compile::plugin_call(call)?;
-                Some(Site { plugin: PluginCall::find(ctx, name).ok()?, args: Some(args) })
+                let is_simple = args.iter().all(is_simple);
+                Some(Site { plugin: PluginCall::find(ctx, name).ok()?, args: Some(args), is_simple })
             };
             term.sites.iter().map_while(|call| site(call)).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+/// Whether a term only looks at values that are there.
+fn is_simple(node: &Node) -> bool {
+    match node {
+        Node::Constant { .. } | Node::Variable { .. } => true,
+        Node::Call(call) => {
+            let is_field = call.op.number == terms::BRACKET || call.op.number == terms::GET_FIELD;
+            is_field && call.args.iter().all(is_simple)
+        }
+        Node::Object(_) | Node::Function(_) => false,
     }
 }
 
@@ -199,7 +242,7 @@ impl Calls<'_> {
                 Some(started) => {
                     let part = rows[sent..sent + started.rows()].to_vec();
                     sent += started.rows();
-                    self.in_flight.push_back(InFlight { message, rows: part, started });
+                    self.in_flight.push_back(InFlight { message, rows: part, started, sent: Instant::now() });
                 }
                 // What we have in flight ourselves may be in the way. Nobody waits for a slot while holding one.
                 None if !self.in_flight.is_empty() => self.collect(),
@@ -210,7 +253,7 @@ impl Calls<'_> {
 
     /// Waits for all that is in flight.
     fn collect(&mut self) {
-        while let Some(InFlight { message, rows, started }) = self.in_flight.pop_front() {
+        while let Some(InFlight { message, rows, started, .. }) = self.in_flight.pop_front() {
             match started.finish(self.ctx) {
                 Outcome::Results(results) => self.bind(message, &rows, results.into_iter().map(Ok)),
                 Outcome::OneByOne => self.leave(message, &rows),

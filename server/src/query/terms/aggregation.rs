@@ -45,6 +45,7 @@ fn count(call: &Call<'_>) -> Result<Value> {
     }
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
     let function = if call.count() > 1 { Some(predicate(call, 1)?) } else { None };
+    let pace = stream.pace();
     let rows = Fused::new(stream.into_all_stored()?);
     let mut count = 0_u64;
     match function {
@@ -55,7 +56,9 @@ fn count(call: &Call<'_>) -> Result<Value> {
             }
         }
         Some(function) => {
-            for prepared in Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), call.ctx().clone()) {
+            for prepared in
+                Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), call.ctx().clone())
+            {
                 count += u64::from(accepts(&function, call.ctx(), prepared?).map_err(|error| error.at(1))?);
             }
         }
@@ -66,10 +69,11 @@ fn count(call: &Call<'_>) -> Result<Value> {
 /// The elements, each with the value that the aggregation is about; those without one are left out.
 fn keyed(call: &Call<'_>, stream: Stream) -> Result<impl Iterator<Item = Result<(Row, Datum)>>> {
     let function = if call.count() > 1 { Some(call.function(1, Shortcut::Field)?) } else { None };
+    let pace = stream.pace();
     let rows = Fused::new(stream.into_all_stored()?).map(|row| row.map(|row| vec![row]));
     let ctx = call.ctx().clone();
     let itself = Arc::new(Function::Constant(Datum::Null));
-    let calls = Calls::new(rows, function.clone().unwrap_or(itself), ctx.clone());
+    let calls = Calls::new(rows, pace, function.clone().unwrap_or(itself), ctx.clone());
     Ok(calls.filter_map(move |prepared| {
         let prepared = match prepared {
             Ok(prepared) => prepared,

@@ -198,9 +198,9 @@ fn merge(call: &Call<'_>) -> Result<Value> {
 }
 
 fn merged_rows(call: &Call<'_>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
-    let ctx = call.ctx().clone();
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
     stream.map_stored(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         Fused::new(calls.map(move |prepared| {
             let prepared = prepared?;
             let row = prepared.row();

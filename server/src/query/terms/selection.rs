@@ -236,9 +236,9 @@ pub(super) fn filtered(
     missing: Missing,
     position: usize,
 ) -> Stream {
-    let ctx = call.ctx().clone();
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
     stream.pick(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let kept = calls.filter_map(move |prepared| {
             let prepared = match prepared {
                 Ok(prepared) => prepared,

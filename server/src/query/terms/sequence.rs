@@ -12,7 +12,7 @@ use crate::query::eval::{Call, Context, framed};
 use crate::query::function::{Function, Missing, Prepared};
 use crate::query::order::{Ordered, equal};
 use crate::query::row::Row;
-use crate::query::stream::{Fused, Rows, StoredRows, Stream};
+use crate::query::stream::{Fused, Pace, Rows, StoredRows, Stream};
 use crate::query::value::{Shortcut, Single, Value};
 
 /// The terms of this family.
@@ -59,7 +59,7 @@ fn map(call: &Call<'_>) -> Result<Value> {
         }
         Some(Ok(tuple))
     });
-    let results = called(call.ctx().clone(), tuples, function, sequences);
+    let results = called(call.ctx().clone(), tuples, Pace::Unknown, function, sequences);
     let stream = if infinite { Stream::infinite(results) } else { Stream::new(results) };
     Ok(stream.with_array(array).into())
 }
@@ -78,18 +78,19 @@ fn check_map_arity(function: &Function, sequences: usize) -> Result<()> {
 
 /// The results of the function for each element.
 pub(super) fn mapped(ctx: &Arc<Context>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
-    let ctx = ctx.clone();
-    stream.map_stored(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), function, position))
+    let (ctx, pace) = (ctx.clone(), stream.pace());
+    stream.map_stored(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), pace, function, position))
 }
 
 /// The results of the function for each row of arguments.
 fn called(
     ctx: Arc<Context>,
     rows: impl Iterator<Item = Result<Vec<Row>>> + Send + 'static,
+    pace: Pace,
     function: Arc<Function>,
     position: usize,
 ) -> impl Iterator<Item = Result<Datum>> + Send + 'static {
-    let calls = Calls::new(rows, function.clone(), ctx.clone());
+    let calls = Calls::new(rows, pace, function.clone(), ctx.clone());
     Fused::new(calls.map(move |prepared| {
         let value = function.finish(&ctx, prepared?).and_then(|value| value.into_datum(&ctx));
         value.map_err(|error| error.at(position))
@@ -99,9 +100,9 @@ fn called(
 fn concat_map(call: &Call<'_>) -> Result<Value> {
     let stream = call.stream(0)?;
     let function = call.function(1, Shortcut::Field)?;
-    let ctx = call.ctx().clone();
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
     let concatenated = stream.map_stored(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let parts = calls.map(move |prepared| {
             let part = function.finish(&ctx, prepared?).and_then(|value| value.into_stream(&ctx));
             part.map_err(|error| error.at(1))
@@ -274,9 +275,9 @@ fn is_empty(call: &Call<'_>) -> Result<Value> {
 fn offsets_of(call: &Call<'_>) -> Result<Value> {
     let stream = call.stream(0)?;
     let function = predicate(call, 1)?;
-    let ctx = call.ctx().clone();
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
     let offsets = stream.map_stored(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let offsets = calls.enumerate().filter_map(move |(offset, prepared)| {
             match prepared.and_then(|prepared| accepts(&function, &ctx, prepared)) {
                 Ok(true) => Some(Ok(Datum::from(offset))),
