@@ -24,6 +24,15 @@ pub enum Shape {
 
 /// A value that can be written into a column.
 pub trait Cell {
+    /// Whether every value of the type is a number, so that none need be looked at to find that out.
+    #[must_use]
+    fn are_numbers() -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
     /// What it is.
     fn shape(&self) -> Shape;
     /// The number, of [`Shape::Number`].
@@ -42,6 +51,10 @@ pub trait Cell {
 
 /// A number on its own.
 impl Cell for f64 {
+    fn are_numbers() -> bool {
+        true
+    }
+
     fn shape(&self) -> Shape {
         Shape::Number
     }
@@ -247,6 +260,9 @@ impl Cell for Value<'_> {
 
 /// The one shape that all values of a column have beside nulls, and whether there are any.
 fn column_shape<C: Cell>(column: &[C]) -> (Shape, bool) {
+    if C::are_numbers() {
+        return (Shape::Number, false);
+    }
     let (mut common, mut has_nulls) = (Shape::Null, false);
     for value in column {
         match (value.shape(), common) {
@@ -310,6 +326,9 @@ pub fn write_rows<C: Cell>(buffer: &mut [u8], columns: &[&[C]], rows: usize) -> 
 /// How many of the rows can fit into a buffer of so many bytes: all after these don't, and fewer may.
 #[must_use]
 pub fn rows_that_fit<C: Cell>(columns: &[&[C]], rows: usize, bytes: usize) -> usize {
+    if C::are_numbers() {
+        return rows.min(bytes / (size_of::<f64>() * columns.len().max(1)));
+    }
     let mut left = bytes;
     let fits = |row: &usize| {
         let needed = columns.iter().map(|column| column[*row].least_bytes()).fold(0, usize::saturating_add);
