@@ -203,6 +203,7 @@ impl Supervisor {
             self.plugin.show(&self.life);
             match action {
                 Action::None => {}
+                Action::Pause(Duration::ZERO) => next = Some(Event::PauseOver),
                 Action::Pause(pause) => self.pause_over = Some(Instant::now() + pause),
                 Action::Start => {
                     let turn = match event {
