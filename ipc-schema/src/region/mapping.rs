@@ -34,16 +34,19 @@ impl Memory {
         Ok(Self { base: base.cast(), len })
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Panics when the range is outside of the memory.
+    #[inline]
     pub(super) fn check(&self, range: &Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.len, "offset outside the region");
     }
 
     /// Loads the word at `offset` once.
+    #[inline]
     pub(super) fn load(&self, offset: usize, order: Ordering) -> u64 {
         // SAFETY: `word` gives an aligned address inside the mapping, which lives as long as `self`. Both processes access
         // words by atomics only, so the reference makes no claim about the value, and it ends with this expression.
@@ -51,6 +54,7 @@ impl Memory {
     }
 
     /// Stores the word at `offset`. Release: publishes everything stored before to a peer that loads it.
+    #[inline]
     pub(super) fn store(&self, offset: usize, value: u64) {
         // SAFETY: as in `load`; who stores has mapped the memory writable, as `OwnRegion::map` alone does.
         unsafe { self.word(offset).as_ref() }.store(value, Ordering::Release);
@@ -112,6 +116,7 @@ impl Memory {
         unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
     }
 
+    #[inline]
     fn word(&self, offset: usize) -> NonNull<AtomicU64> {
         self.check(&(offset..offset + 8));
         assert!(offset.is_multiple_of(8), "misaligned word");

@@ -14,7 +14,6 @@ use std::thread;
 use photondb_ipc_schema::descriptors::{self, Inherited};
 use photondb_ipc_schema::lane::Worker;
 use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
-use photondb_ipc_schema::wake::Spin;
 
 use crate::registry::Plugin;
 use crate::services::Services;
@@ -45,7 +44,6 @@ fn serve(plugin: impl Plugin + 'static, inherited: Inherited) -> std::io::Result
     let workers = Worker::all(
         TrustedRegion::map(inherited.server_region.as_fd(), bytes)?,
         OwnRegion::map(inherited.plugin_region.as_fd(), bytes)?,
-        Spin::for_this_machine(),
     )
     .ok_or_else(|| std::io::Error::other("the shared memory has a layout of another version"))?;
     instance::remember_panics();
