@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::maintain::{self, OpenGraph};
 use super::rows::{self, Rows};
 use super::split;
 use crate::plugins::plugin::Plugin;
-use crate::plugins::registry::Registry;
+use crate::plugins::registry::{Registry, Watcher};
 use crate::storage::{StoreError, VectorIndexContext, VectorIndexHook};
 
 /// An open vector index.
@@ -114,6 +114,8 @@ impl VectorIndex {
             signalled: Condvar::new(),
             thread: Mutex::default(),
         });
+        let watcher: Weak<Self> = Arc::downgrade(&index);
+        index.registry.watch(watcher);
         let maintained = Arc::clone(&index);
         let thread = thread::Builder::new()
             .name("vector-index".into())
@@ -202,6 +204,13 @@ impl VectorIndex {
     pub(super) fn discard(&self) {
         self.notify(|signal| signal.discarded = true);
         self.finish_close();
+    }
+}
+
+impl Watcher for VectorIndex {
+    /// Its graph is to be in that process, if it is its plugin's.
+    fn plugin_started(&self) {
+        self.notify(|signal| signal.changed = true);
     }
 }
 
