@@ -80,17 +80,20 @@ schema: $(CAPNPC) ## Generates the Rust code of the Cap'n Proto schemas anew (ne
 demo: release $(VENV) ## Imports 5,000 documents with vectors, indexes them and runs a few queries
 	$(PYTHON) tests/demo/demo.py --server target/release/photondb --plugin-dir target/release-plugins
 
-# $(call build,FLAGS,PROFILE): the server; the host and the plugins as static executables, which start without opening a
-# file; and the folders that `--plugin-dir target/PROFILE-plugins` takes. A target triple has to be named, or Cargo would
-# link its own build scripts and macros statically too.
+# Static executables start without opening a file.
+STATIC := -C target-feature=+crt-static -C relocation-model=static
+
+# $(call build,FLAGS,PROFILE): the server; the host and the plugins as static executables, stripped, since a server keeps
+# each in memory; and the folders that `--plugin-dir target/PROFILE-plugins` takes. A target triple has to be named, or
+# Cargo would link its own build scripts and macros statically too.
 define build
 	$(CARGO) build $(1) -p photondb-server
-	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build $(1) --target $(HOST_TRIPLE) \
+	RUSTFLAGS="$(RUSTFLAGS) $(STATIC)" $(CARGO) build $(1) --target $(HOST_TRIPLE) \
 		-p photondb-plugin-host $(PLUGINS:%=-p photondb-plugin-%)
-	install -m 755 target/$(HOST_TRIPLE)/$(2)/photondb-plugin-host target/$(2)/
+	install -s -m 755 target/$(HOST_TRIPLE)/$(2)/photondb-plugin-host target/$(2)/
 	@for plugin in $(PLUGINS); do \
 		install -D -m 644 plugins/$$plugin/plugin.toml target/$(2)-plugins/$$plugin/plugin.toml && \
-		install -m 755 target/$(HOST_TRIPLE)/$(2)/photondb-plugin-$$plugin target/$(2)-plugins/$$plugin/ || exit 1; \
+		install -s -m 755 target/$(HOST_TRIPLE)/$(2)/photondb-plugin-$$plugin target/$(2)-plugins/$$plugin/ || exit 1; \
 	done
 endef
 
@@ -107,7 +110,7 @@ WITHOUT_only-landlock := seccomp namespaces uid
 WITHOUT_only-namespaces := seccomp landlock uid
 
 define weak
-	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --quiet --target $(HOST_TRIPLE) \
+	RUSTFLAGS="$(RUSTFLAGS) $(STATIC)" $(CARGO) build --quiet --target $(HOST_TRIPLE) \
 		-p photondb-plugin-host --features "$(WITHOUT_$(1):%=without-%)" && \
 	install -D -m 755 target/$(HOST_TRIPLE)/debug/photondb-plugin-host target/debug-weak/$(1)/photondb-plugin-host
 endef
@@ -119,7 +122,7 @@ debug: need-compiler
 	@$(foreach host,$(WEAK_HOSTS),$(call weak,$(host)) && ) true
 	$(call build,,debug)
 	@$(foreach host,$(WEAK_HOSTS),ln -f target/debug/photondb target/debug-weak/$(host)/ && ) true
-	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --target $(HOST_TRIPLE) -p photondb-hostile-plugin
+	RUSTFLAGS="$(RUSTFLAGS) $(STATIC)" $(CARGO) build --target $(HOST_TRIPLE) -p photondb-hostile-plugin
 	install -s -D -m 755 target/$(HOST_TRIPLE)/debug/photondb-hostile-plugin target/debug-hostile/photondb-hostile-plugin
 
 need-compiler:

@@ -154,7 +154,7 @@ impl VectorColumn {
             .segments
             .get(segment as usize)
             .ok_or_else(|| io::Error::other(format!("segment {segment} is beyond the last one, {MAX_SEGMENTS}")))?;
-        slot.set(TrustedRegion::map_sparse(file.as_fd(), wanted)?)
+        slot.set(TrustedRegion::map(file.as_fd(), wanted)?)
             .map_err(|_| io::Error::other(format!("segment {segment} is attached already")))
     }
 

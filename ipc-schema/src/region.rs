@@ -6,15 +6,19 @@
 //! - [`UntrustedRegion`]: the server's view of what a plugin writes. No method returns a reference, since the peer
 //!   may change any byte at any moment. Words are read by atomic loads, payloads are copied out.
 //!
-//! The server makes, sizes, prefaults and seals both memfds ([`server_written`], [`plugin_written`]): a peer can
-//! neither truncate nor grow them, and can't write to the server's by any route.
+//! The server makes, sizes and seals both memfds ([`server_written`], [`plugin_written`]): a peer can neither truncate
+//! nor grow them, and can't write to the server's by any route.
+//!
+//! **Pages come when they are touched.** Most plugins never fill a buffer: to allocate 16 MiB for each of them costs
+//! 4 ms of its start, and memory for as long as it runs. What a first touch costs is 2 µs for a page written, once, and
+//! as much for sixteen read.
 //!
 //! **SIGBUS** needs a mapping that ends before it should, or a page that can't be had. The first is impossible: the files
-//! are sealed against shrinking, and no descriptor that came from a plugin is ever mapped. The second is not the plugin's to
-//! cause: every page is allocated when the region is made, which is when memory may be short and the plugin is refused.
-//! A plugin that had `fallocate` could give pages back, and a later access would allocate zeros; a memfd lies on the
-//! kernel's own tmpfs, which has no size limit, and uses no huge pages, so that memory which runs out is the business
-//! of the kernel's OOM killer, which the plugin's score makes its first victim, and not a SIGBUS. Column files are the
+//! are sealed against shrinking, and no descriptor that came from a plugin is ever mapped. The second can't happen
+//! either: a memfd lies on the kernel's own tmpfs, which has no size limit, and uses no huge pages, so that memory which
+//! runs out is the business of the kernel's OOM killer, which the plugin's score makes its first victim. Only a kernel
+//! that was told never to promise more than it has (`vm.overcommit_memory = 2`) may refuse a page: there, every page is
+//! allocated when the region is made, which is when memory may be short and the plugin is refused. Column files are the
 //! server's own, on disk, and plugins have them read-only. What is left is failing hardware, of memory or of the disk
 //! behind a column or the swap. A signal handler could not go on after that without unwinding through whatever read
 //! the page, so there is none: the server dies of it, as it does of a bad page anywhere else.
@@ -30,9 +34,9 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::mman::ProtFlags;
 
 use crate::sync::{Arc, Ordering};
 
@@ -62,8 +66,7 @@ impl OwnRegion {
     /// # Errors
     /// When the kernel refuses, for instance because the file is sealed.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let memory = Memory::map(fd, len, protection, MapFlags::MAP_POPULATE)?;
+        let memory = Memory::map(fd, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         Ok(Self { memory: Arc::new(memory), carved: 0 })
     }
 
@@ -122,15 +125,7 @@ impl TrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { memory: Memory::map(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE)? })
-    }
-
-    /// As [`map`](Self::map), for a file that is large and sparse: pages are read when they are touched.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn map_sparse(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self { memory: Memory::map(fd, len, ProtFlags::PROT_READ, MapFlags::empty())? })
+        Ok(Self { memory: Memory::map(fd, len, ProtFlags::PROT_READ)? })
     }
 
     /// The bytes of the region.
@@ -181,7 +176,7 @@ impl UntrustedRegion {
     /// # Errors
     /// When the kernel refuses.
     pub fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Memory::map(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_POPULATE).map(Self::over)
+        Memory::map(fd, len, ProtFlags::PROT_READ).map(Self::over)
     }
 
     fn over(memory: Memory) -> Self {
@@ -293,8 +288,6 @@ pub fn server_written(name: &str, len: usize) -> io::Result<(OwnRegion, OwnedFd)
 /// When memory is short.
 pub fn plugin_written(name: &str, len: usize) -> io::Result<(UntrustedRegion, OwnedFd)> {
     let fd = memory(name, len)?;
-    // Allocates every page now: a fault later would be charged to whoever touches it first.
-    drop(OwnRegion::map(fd.as_fd(), len)?);
     let region = UntrustedRegion::map(fd.as_fd(), len)?;
     seal(&fd, SealFlag::empty())?;
     Ok((region, fd))
@@ -307,8 +300,19 @@ fn memory(name: &str, len: usize) -> io::Result<OwnedFd> {
         Err(nix::Error::EINVAL) => memfd_create(name, flags)?,
         other => other?,
     };
-    nix::unistd::ftruncate(&fd, i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?)?;
+    let len = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    nix::unistd::ftruncate(&fd, len)?;
+    if may_refuse_pages() {
+        nix::fcntl::fallocate(&fd, FallocateFlags::empty(), 0, len)?;
+    }
     Ok(fd)
+}
+
+/// Whether the kernel counts what it has promised, and so may refuse a page that is touched. So does one that can't be
+/// asked.
+fn may_refuse_pages() -> bool {
+    let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+    !matches!(policy.trim(), "0" | "1")
 }
 
 fn seal(fd: &OwnedFd, more: SealFlag) -> io::Result<()> {

@@ -161,6 +161,7 @@ impl Command {
             name: self.executable.display().to_string(),
             launch: self.launch,
             server_pid: std::process::id(),
+            waits: false,
             confinement: self.confinement,
         };
         let message = serde_json::to_vec(&message).map_err(|error| system("encoding the message")(error.into()))?;

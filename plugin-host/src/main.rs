@@ -80,5 +80,8 @@ fn confine_and_become(reply: &Reply) -> Result<Infallible, Refusal> {
     // The plugin may be stopped from its first call on, so the listener must be at the server before it runs.
     filter.send_listener()?;
     reply.report(report)?;
+    if start.message.waits {
+        reply.wait()?;
+    }
     launch::exec::execute(&start, &filter)
 }

@@ -86,6 +86,12 @@ impl Reply {
         self.send(&HostReply::Report(report)).map_err(|error| Refusal::new("send its report", error))
     }
 
+    /// Waits until the server wants the plugin.
+    pub fn wait(&self) -> Result<(), Refusal> {
+        let failed = |error: std::io::Error| Refusal::new("wait until it is needed", error);
+        (&self.pipe).read_exact(&mut [0]).map_err(failed)
+    }
+
     /// Says why not. Where even that fails, the missing report says it.
     pub fn error(&self, refusal: &Refusal) {
         let _ = self.send(&HostReply::Error(refusal.to_string()));

@@ -92,8 +92,13 @@ fn start_executable(name: &str, confinement: Confinement, executable: &[u8]) -> 
 
 fn start_memfd(name: &str, confinement: Confinement, executable: &OwnedFd) -> Plugin {
     let excused = confinement.excused.clone();
-    let message =
-        StartMessage { name: name.to_owned(), launch: Launch::Plugin, server_pid: std::process::id(), confinement };
+    let message = StartMessage {
+        name: name.to_owned(),
+        launch: Launch::Plugin,
+        server_pid: std::process::id(),
+        waits: false,
+        confinement,
+    };
     start_message(&serde_json::to_vec(&message).expect("serialise"), executable, excused)
 }
 
@@ -515,8 +520,13 @@ fn a_host_refuses_when_a_required_layer_is_missing() {
 
 #[test]
 fn a_host_refuses_when_its_parent_is_not_the_server() {
-    let message =
-        StartMessage { name: "honest".to_owned(), launch: Launch::Plugin, server_pid: 1, confinement: strict() };
+    let message = StartMessage {
+        name: "honest".to_owned(),
+        launch: Launch::Plugin,
+        server_pid: 1,
+        waits: false,
+        confinement: strict(),
+    };
     let message = serde_json::to_vec(&message).expect("serialise");
     let executable = memfd("honest", fixture(), Use::Executable).expect("memfd");
     refuses(start_message(&message, &executable, Vec::new()), "find the server");

@@ -30,7 +30,7 @@ pub mod fd {
     pub const EXECUTABLE: i32 = 7;
     /// Sealed memfd: the [`StartMessage`](super::StartMessage) in JSON. Gone in the plugin.
     pub const START: i32 = 8;
-    /// Pipe, write end: the [`HostReply`](super::HostReply) in JSON. Gone in the plugin, so its end of file means
+    /// Pipe, write end, or a stream socket: the [`HostReply`](super::HostReply) in JSON. Gone in the plugin, so its end of file means
     /// that the plugin runs (or that the host died: then there is no report, or an error).
     pub const REPORT: i32 = 9;
     /// How many there are.
@@ -110,6 +110,9 @@ pub struct StartMessage {
     pub launch: Launch,
     /// The server's process id. The host refuses if its parent is another: then the server died meanwhile.
     pub server_pid: u32,
+    /// Whether it stands by: confined, and reported, it waits for a byte on descriptor 9, which is a socket then, before
+    /// it becomes the plugin.
+    pub waits: bool,
     /// How to confine.
     pub confinement: Confinement,
 }

@@ -229,7 +229,7 @@ fn a_server_that_is_told_to_stop_finishes_and_stops() {
     let server = Server::start(&place);
     server.query(&reql::table_create("t"));
     let plugins = processes::children(server.pid());
-    assert_eq!(plugins.len(), 2);
+    assert_eq!(plugins.len(), 4, "two that serve, and two hosts that stand by");
     // A client that only sits there keeps nobody from stopping; soft writes are kept as well.
     let idle = server.connect();
     server.query(&reql::insert(&reql::table("t"), &[json!({"id": 1})], "soft"));

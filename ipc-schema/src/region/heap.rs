@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::mman::ProtFlags;
 
 use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, PoisonError};
 
@@ -54,7 +54,7 @@ impl Memory {
         }))
     }
 
-    pub(super) fn map(_: BorrowedFd<'_>, _: usize, _: ProtFlags, _: MapFlags) -> io::Result<Self> {
+    pub(super) fn map(_: BorrowedFd<'_>, _: usize, _: ProtFlags) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -27,11 +27,10 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// Maps `len` bytes of `fd`, shared with whoever else maps it.
-    pub(super) fn map(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags, more: MapFlags) -> io::Result<Self> {
+    pub(super) fn map(fd: BorrowedFd<'_>, len: usize, protection: ProtFlags) -> io::Result<Self> {
         let size = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::MAP_SHARED | more;
         // SAFETY: no address is asked for, so no existing mapping is replaced.
-        let base = unsafe { mmap(None, size, protection, flags, fd, 0) }?;
+        let base = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, fd, 0) }?;
         Ok(Self { base: base.cast(), len })
     }
 

@@ -105,6 +105,7 @@ impl Prober {
             name: script.to_owned(),
             launch: Launch::Plugin,
             server_pid: std::process::id(),
+            waits: false,
             confinement: self.confinement.clone(),
         };
         let message = memfd("start", &serde_json::to_vec(&message)?, Use::Data)?;

@@ -68,6 +68,7 @@ impl Batch {
             name: format!("{}{script}", program::PREFIX),
             launch: Launch::Plugin,
             server_pid: std::process::id(),
+            waits: false,
             confinement: self.confinement.clone(),
         };
         let message = memfd("start", &serde_json::to_vec(&message).expect("JSON"), Use::Data).expect("memfd");

@@ -62,7 +62,7 @@ pub struct PluginsConfig {
 /// `[plugins.restarts]`: when a plugin that failed is started again, and when no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartsConfig {
-    /// The pause before the first restart; doubles with every further one.
+    /// The pause before the second restart in a row, the first being at once; doubles with every further one.
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,

@@ -11,7 +11,8 @@
 //! the pause is over it is half open: one call is let through at a time, and the first that is answered closes it, while
 //! the next failure opens it again. A plugin whose answers all come just before their deadlines opens it as well.
 //!
-//! The numbers are the operator's (`[plugins.restarts]`). Pauses have jitter, so that plugins that died together do not
+//! A process that dies after it has served is started again at once: that is a crash, and callers wait. Only when it
+//! relapses do pauses come, and grow. The numbers are the operator's (`[plugins.restarts]`). Pauses have jitter, so that plugins that died together do not
 //! start together for ever; the random number is the caller's, so that this stays a function.
 
 use std::collections::VecDeque;
@@ -125,7 +126,7 @@ pub enum Action {
     Start,
     /// Drain and stop the process.
     Stop,
-    /// Report [`Event::PauseOver`] after this time.
+    /// Report [`Event::PauseOver`] after this time, which may be none.
     Pause(Duration),
 }
 
@@ -231,7 +232,13 @@ impl Life {
             }
             (Event::StartFailed, Starting) => {
                 self.failed_starts += 1;
-                if self.failed_starts >= self.policy.failed_starts { self.give_up() } else { self.back_off(random) }
+                if self.failed_starts >= self.policy.failed_starts {
+                    self.give_up()
+                } else {
+                    // A failed start is no crash of something that worked: the next one is not likely to do better.
+                    self.relapses = self.relapses.max(1);
+                    self.back_off(random)
+                }
             }
             (Event::Died, Ready) => {
                 if self.ready_since.is_some_and(|since| now.duration_since(since) >= self.policy.recovered_after) {
@@ -286,10 +293,11 @@ impl Life {
         if self.failures >= self.policy.open_after || self.breaker == Breaker::HalfOpen {
             self.breaker = Breaker::Open;
         }
-        let pause = match self.breaker {
+        let pause = match (self.breaker, self.relapses) {
             // Nobody waits for it any more: no hurry.
-            Breaker::Open => self.policy.longest_pause,
-            _ => self.policy.first_pause.saturating_mul(1 << self.relapses.min(20)).min(self.policy.longest_pause),
+            (Breaker::Open, _) => self.policy.longest_pause,
+            (_, 0) => Duration::ZERO,
+            (_, n) => self.policy.first_pause.saturating_mul(1 << (n - 1).min(20)).min(self.policy.longest_pause),
         };
         self.relapses += 1;
         Action::Pause(with_jitter(pause, random))

@@ -33,6 +33,7 @@ pub mod discover;
 mod ending;
 pub mod grant;
 pub mod handshake;
+pub mod host;
 pub mod instance;
 pub mod journal;
 pub mod life;

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::rc::Rc;
@@ -14,22 +14,13 @@ use std::time::Duration;
 
 use capnp::ErrorKind;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
-use photondb_ipc_schema::control::{Callable, Violation};
-use photondb_ipc_schema::lane::Lane;
-use photondb_ipc_schema::layout::Layout;
+use nix::sys::wait::WaitStatus;
+use photondb_ipc_schema::control::{self, Callable, Violation};
 use photondb_ipc_schema::plugin_capnp::plugin;
-use photondb_ipc_schema::wake::Spin;
-use photondb_ipc_schema::{control, region};
-use photondb_plugin_host::spawn::{Use, memfd};
-use photondb_plugin_host::{Cgroup, DeniedCalls, Descriptors};
+use photondb_plugin_host::{Cgroup, DeniedCalls};
 use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
-use photondb_sandbox_profiles::{Confinement, HostReply, Launch, Report, StartMessage};
-use tokio::io::AsyncReadExt;
-use tokio::io::unix::AsyncFd;
+use photondb_sandbox_profiles::Report;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -41,6 +32,7 @@ use super::discover::Package;
 use super::ending::{self, Circumstances, describe};
 use super::grant::Granted;
 use super::handshake::handshake;
+use super::host::{Child, Host};
 use super::instance::{Instance, Link, Passing};
 use super::journal::Journal;
 use super::output::{LastWords, keep_lines};
@@ -55,12 +47,6 @@ use crate::query::access::Scope;
 const START_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the last words of a process that aborted are waited for; they are in the pipe already.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// Calls in flight on a lane.
-const LANE_DEPTH: usize = 8;
-/// The payload of a call, in each direction.
-const LANE_BUFFER_BYTES: usize = 1 << 20;
-/// A report of a host is a few hundred bytes.
-const MAX_REPORT: usize = 64 << 10;
 
 /// Why a plugin did not start.
 #[derive(Clone, Debug)]
@@ -113,66 +99,8 @@ pub struct Process {
     cgroup: Option<Cgroup>,
 }
 
-/// A child process that is killed and reaped on drop.
-struct Child {
-    pid: i32,
-    pidfd: AsyncFd<OwnedFd>,
-}
-
-impl Child {
-    fn new(pid: i32) -> io::Result<Self> {
-        let process = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        // Not reaped yet, so the number is still this process's.
-        let pidfd = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).inspect_err(|_| {
-            // Out of descriptors: nothing that could be watched, or reaped later, may go on.
-            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-            let _ = waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED);
-        })?;
-        #[expect(deprecated, reason = "sound for an OwnedFd; its successor is an unsafe function")]
-        let pidfd = AsyncFd::new(pidfd)?;
-        Ok(Self { pid, pidfd })
-    }
-
-    fn kill(&self) {
-        // An error means that it is dead already.
-        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), rustix::process::Signal::KILL);
-    }
-
-    fn reap(&self) -> Option<WaitStatus> {
-        waitid(Id::PIDFd(self.pidfd.get_ref().as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)
-            .ok()
-            .filter(|status| *status != WaitStatus::StillAlive)
-    }
-
-    async fn exited(&self) -> WaitStatus {
-        loop {
-            if let Some(status) = self.reap() {
-                return status;
-            }
-            match self.pidfd.readable().await {
-                Ok(mut ready) => ready.clear_ready(),
-                Err(_) => return WaitStatus::Exited(Pid::from_raw(self.pid), -1),
-            }
-        }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.kill();
-        // SIGKILL takes effect at once or within a page fault; a process that is reaped already is an error.
-        let _ = waitid(Id::PIDFd(self.pidfd.get_ref().as_fd()), WaitPidFlag::WEXITED);
-    }
-}
-
-/// What a start needs beside the package.
+/// What a start needs beside the package and the host.
 pub struct StartPlan<'a> {
-    /// `photondb-plugin-host`.
-    pub host: &'a Path,
-    /// How to confine.
-    pub confinement: Confinement,
-    /// The group that the confinement joins.
-    pub cgroup: Option<Cgroup>,
     /// What it may have.
     pub granted: &'a Granted,
     /// Its directory, if it was granted one.
@@ -190,55 +118,23 @@ pub struct StartPlan<'a> {
 }
 
 impl Process {
-    /// Spawns the plugin and waits until it has confined itself and said what it provides.
+    /// Lets the host become the plugin, and waits until it has confined itself and said what it provides.
     ///
     /// # Errors
     /// With the reason, and whether another try could help. Nothing is left of the process then.
-    pub async fn start(package: &Package, plan: StartPlan<'_>) -> Result<Self, StartError> {
+    pub async fn start(host: Host, package: &Package, plan: StartPlan<'_>) -> Result<Self, StartError> {
         let name = package.manifest.plugin.name.clone();
         let name = name.as_str();
         let io_failed = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| failed(name, format!("{what}: {error}"))
         };
-        let layout = Layout::new(plan.granted.threads as usize, LANE_DEPTH, LANE_BUFFER_BYTES)
-            .ok_or_else(|| refused(name, "no lanes with so many threads"))?;
-        let memory = "making its shared memory";
-        let (own, own_fd) = region::server_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
-        let (peer, peer_fd) = region::plugin_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
-        // Before the plugin starts: it reads the layout from its region.
-        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
-        let excused = plan.confinement.excused.clone();
-        let (threads_max, cgroup) = (plan.confinement.threads_max, plan.cgroup);
-        let server_pid = std::process::id();
-        let confinement = plan.confinement;
-        let start = StartMessage { name: name.into(), launch: Launch::Plugin, server_pid, confinement };
-        let start = serde_json::to_vec(&start).map_err(|error| failed(name, error.to_string()))?;
-        let start = memfd("start", &start, Use::Data).map_err(io_failed("making its start message"))?;
-        let sockets = "making its sockets";
-        let (control_socket, theirs) = StdUnixStream::pair().map_err(io_failed(sockets))?;
-        let (passing, their_passing) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .map_err(|error| io_failed(sockets)(error.into()))?;
+        let region_bytes = 2 * host.layout.region_bytes() as u64;
+        let Host { child, lanes, control, passing, stdout, stderr, mut report, excused, threads_max, cgroup, .. } =
+            host;
+        let pid = child.pid();
         let (bell, their_bell) = Bell::new().map_err(io_failed("making its bell"))?;
-        let pipes = || io::pipe().map_err(io_failed("making its pipes"));
-        let ((stdout, their_stdout), (stderr, their_stderr), (report, their_report)) = (pipes()?, pipes()?, pipes()?);
-        let descriptors = Descriptors {
-            stdout: their_stdout.as_fd(),
-            stderr: their_stderr.as_fd(),
-            control: theirs.as_fd(),
-            passing: their_passing.as_fd(),
-            server_region: own_fd.as_fd(),
-            plugin_region: peer_fd.as_fd(),
-            executable: package.executable.as_fd(),
-            start: start.as_fd(),
-            report: their_report.as_fd(),
-        };
-        let starting = format!("starting {}", plan.host.display());
-        let pid = photondb_plugin_host::spawn(plan.host, &descriptors).map_err(io_failed(&starting))?;
-        let child = Child::new(pid).map_err(io_failed("watching its process"))?;
-        drop((theirs, their_passing, their_stdout, their_stderr, their_report, own_fd, peer_fd));
-
+        report.begin();
         let (doom_sender, mut dooms) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();
         // Not among the tasks that end with the process: what it said last may still be in the pipe.
@@ -253,19 +149,19 @@ impl Process {
             Queries::new(plan.number, scope, Arc::clone(&plan.sources.engine))
         });
         let started = timeout(START_DEADLINE, async {
-            let report = read_report(report.into(), &child, name).await?;
+            let report = report.read(&child, name).await?;
             if let Some(denied) = DeniedCalls::receive(passing.as_fd(), excused).map_err(io_failed("its listener"))? {
                 watch_denials(denied, name, &doom_sender, plan.journal);
             }
-            let passing = Rc::new(Passing::new(passing).map_err(io_failed(sockets))?);
-            let bell = passing.pass(their_bell.as_fd()).map_err(io_failed("passing its bell"))?;
+            let passing = Rc::new(Passing::new(passing).map_err(io_failed("its descriptor socket"))?);
+            let bell_number = passing.pass(their_bell.as_fd()).map_err(io_failed("passing its bell"))?;
             drop(their_bell);
-            let services = Services::offer(name, pid as u32, plan.granted, plan.sources, &passing, queries.as_ref());
-            let (client, system) = connect(control_socket, services.callable(), doom_sender.clone())
-                .map_err(io_failed("its control socket"))?;
+            let services = Services::offer(name, pid, plan.granted, plan.sources, &passing, queries.as_ref());
+            let (client, system) =
+                connect(control, services.callable(), doom_sender.clone()).map_err(io_failed("its control socket"))?;
             tasks.push(system);
             let provides = tokio::select! {
-                provides = handshake(&client, package, &plan.settings, services, bell) => match provides {
+                provides = handshake(&client, package, &plan.settings, services, bell_number) => match provides {
                     // The connection may fail a little before the process that fails it has ended.
                     Err(error) if error.retry => match timeout(GRACE, child.exited()).await {
                         Ok(status) => return Err(ended_at_once(name, status)),
@@ -291,7 +187,7 @@ impl Process {
         };
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(link);
-        let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
+        let instance = Instance::new(plan.number, name, pid, lanes, provides, jobs, doom_sender.clone());
         let instance = Arc::new(instance.with_queries(queries).with_bell(bell));
         let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
         tasks.push(tokio::task::spawn_local(async move { jobs_instance.run_jobs(jobs_link, job_queue).await }));
@@ -300,12 +196,12 @@ impl Process {
             memory_bytes: plan.granted.memory_bytes,
             threads: threads_max,
             lanes: plan.granted.threads as usize,
-            region_bytes: 2 * layout.region_bytes() as u64,
+            region_bytes,
         };
         let (plugin, journal) = (Arc::clone(plan.plugin), Arc::clone(plan.journal));
         tasks.push(tokio::task::spawn_local(watch::look(Arc::clone(&instance), plugin, limits, journal)));
         if let Some(state) = plan.state {
-            tasks.push(tokio::task::spawn_local(state.watch(pid as u32, doom_sender)));
+            tasks.push(tokio::task::spawn_local(state.watch(pid, doom_sender)));
         }
         let memory_bytes = plan.granted.memory_bytes;
         Ok(Self { instance, child, report, dooms, tasks, reason: None, status: None, last_words, memory_bytes, cgroup })
@@ -402,24 +298,6 @@ fn is_oom_killed(cgroup: &Path) -> bool {
 
 fn ended_at_once(name: &str, status: WaitStatus) -> StartError {
     failed(name, format!("it ended before it had shaken hands: {}; see its logs", describe(status)))
-}
-
-/// What the host says before it becomes the plugin.
-async fn read_report(pipe: OwnedFd, child: &Child, name: &str) -> Result<Report, StartError> {
-    let mut text = Vec::new();
-    let mut pipe = pipe::Receiver::from_owned_fd(pipe)
-        .map_err(|error| failed(name, format!("reading the host's report: {error}")))?
-        .take(MAX_REPORT as u64);
-    pipe.read_to_end(&mut text).await.map_err(|error| failed(name, format!("reading the host's report: {error}")))?;
-    match photondb_plugin_host::read_reply(text.as_slice()) {
-        Ok(HostReply::Report(report)) => Ok(report),
-        // The sandbox, or the executable, is not as it must be: the same will happen again.
-        Ok(HostReply::Error(reason)) => Err(refused(name, reason)),
-        Err(_) => {
-            let ended = describe(child.exited().await);
-            Err(failed(name, format!("the plugin host ended without a report: {ended}")))
-        }
-    }
 }
 
 fn connect(

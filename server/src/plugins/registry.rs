@@ -2,7 +2,7 @@
 //! or given up and another one wants the name.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use photondb_plugin_sdk::{Cause, PluginError};
 
@@ -14,6 +14,13 @@ use super::plugin::Plugin;
 #[derive(Default)]
 pub struct Registry {
     names: RwLock<Names>,
+    watchers: Mutex<Vec<Weak<dyn Watcher>>>,
+}
+
+/// Somebody who keeps something in the processes of plugins, and has to bring it into every new one.
+pub trait Watcher: Send + Sync {
+    /// A process of some plugin has begun to serve. Called on the thread of all plugins: must not wait.
+    fn plugin_started(&self);
 }
 
 #[derive(Default)]
@@ -39,6 +46,17 @@ impl Registry {
         }
         names.plugins.insert(plugin.name().into(), Arc::clone(plugin));
         true
+    }
+
+    /// Tells `watcher` from now on, for as long as it lives.
+    pub fn watch(&self, watcher: Weak<dyn Watcher>) {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(watcher);
+    }
+
+    /// Tells everybody who watches that a process has begun to serve.
+    pub(super) fn tell_started(&self) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.upgrade().inspect(|watcher| watcher.plugin_started()).is_some());
     }
 
     /// The plugin of that name.

@@ -27,6 +27,7 @@ use super::registry::Registry;
 use super::services::Sources;
 use crate::admin::status::Change;
 use crate::config::{PluginsConfig, SandboxConfig};
+use start::Prepared;
 
 /// How long a plugin that is being stopped may work on the calls that it has.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -74,6 +75,8 @@ pub(super) struct Supervisor {
     commands: mpsc::UnboundedReceiver<Command>,
     life: Life,
     process: Option<Process>,
+    /// For the next start.
+    standby: Cell<Option<Prepared>>,
     pause_over: Option<Instant>,
     has_died: bool,
     /// Which permissions one side alone names, as it was told last.
@@ -97,6 +100,7 @@ impl Supervisor {
             commands,
             life,
             process: None,
+            standby: Cell::new(None),
             pause_over: None,
             has_died: false,
             one_sided: OneSided::default(),
@@ -133,6 +137,7 @@ impl Supervisor {
                             let _ = done.send(self.change(change).await);
                         }
                         Command::Shutdown(done) => {
+                            self.standby.take();
                             if let Some(process) = self.process.take() {
                                 process.stop(DRAIN).await;
                             }
@@ -203,6 +208,7 @@ impl Supervisor {
             self.plugin.show(&self.life);
             match action {
                 Action::None => {}
+                Action::Pause(Duration::ZERO) => next = Some(Event::PauseOver),
                 Action::Pause(pause) => self.pause_over = Some(Instant::now() + pause),
                 Action::Start => {
                     let turn = match event {
@@ -216,6 +222,11 @@ impl Supervisor {
                 }
                 Action::Stop => self.stop().await,
             }
+        }
+        match self.life.state() {
+            State::Ready if self.standby.get_mut().is_none() => self.stand_by(),
+            State::Ready | State::Starting | State::BackingOff => {}
+            State::Stopped | State::Unloaded | State::Failed | State::Refused => drop(self.standby.take()),
         }
         self.tell(before);
     }
@@ -289,6 +300,7 @@ impl Supervisor {
             current.instance = Some(Arc::clone(&instance));
         });
         self.process = Some(process);
+        self.environment.registry.tell_started();
         self.settle_policy(&instance);
         let message = format!("version {version}, pid {}, grade {grade}", instance.pid());
         self.environment.journal.event(self.name(), event, message);
@@ -373,6 +385,7 @@ impl Supervisor {
                 self.package = Ok(package);
                 self.note_one_sided();
                 self.adopt(process, "reloaded");
+                self.stand_by();
                 if let Some(old) = old {
                     old.stop(DRAIN).await;
                 }

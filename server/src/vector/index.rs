@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::rows::{self, Rows};
 use super::scan::ExactScan;
 use super::split;
 use crate::plugins::plugin::Plugin;
-use crate::plugins::registry::Registry;
+use crate::plugins::registry::{Registry, Watcher};
 use crate::storage::{StoreError, VectorIndexContext, VectorIndexHook};
 
 /// An open vector index.
@@ -118,6 +118,8 @@ impl VectorIndex {
             signalled: Condvar::new(),
             thread: Mutex::default(),
         });
+        let watcher: Weak<Self> = Arc::downgrade(&index);
+        index.registry.watch(watcher);
         let maintained = Arc::clone(&index);
         let thread = thread::Builder::new()
             .name("vector-index".into())
@@ -211,6 +213,13 @@ impl VectorIndex {
     pub(super) fn discard(&self) {
         self.notify(|signal| signal.discarded = true);
         self.finish_close();
+    }
+}
+
+impl Watcher for VectorIndex {
+    /// Its graph is to be in that process, if it is its plugin's.
+    fn plugin_started(&self) {
+        self.notify(|signal| signal.changed = true);
     }
 }
 

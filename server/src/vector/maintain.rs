@@ -23,7 +23,7 @@ const INSERTS: usize = 128;
 const REMOVES: usize = 1024;
 /// What one maintenance call may take; generous, since a batch at the end of a large build takes longest.
 const CALL: Duration = Duration::from_secs(60);
-/// How often to look whether the plugin came or went.
+/// How often to look whether the plugin went; that it came it is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long to leave a plugin alone that refuses.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);

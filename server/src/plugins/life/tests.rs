@@ -28,16 +28,34 @@ fn pauses_grow_and_shrink_again_after_recovery() {
         pauses.push(pause.as_millis());
         life = run(next, &[Event::PauseOver], start).0;
     }
-    assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-    let (life, _) = life.after(Event::Started, start, 0.0);
+    assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1600, 3200, 5000]);
     let policy = RestartsConfig::default();
-    assert_eq!(life.after(Event::Died, start + policy.recovered_after, 0.0).1, Action::Pause(policy.first_pause));
+    let (life, _) = life.after(Event::Started, start, 0.0);
+    let recovered = start + policy.recovered_after;
+    let (life, action) = life.after(Event::Died, recovered, 0.0);
+    assert_eq!(action, Action::Pause(Duration::ZERO));
+    let again = run(life, &[Event::PauseOver, Event::Started, Event::Died], recovered).1;
+    assert_eq!(again, Action::Pause(policy.first_pause));
+}
+
+#[test]
+fn a_failed_start_pauses_from_the_first_on() {
+    let now = Instant::now();
+    let (mut life, mut pauses) = (enabled(now), Vec::new());
+    for _ in 0..4 {
+        let (next, action) = life.after(Event::StartFailed, now, 0.0);
+        let Action::Pause(pause) = action else { panic!("{action:?}") };
+        pauses.push(pause.as_millis());
+        life = next.after(Event::PauseOver, now, 0.0).0;
+    }
+    assert_eq!(pauses, [50, 100, 200, 400]);
 }
 
 #[test]
 fn jitter_takes_up_to_half_of_a_pause() {
     let now = Instant::now();
-    let pause = |random| run(enabled(now), &[Event::Started], now).0.after(Event::Died, now, random).1;
+    let relapsing = [Event::Started, Event::Died, Event::PauseOver, Event::Started];
+    let pause = |random| run(enabled(now), &relapsing, now).0.after(Event::Died, now, random).1;
     assert_eq!(pause(0.0), Action::Pause(Duration::from_millis(50)));
     assert_eq!(pause(0.5), Action::Pause(Duration::from_micros(37_500)));
     assert_eq!(pause(1.0), Action::Pause(Duration::from_millis(25)));

@@ -1,5 +1,6 @@
 //! What a start needs: the package, the grant and the configuration, made into a plan.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use photondb_plugin_host::Cgroup;
@@ -12,12 +13,24 @@ use crate::plugins::audit::Confined;
 use crate::plugins::discover::Package;
 use crate::plugins::grant::{Granted, grant};
 use crate::plugins::handshake::check_protocol;
+use crate::plugins::host::{Host, HostPlan};
 use crate::plugins::process::{Process, StartError, StartPlan};
 use crate::plugins::services::state::PrivateDirectory;
 
 /// As root, every instance runs as a user of its own, from this range, which distributions and systemd leave unused.
 const FIRST_UID: u32 = 1_900_000_000;
 const UIDS: u64 = 65_536;
+
+/// A host that is to become a process of the plugin, and how it was confined.
+pub(super) struct Prepared {
+    host: Host,
+    executable: Arc<OwnedFd>,
+    granted: Granted,
+    state: Option<PrivateDirectory>,
+    resolved: ResolvedProfile,
+    confinement: Confinement,
+    number: u64,
+}
 
 impl Supervisor {
     /// Starts a process of `package` and registers what it provides.
@@ -32,6 +45,43 @@ impl Supervisor {
             ));
         }
         check_protocol(self.name(), package.manifest.plugin.protocol)?;
+        let settings = environment.plugins.settings_of(self.name()).map_err(refused)?;
+        let is_of_this = |it: &Prepared| Arc::ptr_eq(&it.executable, &package.executable) && it.host.is_alive();
+        let prepared = match self.standby.take().filter(is_of_this) {
+            Some(standby) => standby,
+            None => self.prepare(package, false)?,
+        };
+        let Prepared { host, granted, state, resolved, confinement, number, .. } = prepared;
+        let (sources, journal) = (&environment.sources, &environment.journal);
+        let plan = StartPlan { granted: &granted, state, sources, settings, number, plugin: &self.plugin, journal };
+        let process = tokio::select! {
+            process = Process::start(host, package, plan) => process?,
+            // The operator, or a server that stops, need not wait for a plugin that hangs.
+            () = self.plugin.unwanted() => {
+                let error = PluginError::init("it was to be stopped while it was starting").of(self.name());
+                return Err(StartError { error, retry: true });
+            }
+        };
+        environment
+            .registry
+            .provide(&self.plugin, process.instance().provides())
+            .map_err(|error| StartError { error, retry: false })?;
+        let report = process.report().clone();
+        let confined = Confined::new(self.name(), &environment.host, confinement, report, resolved);
+        self.plugin.update(|current| current.confined = Some(Arc::new(confined)));
+        Ok(process)
+    }
+
+    /// Has a host stand by for the next start. Without one that start takes longer, and says what is wrong.
+    pub(super) fn stand_by(&self) {
+        let standby = self.package.as_ref().ok().and_then(|package| self.prepare(package, true).ok());
+        self.standby.set(standby);
+    }
+
+    /// Spawns a host of `package`, confined as it may be now.
+    fn prepare(&self, package: &Package, waits: bool) -> Result<Prepared, StartError> {
+        let environment = &self.environment;
+        let refused = |message: String| StartError { error: PluginError::init(message).of(self.name()), retry: false };
         let granted = self.grant(package).map_err(refused)?;
         let state = self.state(&granted).map_err(refused)?;
         let (resolved, confinement) =
@@ -50,34 +100,11 @@ impl Supervisor {
             Some(cgroup) => confinement.join_cgroup(cgroup.path().to_owned()),
             None => confinement,
         };
-        let plan = StartPlan {
-            host: &environment.host,
-            confinement: confinement.clone(),
-            cgroup,
-            granted: &granted,
-            state,
-            sources: &environment.sources,
-            settings: environment.plugins.settings_of(self.name()).map_err(refused)?,
-            number,
-            plugin: &self.plugin,
-            journal: &environment.journal,
-        };
-        let process = tokio::select! {
-            process = Process::start(package, plan) => process?,
-            // The operator, or a server that stops, need not wait for a plugin that hangs.
-            () = self.plugin.unwanted() => {
-                let error = PluginError::init("it was to be stopped while it was starting").of(self.name());
-                return Err(StartError { error, retry: true });
-            }
-        };
-        environment
-            .registry
-            .provide(&self.plugin, process.instance().provides())
-            .map_err(|error| StartError { error, retry: false })?;
-        let report = process.report().clone();
-        let confined = Confined::new(self.name(), &environment.host, confinement, report, resolved);
-        self.plugin.update(|current| current.confined = Some(Arc::new(confined)));
-        Ok(process)
+        let (host, threads) = (&environment.host, granted.threads);
+        let plan = HostPlan { host, confinement: confinement.clone(), cgroup, threads, waits };
+        let host = Host::spawn(package, plan)?;
+        let executable = Arc::clone(&package.executable);
+        Ok(Prepared { host, executable, granted, state, resolved, confinement, number })
     }
 
     /// A group for the next process. Without one it runs with resource limits and the watch, and its report says so.
