@@ -6,8 +6,9 @@
 //! calls in order, the same way, in its own region. So slot, number and window of an answer are the server's choice;
 //! the plugin only says how many bytes of the window it used, and repeats a nonce that it can't guess.
 //!
-//! Several threads of the server share a lane: each takes a slot, and waits for its own completion without a third
-//! thread in between. The plugin side has one thread a lane.
+//! Several threads of the server share a lane: each takes a slot, in the order in which they came, and waits for its own
+//! completion without a third thread in between. The plugin side has one thread a lane. How both ends wait is the
+//! business of [`wake`](crate::wake); a scan [rings ahead](Lane::ring_ahead).
 //!
 //! A caller that gives up says so in the slot ([`Cancellation`]), so that an honest plugin can stop working for nobody.
 //!
@@ -17,24 +18,28 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use crate::layout::Layout;
+use crate::layout::{CallerWaits, Layout};
 use crate::region::{OwnRegion, OwnWindow, PrivateCopy, UntrustedRegion};
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, PoisonError, fence};
-use crate::wake::Spin;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, fence};
+use crate::wake::{Habit, Spin};
 
 mod message;
 #[cfg(all(test, loom))]
 mod models;
+mod queue;
+mod task;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod worker;
 
 pub use message::{Completion, LaneError, Operation, Request};
 use message::{Limits, UntrustedCompletion};
+use queue::Queue;
+pub use task::{Begin, Listening};
 pub use worker::{Call, Cancellation, Worker};
 
 /// The longest sleep without looking at the world again: bounds how late a sleeper learns that a lane died.
-const NAP: Duration = Duration::from_millis(50);
+pub const NAP: Duration = Duration::from_millis(50);
 /// How often one caller may be woken for nothing before it no longer listens: an honest plugin wakes it once.
 const IDLE_LOOKS: u128 = 32;
 /// How often a caller looks that no longer listens.
@@ -48,10 +53,12 @@ pub struct Lane {
     own: Arc<OwnRegion>,
     peer: Arc<UntrustedRegion>,
     state: Mutex<State>,
-    slot_freed: Condvar,
     dead: AtomicBool,
     spin: Spin,
+    habit: Habit,
     nonces: RandomState,
+    /// How often the worker was told that calls are about to come.
+    rung: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -59,18 +66,27 @@ struct State {
     /// The number of the next call.
     next: u64,
     slots: Vec<SlotState>,
-    /// Callers that wait for a slot: to wake nobody is a system call all the same.
-    waiting: usize,
+    /// Who waits for a slot: who came first gets the next one.
+    waiting: Queue,
     died_of: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
 enum SlotState {
-    Free(OwnWindow),
-    /// Somebody fills the request or waits for the completion, and holds the window.
+    Free(Slot),
+    /// Somebody fills the request or waits for the completion, and holds the slot.
     Busy,
     /// The caller gave up waiting for this call; the slot is free once the completion arrived.
-    Abandoned(OwnWindow, u64),
+    Abandoned(Slot, u64),
+}
+
+/// What who makes a call in a slot holds.
+#[derive(Debug)]
+struct Slot {
+    window: OwnWindow,
+    /// What the completion of its next call has to repeat. Made ahead, while the previous call is computed: a hash takes a
+    /// tenth of a call.
+    nonce: u64,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -82,25 +98,30 @@ impl Lane {
     /// The server's ends of all lanes over a pair of regions.
     #[must_use]
     pub fn all(layout: Layout, mut own: OwnRegion, peer: UntrustedRegion, spin: Spin) -> Vec<Arc<Self>> {
-        layout.write_header(&own);
+        layout.write_header(&own, spin);
         let windows: Vec<Vec<_>> = (0..layout.lanes())
-            .map(|lane| (0..layout.depth()).map(|slot| SlotState::Free(own.carve(layout.buffer(lane, slot)))).collect())
+            .map(|lane| (0..layout.depth()).map(|slot| own.carve(layout.buffer(lane, slot))).collect())
             .collect();
         let (own, peer) = (Arc::new(own), Arc::new(peer));
         windows
             .into_iter()
             .enumerate()
-            .map(|(lane, slots)| {
+            .map(|(lane, windows)| {
+                let nonces = RandomState::new();
+                let first_call = |slot: usize| if slot == 0 { layout.depth() as u64 } else { slot as u64 };
+                let free = |(slot, window)| SlotState::Free(Slot { window, nonce: nonces.hash_one(first_call(slot)) });
+                let slots = windows.into_iter().enumerate().map(free).collect();
                 Arc::new(Self {
                     layout,
                     lane,
                     own: Arc::clone(&own),
                     peer: Arc::clone(&peer),
-                    state: Mutex::new(State { next: 1, slots, waiting: 0, died_of: None }),
-                    slot_freed: Condvar::new(),
+                    state: Mutex::new(State { next: 1, slots, waiting: Queue::default(), died_of: None }),
                     dead: AtomicBool::new(false),
                     spin,
-                    nonces: RandomState::new(),
+                    habit: Habit::of_callers(spin),
+                    nonces,
+                    rung: AtomicU64::new(0),
                 })
             })
             .collect()
@@ -153,31 +174,43 @@ impl Lane {
         Some((current, matches!(state.slots[self.slot_of(current)], SlotState::Abandoned(_, call) if call == current)))
     }
 
-    /// Takes the next slot, waiting for one until `deadline`.
+    /// Takes the next slot, waiting for one until `deadline`. Who came first gets the next one.
     ///
     /// # Errors
     /// [`LaneError::Full`] or [`LaneError::Dead`].
     pub fn begin(self: &Arc<Self>, deadline: Instant) -> Result<Draft, LaneError> {
+        if let Some(draft) = self.try_begin()? {
+            return Ok(draft);
+        }
         let mut state = lock(&self.state);
-        loop {
+        let (ticket, bell) = state.waiting.join_thread();
+        let ended = loop {
             if let Some(reason) = &state.died_of {
-                return Err(LaneError::Dead(Arc::clone(reason)));
+                break Err(LaneError::Dead(Arc::clone(reason)));
             }
-            if let Some(draft) = self.take_slot(&mut state) {
-                return Ok(draft);
+            if state.waiting.is_first(ticket)
+                && let Some(draft) = self.take_slot(&mut state)
+            {
+                break Ok(draft);
             }
             let now = Instant::now();
             if now >= deadline {
-                return Err(LaneError::Full);
+                break Err(LaneError::Full);
             }
             let nap = (deadline - now).min(NAP);
-            state.waiting += 1;
-            (state, _) = self.slot_freed.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
-            state.waiting -= 1;
-        }
+            (state, _) = bell.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
+        };
+        state.waiting.leave(ticket);
+        ended
     }
 
-    /// As [`begin`](Self::begin), without waiting: `None` where the next slot is taken.
+    /// As [`begin`](Self::begin), for a task: in the same queue, and without blocking a thread. A slot whose call was
+    /// abandoned comes free without a word, so poll it again after [`NAP`] at the latest; the deadline is the caller's.
+    pub fn begin_task(self: &Arc<Self>) -> Begin {
+        Begin { lane: Arc::clone(self), ticket: None }
+    }
+
+    /// As [`begin`](Self::begin), without waiting: `None` where the next slot is taken, or others wait for it.
     ///
     /// # Errors
     /// [`LaneError::Dead`].
@@ -185,27 +218,39 @@ impl Lane {
         let mut state = lock(&self.state);
         match &state.died_of {
             Some(reason) => Err(LaneError::Dead(Arc::clone(reason))),
-            None => Ok(self.take_slot(&mut state)),
+            None if state.waiting.is_empty() => Ok(self.take_slot(&mut state)),
+            None => Ok(None),
         }
     }
 
     fn take_slot(self: &Arc<Self>, state: &mut State) -> Option<Draft> {
         let number = state.next;
-        let slot = self.slot_of(number);
-        let window = match std::mem::replace(&mut state.slots[slot], SlotState::Busy) {
-            SlotState::Free(window) => window,
-            SlotState::Abandoned(window, call) if self.peer.load_u64(self.sequence(slot)) == call => window,
+        let at = self.slot_of(number);
+        let slot = match std::mem::replace(&mut state.slots[at], SlotState::Busy) {
+            SlotState::Free(slot) => slot,
+            SlotState::Abandoned(slot, call) if self.peer.load_u64(self.sequence(at)) == call => slot,
             taken => {
-                state.slots[slot] = taken;
+                state.slots[at] = taken;
                 return None;
             }
         };
         state.next += 1;
-        if state.waiting > 0 && matches!(state.slots[self.slot_of(state.next)], SlotState::Free(_)) {
-            // Freed before this one, when it was nobody's turn yet: whoever was woken then sleeps again.
-            self.slot_freed.notify_one();
+        Some(Draft(Claim { lane: Arc::clone(self), number, slot: Some(slot), stage: Stage::Unsent }))
+    }
+
+    /// Tells the worker that calls are about to come: if it sleeps, it wakes up, and spins for a while. So it is awake when
+    /// the first batch of a scan has been read and encoded. Costs nothing where the worker is awake, and does nothing
+    /// where there is no core on which it could wait.
+    pub fn ring_ahead(&self) {
+        if self.spin != Spin::NEVER && self.peer.load_u64(self.layout.worker_sleeps(self.lane)) != 0 {
+            self.ring();
         }
-        Some(Draft { lane: Arc::clone(self), number, window: Some(window) })
+    }
+
+    fn ring(&self) {
+        let next = lock(&self.state).next;
+        self.own.store_u64(self.layout.rung(self.lane), self.rung.fetch_add(1, Ordering::Relaxed) + 1);
+        self.own.wake(self.sequence(self.slot_of(next)));
     }
 
     /// Ends the lane: every caller, present and future, gets [`LaneError::Dead`] with this reason. The first reason
@@ -215,8 +260,8 @@ impl Lane {
             let mut state = lock(&self.state);
             state.died_of.get_or_insert_with(|| reason.into());
             self.dead.store(true, Ordering::Release);
+            state.waiting.wake_all();
         }
-        self.slot_freed.notify_all();
         for slot in 0..self.layout.depth() {
             self.peer.wake_waiters(self.sequence(slot));
         }
@@ -227,24 +272,26 @@ impl Lane {
         LaneError::Dead(reason.unwrap_or_else(|| "stopped".into()))
     }
 
+    #[inline]
     fn slot_of(&self, number: u64) -> usize {
         (number % self.layout.depth() as u64) as usize
     }
 
+    #[inline]
     fn sequence(&self, slot: usize) -> usize {
         self.layout.sequence(self.lane, slot)
     }
 
-    /// Unguessable for the plugin (keyed hash), and never the same for two calls.
+    /// Unguessable for the plugin (a hash with a key of the lane's own), and never the same for two calls.
     fn nonce(&self, number: u64) -> u64 {
-        self.nonces.hash_one((self.lane, number))
+        self.nonces.hash_one(number)
     }
 
     /// Returns the nonce that the completion has to repeat.
-    fn publish(&self, number: u64, request: &Request) -> u64 {
-        let slot = self.slot_of(number);
-        let at = self.sequence(slot);
-        let (payload, nonce) = (request.payload as u64 | (self.layout.buffer_bytes() as u64) << 32, self.nonce(number));
+    fn publish(&self, number: u64, slot: &mut Slot, request: &Request) -> u64 {
+        let nonce = slot.nonce;
+        let at = self.sequence(self.slot_of(number));
+        let payload = request.payload as u64 | (self.layout.buffer_bytes() as u64) << 32;
         let words = [u64::from(request.operation) | u64::from(request.target) << 32, nonce, payload, request.argument];
         for (index, word) in words.into_iter().enumerate() {
             self.own.store_u64(at + 8 + index * 8, word);
@@ -257,6 +304,7 @@ impl Lane {
         if self.peer.load_u64(self.layout.worker_sleeps(self.lane)) != 0 {
             self.own.wake(at);
         }
+        slot.nonce = self.nonce(number + self.layout.depth() as u64);
         nonce
     }
 
@@ -274,15 +322,19 @@ impl Lane {
     }
 
     fn wait(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
-        if let Some(found) = self.spin.until(|| self.poll(number, nonce)) {
+        if let Some(found) = self.habit.until(|| self.poll(number, nonce)) {
             return found;
         }
-        // Only who sleeps touches the flag: a store for each call would take its cache line from the worker every time.
-        let flag = self.layout.caller_sleeps(self.lane, self.slot_of(number));
-        self.own.store_u64(flag, 1);
+        self.say(number, CallerWaits::Thread);
         let ended = self.sleep(number, nonce, deadline);
-        self.own.store_u64(flag, 0);
+        self.say(number, CallerWaits::Awake);
         ended
+    }
+
+    /// Tells the worker how the caller waits. Only who sleeps does: a store for each call would take the cache line from
+    /// the worker every time.
+    fn say(&self, number: u64, how: CallerWaits) {
+        self.own.store_u64(self.layout.caller_sleeps(self.lane, self.slot_of(number)), how as u64);
     }
 
     fn sleep(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
@@ -294,6 +346,7 @@ impl Lane {
             fence(Ordering::SeqCst);
             let seen = self.peer.load_u64(at);
             if let Some(found) = self.poll(number, nonce) {
+                self.habit.slept(start.elapsed());
                 return found;
             }
             if self.dead.load(Ordering::Acquire) {
@@ -320,91 +373,97 @@ impl Lane {
         self.own.store_u64(self.layout.cancelled(self.lane, self.slot_of(number)), number);
     }
 
-    fn free(&self, number: u64, window: OwnWindow, answered: bool) {
-        let slot = self.slot_of(number);
+    fn free(&self, number: u64, slot: Slot, answered: bool) {
+        let at = self.slot_of(number);
         let mut state = lock(&self.state);
-        state.slots[slot] = if answered { SlotState::Free(window) } else { SlotState::Abandoned(window, number) };
-        let is_wanted = state.waiting > 0;
-        drop(state);
-        if is_wanted {
-            self.slot_freed.notify_one();
-        }
+        state.slots[at] = if answered { SlotState::Free(slot) } else { SlotState::Abandoned(slot, number) };
+        state.waiting.wake_first();
     }
 }
 
-/// A slot whose request is being written. Dropped unsent, it becomes a [`Operation::Nop`], since the worker takes the
-/// calls in order and would wait for it.
+/// A slot taken for one call. What becomes of it when it is dropped depends on how far the call came.
 #[derive(Debug)]
-pub struct Draft {
+struct Claim {
     lane: Arc<Lane>,
     number: u64,
-    window: Option<OwnWindow>,
+    slot: Option<Slot>,
+    stage: Stage,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Unsent,
+    Sent,
+    Answered,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Some(mut slot) = self.slot.take() else { return };
+        match self.stage {
+            // The worker takes the calls in order, and would wait for it.
+            Stage::Unsent => {
+                let nop = Request { operation: Operation::Nop as u16, target: 0, payload: 0, argument: 0 };
+                self.lane.publish(self.number, &mut slot, &nop);
+            }
+            Stage::Sent => self.lane.cancel(self.number),
+            Stage::Answered => {}
+        }
+        self.lane.free(self.number, slot, self.stage == Stage::Answered);
+    }
+}
+
+/// A slot whose request is being written. Dropped unsent, it becomes an [`Operation::Nop`].
+#[derive(Debug)]
+pub struct Draft(Claim);
 
 impl Draft {
     /// The lane that the request will go to.
     #[must_use]
     pub fn lane(&self) -> usize {
-        self.lane.lane
+        self.0.lane.lane
     }
 
     /// The number that the call will have on its lane, from 1 on, never used twice.
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.number
+        self.0.number
     }
 
     /// The request's payload buffer, 4096-byte aligned.
     pub fn buffer(&mut self) -> &mut [u8] {
-        self.window.as_mut().map_or(&mut [], OwnWindow::bytes)
+        self.0.slot.as_mut().map_or(&mut [], |slot| slot.window.bytes())
     }
 
     /// Sends the request.
     #[must_use]
     pub fn send(mut self, operation: Operation, target: u32, payload: usize, argument: u64) -> Pending {
         let request = Request { operation: operation as u16, target, payload, argument };
-        let nonce = self.lane.publish(self.number, &request);
-        Pending {
-            lane: Arc::clone(&self.lane),
-            number: self.number,
-            nonce,
-            window: self.window.take(),
-            answered: false,
-        }
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if let Some(window) = self.window.take() {
-            let nop = Request { operation: Operation::Nop as u16, target: 0, payload: 0, argument: 0 };
-            self.lane.publish(self.number, &nop);
-            self.lane.free(self.number, window, false);
-        }
+        let (lane, number) = (&self.0.lane, self.0.number);
+        let nonce = self.0.slot.as_mut().map_or(0, |slot| lane.publish(number, slot, &request));
+        self.0.stage = Stage::Sent;
+        Pending { claim: self.0, nonce }
     }
 }
 
 /// A request on its way. Dropped before the answer, it is cancelled and forgotten; the plugin still has to answer it.
 #[derive(Debug)]
 pub struct Pending {
-    lane: Arc<Lane>,
-    number: u64,
+    claim: Claim,
     nonce: u64,
-    window: Option<OwnWindow>,
-    answered: bool,
 }
 
 impl Pending {
     /// The lane that the request went to.
     #[must_use]
     pub fn lane(&self) -> usize {
-        self.lane.lane
+        self.claim.lane.lane
     }
 
     /// The number of the call on its lane, from 1 on, never used twice.
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.number
+        self.claim.number
     }
 
     /// Waits for the completion until `deadline`, and copies its payload to `reply`.
@@ -412,21 +471,9 @@ impl Pending {
     /// # Errors
     /// [`LaneError`], after which nothing of this call can be had any more: it is cancelled.
     pub fn wait(mut self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, LaneError> {
-        let completion = self.lane.wait(self.number, self.nonce, deadline)?;
-        let window = self.lane.layout.buffer(self.lane.lane, self.lane.slot_of(self.number));
-        self.lane.peer.copy(window.start, completion.payload, reply);
-        self.answered = true;
+        let completion = self.claim.lane.wait(self.claim.number, self.nonce, deadline)?;
+        task::copy_reply(&self.claim, &completion, reply);
+        self.claim.stage = Stage::Answered;
         Ok(completion)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(window) = self.window.take() {
-            if !self.answered {
-                self.lane.cancel(self.number);
-            }
-            self.lane.free(self.number, window, self.answered);
-        }
     }
 }

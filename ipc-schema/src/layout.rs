@@ -6,9 +6,9 @@
 //!
 //! | offset | server region | plugin region |
 //! |---|---|---|
-//! | 0 | header: magic, version, lanes, depth, buffer bytes | unused |
-//! | 4096 + lane x 128 | unused | word 0: 1 while the lane's worker sleeps |
-//! | slots + (lane x depth + slot) x 128 | request: sequence, 4 descriptor words; byte 64: 1 while the caller sleeps; byte 72: the number of the last call that its caller gave up | completion: sequence, 4 descriptor words |
+//! | 0 | header: magic, version, lanes, depth, buffer bytes, nanoseconds to spin | unused |
+//! | 4096 + lane x 128 | word 0: how often the lane was rung | word 0: 1 while the lane's worker sleeps |
+//! | slots + (lane x depth + slot) x 128 | request: sequence, 4 descriptor words; byte 64: how the caller waits ([`CallerWaits`]); byte 72: the number of the last call that its caller gave up | completion: sequence, 4 descriptor words |
 //! | buffers + (lane x depth + slot) x buffer bytes | request payload | reply payload |
 //!
 //! A slot is one cache line with its sequence word in it (one line is 20 % faster than two), slots are 128 bytes apart
@@ -24,11 +24,12 @@
 use std::ops::Range;
 
 use crate::region::{OwnRegion, TrustedRegion};
+use crate::wake::Spin;
 
 /// `PHOTLANE`.
 const MAGIC: u64 = u64::from_le_bytes(*b"PHOTLANE");
 /// Changes with every change of the layout.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// What buffers are aligned to, and their least size. Small for loom, which pays for every word.
 pub(crate) const PAGE: usize = if cfg!(loom) { 64 } else { 4096 };
 const LINE_PAIR: usize = 128;
@@ -39,6 +40,18 @@ pub const DESCRIPTOR_WORDS: usize = 4;
 pub const MAX_LANES: usize = 64;
 /// The most calls in flight on one lane.
 pub const MAX_DEPTH: usize = 64;
+
+/// How the caller of a slot waits for its completion: what the worker does when it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum CallerWaits {
+    /// It looks: nothing.
+    Awake = 0,
+    /// It sleeps on the completion's sequence word: wake it.
+    Thread = 1,
+    /// It is a task: ring the bell.
+    Task = 2,
+}
 
 /// The shape of both regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,23 +99,27 @@ impl Layout {
 
     /// Where the payload buffers begin; words lie below.
     #[must_use]
+    #[inline]
     pub fn buffers(&self) -> usize {
         (self.slots() + self.lanes * self.depth * LINE_PAIR).next_multiple_of(PAGE)
     }
 
+    #[inline]
     fn slots(&self) -> usize {
         PAGE + self.lanes * LINE_PAIR
     }
 
     /// The sequence word of a slot; its descriptor words follow.
     #[must_use]
+    #[inline]
     pub fn sequence(&self, lane: usize, slot: usize) -> usize {
         debug_assert!(lane < self.lanes && slot < self.depth);
         self.slots() + (lane * self.depth + slot) * LINE_PAIR
     }
 
-    /// The word of the server region that says whether the caller of a slot sleeps.
+    /// The word of the server region that says how the caller of a slot waits: a [`CallerWaits`].
     #[must_use]
+    #[inline]
     pub fn caller_sleeps(&self, lane: usize, slot: usize) -> usize {
         self.sequence(lane, slot) + 64
     }
@@ -110,12 +127,20 @@ impl Layout {
     /// The word of the server region with the number of the last call of a slot that its caller gave up. It lies in the
     /// line of [`caller_sleeps`](Self::caller_sleeps), which the worker looks at anyway, and not in that of the request.
     #[must_use]
+    #[inline]
     pub fn cancelled(&self, lane: usize, slot: usize) -> usize {
         self.sequence(lane, slot) + 72
     }
 
+    /// The word of the server region that counts how often the worker of a lane was told that calls are about to come.
+    #[must_use]
+    pub fn rung(&self, lane: usize) -> usize {
+        self.worker_sleeps(lane)
+    }
+
     /// The word of the plugin region that says whether the worker of a lane sleeps.
     #[must_use]
+    #[inline]
     pub fn worker_sleeps(&self, lane: usize) -> usize {
         debug_assert!(lane < self.lanes);
         PAGE + lane * LINE_PAIR
@@ -123,30 +148,30 @@ impl Layout {
 
     /// The payload buffer of a slot.
     #[must_use]
+    #[inline]
     pub fn buffer(&self, lane: usize, slot: usize) -> Range<usize> {
         debug_assert!(lane < self.lanes && slot < self.depth);
         let start = self.buffers() + (lane * self.depth + slot) * self.buffer_bytes;
         start..start + self.buffer_bytes
     }
 
-    /// Writes the header of the server region.
-    pub fn write_header(&self, region: &OwnRegion) {
-        for (word, value) in
-            [MAGIC, VERSION, self.lanes as u64, self.depth as u64, self.buffer_bytes as u64].into_iter().enumerate()
-        {
+    /// Writes the header of the server region. `spin` is how long the plugin's workers spin: the server has measured it.
+    pub fn write_header(&self, region: &OwnRegion, spin: Spin) {
+        let shape = [self.lanes, self.depth, self.buffer_bytes].map(|number| number as u64);
+        for (word, value) in [MAGIC, VERSION].into_iter().chain(shape).chain([spin.as_nanos()]).enumerate() {
             region.store_u64(word * 8, value);
         }
     }
 
     /// Reads the header of the server region; `None` if it is of another version or does not fit `region_bytes`.
     #[must_use]
-    pub fn read_header(region: &TrustedRegion) -> Option<Self> {
+    pub fn read_header(region: &TrustedRegion) -> Option<(Self, Spin)> {
         if region.len() < PAGE || region.load_u64(0) != MAGIC || region.load_u64(8) != VERSION {
             return None;
         }
         let word = |index: usize| usize::try_from(region.load_u64(index * 8)).ok();
         let layout = Self::new(word(2)?, word(3)?, word(4)?)?;
-        (layout.region_bytes() == region.len()).then_some(layout)
+        (layout.region_bytes() == region.len()).then(|| (layout, Spin::from_nanos(region.load_u64(5 * 8))))
     }
 }
 

@@ -80,6 +80,7 @@ impl OwnRegion {
     }
 
     /// Stores a word. Release: publishes everything stored before to a peer that loads the word.
+    #[inline]
     pub fn store_u64(&self, offset: usize, value: u64) {
         self.memory.store(offset, value);
     }
@@ -146,6 +147,7 @@ impl TrustedRegion {
 
     /// Loads a word. Acquire: pairs with the peer's Release store.
     #[must_use]
+    #[inline]
     pub fn load_u64(&self, offset: usize) -> u64 {
         self.memory.load(offset, Ordering::Acquire)
     }
@@ -192,6 +194,7 @@ impl UntrustedRegion {
 
     /// Loads a word once. Acquire: pairs with an honest peer's Release store.
     #[must_use]
+    #[inline]
     pub fn load_u64(&self, offset: usize) -> u64 {
         #[cfg(any(test, feature = "fuzzing"))]
         self.before_load.run(offset);

@@ -10,7 +10,7 @@ use photondb_ipc_schema::batch::{Batch, BatchFull, BatchWriter, Column, Kind};
 use photondb_ipc_schema::lane::{Completion, Draft, Lane, LaneError, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
-use crate::batch::{read_results, write_rows};
+use crate::batch::{Cell, read_numbers, read_results, rows_that_fit, write_rows};
 use crate::kinds::vector::RowId;
 use crate::{Cause, Datum, PluginError};
 
@@ -84,6 +84,21 @@ pub fn nop(lane: &Arc<Lane>, deadline: Instant) -> Result<(), PluginError> {
     answer(pending, deadline, &mut PrivateCopy::default()).map(drop)
 }
 
+/// Writes as many of the rows as fit into a request: how many, and the bytes.
+///
+/// # Errors
+/// [`Cause::Limit`] when not even one row fits.
+pub fn write_as_many<C: Cell>(buffer: &mut [u8], args: &[&[C]], rows: usize) -> Result<(usize, usize), PluginError> {
+    let mut count = rows_that_fit(args, rows, buffer.len()).clamp(rows.min(1), rows);
+    loop {
+        match write_rows(buffer, args, count) {
+            Ok(bytes) => return Ok((count, bytes)),
+            Err(full) if count <= 1 => return Err(too_large(full)),
+            Err(_) => count /= 2,
+        }
+    }
+}
+
 /// A function call on its way.
 #[derive(Debug)]
 pub struct Invocation {
@@ -93,24 +108,14 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Sends as many of the rows as fit, from the first on; `args[i][row]` is argument `i`. All arguments have `rows`
-    /// values.
+    /// Sends as many of the rows as fit, from the first on; `args[i][row]` is argument `i`, be it a
+    /// [`Datum`], a plain `f64`, or a value where it is stored. All arguments have `rows` values.
     ///
     /// # Errors
     /// [`Cause::Limit`] when not even one row fits.
-    pub fn send(mut draft: Draft, function: u32, args: &[&[Datum]], rows: usize) -> Result<Self, PluginError> {
-        let mut count = rows;
-        loop {
-            let part: Vec<&[Datum]> = args.iter().map(|column| &column[..count]).collect();
-            match write_rows(draft.buffer(), &part, count) {
-                Ok(sent) => {
-                    let pending = draft.send(Operation::InvokeFunction, function, sent, 0);
-                    return Ok(Self { pending, rows: count, sent });
-                }
-                Err(full) if count <= 1 => return Err(too_large(full)),
-                Err(_) => count /= 2,
-            }
-        }
+    pub fn send<C: Cell>(mut draft: Draft, function: u32, args: &[&[C]], rows: usize) -> Result<Self, PluginError> {
+        let (rows, sent) = write_as_many(draft.buffer(), args, rows)?;
+        Ok(Self { pending: draft.send(Operation::InvokeFunction, function, sent, 0), rows, sent })
     }
 
     /// How many rows were sent.
@@ -132,6 +137,15 @@ impl Invocation {
     pub fn wait(self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Vec<Datum>, PluginError> {
         answer(self.pending, deadline, reply)?;
         read_results(reply.bytes(), self.rows)
+    }
+
+    /// As [`wait`](Self::wait), for results that are all numbers: in the private copy, checked, without a datum for any.
+    ///
+    /// # Errors
+    /// As there; and where a result is anything but a number.
+    pub fn wait_numbers(self, deadline: Instant, reply: &mut PrivateCopy) -> Result<&[f64], PluginError> {
+        answer(self.pending, deadline, reply)?;
+        read_numbers(reply.bytes(), self.rows)
     }
 }
 
@@ -206,7 +220,8 @@ impl Search<'_> {
         let columns = if self.allow.is_some() { 3 } else { 2 };
         let mut writer = BatchWriter::new(draft.buffer(), columns, count).map_err(too_large)?;
         writer.f32s(self.dims, count).map_err(too_large)?.copy_from_slice(self.queries);
-        writer.values(Kind::Datum, 1, |_, out| self.settings.encode(out)).map_err(too_large)?;
+        let settings = self.settings.encoded();
+        writer.values(Kind::Datum, 1, |_, out| out.put(&settings)).map_err(too_large)?;
         if let Some(allow) = self.allow {
             writer.u8s(allow.len()).map_err(too_large)?.copy_from_slice(allow);
         }

@@ -2,17 +2,14 @@
 //! same work without a process boundary, in the same run.
 //!
 //!     make bench
-//!     cargo bench -p photondb-server --bench plugins -- [calls] [rows] [vectors] [--json FILE]
+//!     cargo bench -p photondb-server --bench plugins -- [calls] [rows] [vectors] [--json FILE] [--rounds N]
 //!
 //! Nothing is pinned and nothing has priority, as in a server: on a busy machine look at the ratios. The vectors come from
 //! `PHOTONDB_BENCH_DATA`, a folder as `tests/data`.
 
 #![forbid(unsafe_code)]
 
-mod support;
-
 use std::hint::{black_box, spin_loop};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -32,51 +29,34 @@ use photondb_plugin_sdk::registry::PluginRegistry;
 use photondb_plugin_sdk::testing::Harness;
 use photondb_plugin_sdk::{Datum, PluginError};
 use photondb_plugin_stats::Stats;
+use photondb_server::bench::{
+    Case, Comparison, Confined, Latencies, Measure, Options, Report, Vectors, less, more, seconds,
+};
 use photondb_server::plugins::instance::Instance;
 use photondb_server::query::nested::Origin;
-
-use support::confined::Confined;
-use support::data::Vectors;
-use support::report::Report;
-use support::rounds::{Case, Comparison, Latencies, Measure, ROUNDS, less, more, seconds};
 
 /// Long enough for every single call here.
 const DEADLINE: Duration = Duration::from_secs(60);
 const SECTIONS: [&str; 3] = ["calls", "rows", "vectors"];
 
 fn main() -> anyhow::Result<()> {
-    let (sections, file) = arguments()?;
-    let wants = |section: &str| sections.is_empty() || sections.iter().any(|wanted| wanted == section);
+    let options = Options::parse_for(&SECTIONS);
     let mut report = Report::begin("Confined plugins beside the same work without a process boundary");
     let Some(confined) = Confined::start()? else { return Ok(()) };
-    if wants("calls") {
-        round_trips(&confined, &mut report)?;
+    if options.wants("calls") {
+        round_trips(&confined, options.rounds, &mut report)?;
     }
-    if wants("rows") {
-        rows(&confined, &mut report, "approx", |row| vec![Datum::from(f64::from(row) * 1.234_567), Datum::from(3)])?;
+    if options.wants("rows") {
+        rows(&confined, options.rounds, &mut report, "approx", |row| {
+            vec![Datum::from(f64::from(row) * 1.234_567), Datum::from(3)]
+        })?;
         let clamped = |row| vec![Datum::from(f64::from(row)), Datum::from(1000), Datum::from(900_000)];
-        rows(&confined, &mut report, "clamp", clamped)?;
+        rows(&confined, options.rounds, &mut report, "clamp", clamped)?;
     }
-    if wants("vectors") {
-        vectors(&confined, &mut report)?;
+    if options.wants("vectors") {
+        vectors(&confined, options.rounds, &mut report)?;
     }
-    report.end(file.as_deref())
-}
-
-/// The sections that were asked for, all if none, and where the JSON goes.
-fn arguments() -> anyhow::Result<(Vec<String>, Option<PathBuf>)> {
-    let (mut sections, mut file) = (Vec::new(), None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            // From `cargo bench`.
-            "--bench" => {}
-            "--json" => file = Some(arguments.next().context("--json needs the name of a file")?.into()),
-            section if SECTIONS.contains(&section) => sections.push(argument),
-            other => anyhow::bail!("unknown argument {other}; there are --json FILE and {}", SECTIONS.join(", ")),
-        }
-    }
-    Ok((sections, file))
+    report.end(options.json.as_deref())
 }
 
 fn soon() -> Instant {
@@ -90,7 +70,7 @@ const CALLS: usize = 100_000;
 const WARM_UP: usize = 5000;
 const ROUND_TRIP: [Measure; 3] = [less("p50", "ns"), less("p99", "ns"), more("calls", "per second")];
 
-fn round_trips(confined: &Confined, report: &mut Report) -> anyhow::Result<()> {
+fn round_trips(confined: &Confined, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let process = confined.instance("stats")?;
     let harness = Harness::start(Stats);
     let function = confined.manager.function("clamp")?;
@@ -108,7 +88,7 @@ fn round_trips(confined: &Confined, report: &mut Report) -> anyhow::Result<()> {
     ];
     let clock = Latencies::of(CALLS, |_| Ok(()))?.quantile(0.5) * 1e9;
     let title = format!("A call that does nothing, there and back, {CALLS} times; {clock:.0} ns are the clock's");
-    report.add(&Comparison::measure(title, &ROUND_TRIP, ROUNDS, cases)?);
+    report.add(&Comparison::measure(title, &ROUND_TRIP, rounds, cases)?);
     Ok(())
 }
 
@@ -179,6 +159,7 @@ const ROW: [Measure; 1] = [less("time", "ns a row")];
 
 fn rows(
     confined: &Confined,
+    rounds: usize,
     report: &mut Report,
     name: &str,
     arguments: impl Fn(u32) -> Vec<Datum>,
@@ -204,7 +185,7 @@ fn rows(
         Case::new("confined process", || per_row(|| function.invoke_batch(&by_column, ROWS, &Origin::until(soon())))),
     ];
     let title = format!("{ROWS} rows of {name}, whose arguments are there");
-    report.add(&Comparison::measure(title, &ROW, ROUNDS, cases)?);
+    report.add(&Comparison::measure(title, &ROW, rounds, cases)?);
     Ok(())
 }
 
@@ -275,7 +256,7 @@ const SINGLE: [Measure; 4] =
     [more("queries", "per second"), less("p50", "µs"), less("p99", "µs"), more("recall@10", "")];
 const BATCHED: [Measure; 2] = [more("queries", "per second"), more("recall@10", "")];
 
-fn vectors(confined: &Confined, report: &mut Report) -> anyhow::Result<()> {
+fn vectors(confined: &Confined, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let vectors = Vectors::load()?;
     let folder = tempfile::tempdir()?;
     let shape = ColumnShape::new(vectors.dims as u32, Element::F16).context("no column has such vectors")?;
@@ -292,22 +273,23 @@ fn vectors(confined: &Confined, report: &mut Report) -> anyhow::Result<()> {
     let built = [build(&rows, |rows| linked_in.index.insert(rows))?, build(&rows, |rows| process.insert(rows))?];
     report.add(&Comparison {
         title: format!("Building hnsw, cosine, its default settings: {name}"),
-        measures: &BUILD,
-        cases: vec![LINKED_IN, CONFINED],
+        measures: BUILD.into(),
+        cases: [LINKED_IN, CONFINED].map(String::from).into(),
         rounds: vec![built.map(|taken| vec![taken]).into()],
+        ..Comparison::default()
     });
     let cases = vec![
         Case::new(LINKED_IN, || one_by_one(&vectors, |query| linked_in.search(query))),
         Case::new(CONFINED, || one_by_one(&vectors, |query| process.search(query))),
     ];
     let title = format!("The nearest {K}, one query after the other: {name}");
-    report.add(&Comparison::measure(title, &SINGLE, ROUNDS, cases)?);
+    report.add(&Comparison::measure(title, &SINGLE, rounds, cases)?);
     let cases = vec![
         Case::new(LINKED_IN, || in_batches(&vectors, |queries| linked_in.search(queries))),
         Case::new(CONFINED, || in_batches(&vectors, |queries| process.search(queries))),
     ];
     let title = format!("The nearest {K}, {BATCH} queries at once: {name}");
-    report.add(&Comparison::measure(title, &BATCHED, ROUNDS, cases)?);
+    report.add(&Comparison::measure(title, &BATCHED, rounds, cases)?);
     Ok(())
 }
 

@@ -1,25 +1,18 @@
 //! Vector searches: exact scans beside the plain loop, and searches of a server beside the work of its plugin.
 //!
-//!     cargo bench -p photondb-server --bench search -- [scan] [--json FILE]
+//!     cargo bench -p photondb-server --bench search -- [scan] [--json FILE] [--rounds N]
 //!
 //! The vectors come from `PHOTONDB_BENCH_DATA`, a folder as `tests/data`.
 
 #![forbid(unsafe_code)]
 
-mod support;
-
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use fixedbitset::FixedBitSet;
 use photondb_distance::{Metric, Query};
 use photondb_plugin_sdk::column::{Element, VectorColumn};
+use photondb_server::bench::{Case, Comparison, Latencies, Measure, Options, Report, Vectors, less, more, seconds};
 use photondb_server::vector::{ExactScan, Scored};
-
-use support::data::Vectors;
-use support::report::Report;
-use support::rounds::{Case, Comparison, Latencies, Measure, ROUNDS, less, more, seconds};
 
 const K: usize = 10;
 const BATCH: usize = 100;
@@ -28,35 +21,18 @@ const SINGLE: [Measure; 3] = [more("queries", "per second"), less("p50", "µs"),
 const BATCHED: [Measure; 2] = [more("queries", "per second"), more("recall@10", "")];
 
 fn main() -> anyhow::Result<()> {
-    let (sections, file) = arguments()?;
-    let wants = |section: &str| sections.is_empty() || sections.iter().any(|wanted| wanted == section);
+    let options = Options::parse_for(&SECTIONS);
     let mut report = Report::begin("Vector searches");
     let vectors = Vectors::load()?;
-    if wants("scan") {
-        scans(&vectors, &mut report)?;
+    if options.wants("scan") {
+        scans(&vectors, options.rounds, &mut report)?;
     }
-    report.end(file.as_deref())
-}
-
-/// The sections that were asked for, all if none, and where the JSON goes.
-fn arguments() -> anyhow::Result<(Vec<String>, Option<PathBuf>)> {
-    let (mut sections, mut file) = (Vec::new(), None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            // From `cargo bench`.
-            "--bench" => {}
-            "--json" => file = Some(arguments.next().context("--json needs the name of a file")?.into()),
-            section if SECTIONS.contains(&section) => sections.push(argument),
-            other => anyhow::bail!("unknown argument {other}; there are --json FILE and {}", SECTIONS.join(", ")),
-        }
-    }
-    Ok((sections, file))
+    report.end(options.json.as_deref())
 }
 
 // ---- Exact scans ---------------------------------------------------------------------------------------------------
 
-fn scans(vectors: &Vectors, report: &mut Report) -> anyhow::Result<()> {
+fn scans(vectors: &Vectors, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let mut all = FixedBitSet::with_capacity(vectors.rows() as usize);
     all.insert_range(..);
     let queries: Vec<&[f32]> = vectors.queries.chunks_exact(vectors.dims).collect();
@@ -79,7 +55,7 @@ fn scans(vectors: &Vectors, report: &mut Report) -> anyhow::Result<()> {
             }),
         ];
         let title = format!("Exact scan of {name}, one thread, one query after the other: {}", vectors.name);
-        report.add(&Comparison::measure(title, &SINGLE, if element == Element::F16 { ROUNDS } else { 3 }, cases)?);
+        report.add(&Comparison::measure(title, &SINGLE, if element == Element::F16 { rounds } else { 3 }, cases)?);
         let batch = |threads| {
             let (taken, found) = seconds(|| {
                 Ok(batches.iter().flat_map(|batch| scan.nearest_on(threads, batch, K, &all)).collect::<Vec<_>>())

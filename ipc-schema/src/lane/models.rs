@@ -31,7 +31,7 @@ fn ends(depth: usize) -> Ends {
     let layout = Layout::new(1, depth, PAGE).expect("valid");
     let (server, plugin) = (OnHeap::new(layout.region_bytes()), OnHeap::new(layout.region_bytes()));
     let lane = Lane::all(layout, server.own(), plugin.untrusted(), Spin::NEVER).remove(0);
-    let worker = Worker::all(server.trusted(), plugin.own(), Spin::NEVER).expect("header").remove(0);
+    let worker = Worker::all(server.trusted(), plugin.own()).expect("header").remove(0);
     Ends { lane, worker, plugin }
 }
 
@@ -89,6 +89,17 @@ fn calls_in_flight_together_are_answered_in_order() {
         let mut reply = PrivateCopy::default();
         assert_eq!(second.wait(soon(), &mut reply).expect("answer").value, 2);
         assert_eq!(first.wait(Instant::now(), &mut reply).expect("answered before the second").value, 1);
+        worker.join().expect("worker");
+    });
+}
+
+#[test]
+fn a_worker_that_was_rung_misses_no_call() {
+    explore(|| {
+        let Ends { lane, worker, .. } = ends(2);
+        let worker = serve(worker, 1);
+        lane.ring();
+        call(&lane, 1);
         worker.join().expect("worker");
     });
 }

@@ -45,7 +45,7 @@ fn spinning(depth: usize, spin: Spin) -> (Arc<Lane>, Worker, OwnRegion) {
     let layout = Layout::new(1, depth, 4096).expect("valid");
     let Ends { server, server_seen, plugin, plugin_seen, forger } = regions(layout.region_bytes());
     let lane = Lane::all(layout, server, plugin_seen, spin).remove(0);
-    let worker = Worker::all(server_seen, plugin, spin).expect("header").remove(0);
+    let worker = Worker::all(server_seen, plugin).expect("header").remove(0);
     (lane, worker, forger)
 }
 
@@ -110,6 +110,95 @@ fn a_full_lane_refuses_at_the_deadline() {
     let _second = send(&lane, 2);
     assert_eq!(lane.begin(Instant::now()).err(), Some(LaneError::Full));
     assert!(lane.try_begin().expect("alive").is_none());
+}
+
+/// Waits until so many callers wait for a slot.
+fn until_waiting(lane: &Lane, callers: usize) {
+    while lock(&lane.state).waiting.len() != callers {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn who_waited_first_gets_the_next_slot() {
+    let (lane, mut worker, _) = pair(1);
+    let first = send(&lane, 0);
+    let order = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for caller in 1..=3 {
+            let (lane, order) = (&lane, &order);
+            scope.spawn(move || {
+                let call = send(lane, caller);
+                order.lock().expect("order").push(caller);
+                call.wait(soon(), &mut PrivateCopy::default()).expect("answer");
+            });
+            until_waiting(lane, caller as usize);
+        }
+        scope.spawn(|| (0..4).for_each(|_| worker.serve_next(echo)));
+        first.wait(soon(), &mut PrivateCopy::default()).expect("answer");
+    });
+    assert_eq!(order.into_inner().expect("order"), [1, 2, 3]);
+}
+
+#[test]
+fn who_does_not_wait_goes_behind_those_who_do() {
+    let (lane, mut worker, _) = pair(1);
+    let first = send(&lane, 0);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| send(&lane, 1));
+        until_waiting(&lane, 1);
+        // As a scan, which takes the next slot whenever an answer is there.
+        worker.serve_next(echo);
+        first.wait(soon(), &mut PrivateCopy::default()).expect("answer");
+        if !waiting.is_finished() && !lock(&lane.state).waiting.is_empty() {
+            assert!(lane.try_begin().expect("alive").is_none());
+        }
+        let call = waiting.join().expect("a slot");
+        worker.serve_next(echo);
+        assert_eq!(call.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 1);
+    });
+}
+
+#[test]
+fn who_stops_waiting_leaves_the_queue() {
+    let (lane, mut worker, _) = pair(1);
+    let first = send(&lane, 0);
+    assert_eq!(lane.begin(Instant::now()).err(), Some(LaneError::Full));
+    assert!(lock(&lane.state).waiting.is_empty());
+    worker.serve_next(echo);
+    first.wait(soon(), &mut PrivateCopy::default()).expect("answer");
+    assert!(lane.try_begin().expect("alive").is_some());
+}
+
+#[test]
+fn nonces_are_never_used_twice() {
+    let (lane, mut worker, _) = pair(2);
+    let mut nonces = std::collections::HashSet::new();
+    for call in 0..20 {
+        // Some are never sent.
+        match call % 3 {
+            0 => drop(lane.begin(soon()).expect("slot")),
+            _ => {
+                let pending = send(&lane, call);
+                assert!(nonces.insert(pending.nonce));
+                drop(pending);
+            }
+        }
+        worker.serve_next(echo);
+    }
+}
+
+#[test]
+fn a_worker_that_was_rung_answers_as_ever() {
+    let (lane, mut worker, _) = pair(2);
+    thread::scope(|scope| {
+        scope.spawn(|| (0..MANY / 20).for_each(|_| worker.serve_next(echo)));
+        for call in 0..MANY / 20 {
+            lane.ring_ahead();
+            let completion = send(&lane, call).wait(soon(), &mut PrivateCopy::default()).expect("answer");
+            assert_eq!(completion.value, call);
+        }
+    });
 }
 
 #[test]
@@ -223,7 +312,7 @@ fn watched(depth: usize, hook: impl Fn(&OwnRegion, usize) + Send + Sync + 'stati
     let Ends { server, server_seen, plugin, plugin_seen, forger } = regions(layout.region_bytes());
     let plugin_seen = plugin_seen.before_each_load(move |offset| hook(&forger, offset));
     let lane = Lane::all(layout, server, plugin_seen, Spin::NEVER).remove(0);
-    (lane, Worker::all(server_seen, plugin, Spin::NEVER).expect("header").remove(0))
+    (lane, Worker::all(server_seen, plugin).expect("header").remove(0))
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

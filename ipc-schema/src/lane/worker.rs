@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{Completion, Request};
-use crate::layout::{DESCRIPTOR_WORDS, Layout};
+use crate::descriptors::Bell;
+use crate::layout::{CallerWaits, DESCRIPTOR_WORDS, Layout};
 use crate::region::{OwnRegion, OwnWindow, TrustedRegion};
 use crate::sync::{Arc, Ordering, fence};
-use crate::wake::Spin;
+use crate::wake::Habit;
 
 /// One call, as the worker of its lane serves it.
 #[derive(Debug)]
@@ -53,14 +54,17 @@ pub struct Worker {
     own: Arc<OwnRegion>,
     buffers: Vec<OwnWindow>,
     next: u64,
-    spin: Spin,
+    habit: Habit,
+    bell: Option<Arc<Bell>>,
+    /// How often the lane had been rung when it was last looked.
+    rung: u64,
 }
 
 impl Worker {
     /// The plugin's ends of all lanes over a pair of regions; `None` if the header is of another version.
     #[must_use]
-    pub fn all(peer: TrustedRegion, mut own: OwnRegion, spin: Spin) -> Option<Vec<Self>> {
-        let layout = Layout::read_header(&peer)?;
+    pub fn all(peer: TrustedRegion, mut own: OwnRegion) -> Option<Vec<Self>> {
+        let (layout, spin) = Layout::read_header(&peer)?;
         let buffers: Vec<Vec<_>> = (0..layout.lanes())
             .map(|lane| (0..layout.depth()).map(|slot| own.carve(layout.buffer(lane, slot))).collect())
             .collect();
@@ -71,10 +75,27 @@ impl Worker {
                 .enumerate()
                 .map(|(lane, buffers)| {
                     let (peer, own) = (Arc::clone(&peer), Arc::clone(&own));
-                    Self { layout, lane, peer, own, buffers, next: 1, spin }
+                    Self {
+                        layout,
+                        lane,
+                        peer,
+                        own,
+                        buffers,
+                        next: 1,
+                        habit: Habit::of_worker(spin),
+                        bell: None,
+                        rung: 0,
+                    }
                 })
                 .collect(),
         )
+    }
+
+    /// What to ring for callers that are tasks; without it, they find their answers late.
+    #[must_use]
+    pub fn with_bell(mut self, bell: Arc<Bell>) -> Self {
+        self.bell = Some(bell);
+        self
     }
 
     /// Answers the next call with `serve`. Waits for a call until there is one.
@@ -102,20 +123,22 @@ impl Worker {
         }
         // Release inside: publishes the reply to the Acquire load in `Lane::poll`.
         self.own.store_u64(at, number);
-        // Pairs with the fence in `Lane::sleep`.
+        // Pairs with the fences in `Lane::sleep` and `Listener::look`.
         fence(Ordering::SeqCst);
-        if self.peer.load_u64(self.layout.caller_sleeps(self.lane, slot)) != 0 {
-            self.own.wake(at);
+        match self.peer.load_u64(self.layout.caller_sleeps(self.lane, slot)) {
+            awake if awake == CallerWaits::Awake as u64 => {}
+            task if task == CallerWaits::Task as u64 => self.bell.iter().for_each(|bell| bell.ring()),
+            _ => self.own.wake(at),
         }
         self.next += 1;
     }
 
-    fn wait_for(&self, number: u64, at: usize) {
+    fn wait_for(&mut self, number: u64, at: usize) {
         let ready = || (self.peer.load_u64(at) == number).then_some(());
-        if self.spin.until(ready).is_some() {
+        if self.habit.until(ready).is_some() {
             return;
         }
-        let flag = self.layout.worker_sleeps(self.lane);
+        let (flag, bell) = (self.layout.worker_sleeps(self.lane), self.layout.rung(self.lane));
         self.own.store_u64(flag, 1);
         loop {
             // Pairs with the fence in `Lane::publish`.
@@ -125,6 +148,16 @@ impl Worker {
                 break;
             }
             self.peer.wait(at, seen as u32, Duration::from_secs(60));
+            let rung = self.peer.load_u64(bell);
+            if rung != self.rung {
+                self.rung = rung;
+                // Awake: nobody needs to make a system call for the call that is about to come.
+                self.own.store_u64(flag, 0);
+                if self.habit.until_rung(ready).is_some() {
+                    return;
+                }
+                self.own.store_u64(flag, 1);
+            }
         }
         self.own.store_u64(flag, 0);
     }

@@ -9,12 +9,12 @@ mod remote;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
-use photondb_ipc_schema::descriptors::{self, Inherited};
+use photondb_ipc_schema::descriptors::{self, Bell, Inherited};
 use photondb_ipc_schema::lane::Worker;
 use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
-use photondb_ipc_schema::wake::Spin;
 
 use crate::registry::Plugin;
 use crate::services::Services;
@@ -45,7 +45,6 @@ fn serve(plugin: impl Plugin + 'static, inherited: Inherited) -> std::io::Result
     let workers = Worker::all(
         TrustedRegion::map(inherited.server_region.as_fd(), bytes)?,
         OwnRegion::map(inherited.plugin_region.as_fd(), bytes)?,
-        Spin::for_this_machine(),
     )
     .ok_or_else(|| std::io::Error::other("the shared memory has a layout of another version"))?;
     instance::remember_panics();
@@ -60,9 +59,11 @@ struct Unstarted {
 
 impl Unstarted {
     /// Configures the plugin, and serves its lanes from then on.
-    fn start(self, services: Services, settings: &Datum) -> Result<Instance, PluginError> {
+    fn start(self, services: Services, settings: &Datum, bell: Bell) -> Result<Instance, PluginError> {
         let instance = Instance::new(self.plugin, services, settings)?;
-        for mut worker in self.workers {
+        let bell = Arc::new(bell);
+        for worker in self.workers {
+            let mut worker = worker.with_bell(Arc::clone(&bell));
             let instance = instance.clone();
             let serve = move || loop {
                 worker.serve_next(|call| {

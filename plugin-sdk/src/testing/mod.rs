@@ -90,7 +90,7 @@ impl Harness {
         let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
         let trusted = TrustedRegion::map(own_fd.as_fd(), bytes).expect("map");
         let owned = OwnRegion::map(peer_fd.as_fd(), bytes).expect("map");
-        let workers = Worker::all(trusted, owned, Spin::for_this_machine()).expect("our own header");
+        let workers = Worker::all(trusted, owned).expect("our own header");
         for mut worker in workers {
             let instance = instance.clone();
             thread::spawn(move || {

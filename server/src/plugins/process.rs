@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
+use super::bell::Bell;
 use super::discover::Package;
 use super::ending::{self, Circumstances, describe};
 use super::grant::Granted;
@@ -219,6 +220,7 @@ impl Process {
         let (passing, their_passing) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|error| io_failed(sockets)(error.into()))?;
+        let (bell, their_bell) = Bell::new().map_err(io_failed("making its bell"))?;
         let pipes = || io::pipe().map_err(io_failed("making its pipes"));
         let ((stdout, their_stdout), (stderr, their_stderr), (report, their_report)) = (pipes()?, pipes()?, pipes()?);
         let descriptors = Descriptors {
@@ -256,12 +258,14 @@ impl Process {
                 watch_denials(denied, name, &doom_sender, plan.journal);
             }
             let passing = Rc::new(Passing::new(passing).map_err(io_failed(sockets))?);
+            let bell = passing.pass(their_bell.as_fd()).map_err(io_failed("passing its bell"))?;
+            drop(their_bell);
             let services = Services::offer(name, pid as u32, plan.granted, plan.sources, &passing, queries.as_ref());
             let (client, system) = connect(control_socket, services.callable(), doom_sender.clone())
                 .map_err(io_failed("its control socket"))?;
             tasks.push(system);
             let provides = tokio::select! {
-                provides = handshake(&client, package, &plan.settings, services) => match provides {
+                provides = handshake(&client, package, &plan.settings, services, bell) => match provides {
                     // The connection may fail a little before the process that fails it has ended.
                     Err(error) if error.retry => match timeout(GRACE, child.exited()).await {
                         Ok(status) => return Err(ended_at_once(name, status)),
@@ -288,7 +292,7 @@ impl Process {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(link);
         let instance = Instance::new(plan.number, name, pid as u32, lanes, provides, jobs, doom_sender.clone());
-        let instance = Arc::new(instance.with_queries(queries));
+        let instance = Arc::new(instance.with_queries(queries).with_bell(bell));
         let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
         tasks.push(tokio::task::spawn_local(async move { jobs_instance.run_jobs(jobs_link, job_queue).await }));
         tasks.push(tokio::task::spawn_local(watch::ping(link, Arc::clone(&instance))));

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::admin::status::PluginControl;
+use crate::config::{PluginsConfig, SandboxConfig};
+use crate::plugins::instance::Instance;
+use crate::plugins::{Place, PluginManager};
 use anyhow::Context;
-use photondb_server::admin::status::PluginControl;
-use photondb_server::config::{PluginsConfig, SandboxConfig};
-use photondb_server::plugins::instance::Instance;
-use photondb_server::plugins::{Place, PluginManager};
 use tokio::runtime::Runtime;
 
 /// Running plugins, stopped on drop.
 pub struct Confined {
+    /// The supervisor of all of them.
     pub manager: PluginManager,
     runtime: Runtime,
 }

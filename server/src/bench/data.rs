@@ -8,7 +8,9 @@ use half::f16;
 
 /// A set of vectors with queries.
 pub struct Vectors {
+    /// What it is, for titles.
     pub name: String,
+    /// The length of the vectors.
     pub dims: usize,
     /// `[rows, dims]`.
     pub base: Vec<f32>,
@@ -44,11 +46,13 @@ impl Vectors {
     }
 
     /// How many rows there are.
+    #[must_use]
     pub fn rows(&self) -> u32 {
         (self.base.len() / self.dims) as u32
     }
 
     /// Which share of the true `k` nearest rows was found.
+    #[must_use]
     pub fn recall(&self, found: &[Vec<u32>], k: usize) -> f64 {
         let hits = |(found, truth): (&Vec<u32>, &Vec<u32>)| truth[..k].iter().filter(|row| found.contains(row)).count();
         found.iter().zip(&self.truth).map(hits).sum::<usize>() as f64 / (self.truth.len() * k) as f64

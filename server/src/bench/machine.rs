@@ -15,6 +15,7 @@ pub struct Machine {
 
 impl Machine {
     /// This machine now.
+    #[must_use]
     pub fn now() -> Self {
         Self {
             cpu: cpu_model().unwrap_or_else(|| std::env::consts::ARCH.into()),
@@ -25,12 +26,14 @@ impl Machine {
     }
 
     /// One line for people.
+    #[must_use]
     pub fn line(&self) -> String {
         let Self { cpu, cores, kernel, load } = self;
         format!("{cpu}, {cores} cores, Linux {kernel}, load {load}")
     }
 
     /// The same for programs, with the load at the end.
+    #[must_use]
     pub fn to_json(&self) -> Value {
         let Self { cpu, cores, kernel, load: before } = self;
         json!({ "cpu": cpu, "cores": cores, "kernel": kernel, "load_before": before, "load_after": load() })
@@ -38,6 +41,7 @@ impl Machine {
 }
 
 /// Runnable tasks, as means over 1, 5 and 15 minutes.
+#[must_use]
 pub fn load() -> String {
     first_line("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
