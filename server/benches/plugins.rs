@@ -386,8 +386,6 @@ impl Process {
 
     fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {
         let search = Search { queries, dims: self.dims, k: K, allow: None, settings: &Datum::Null };
-        search
-            .run(self.instance.lane(&Origin::until(soon()))?.begin(soon())?, INDEX, soon())
-            .map(|searched| searched.rows)
+        search.run(self.instance.lane(&Origin::until(soon()))?.begin(soon())?, INDEX, soon())
     }
 }
