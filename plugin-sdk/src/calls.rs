@@ -207,18 +207,15 @@ pub struct Search<'a> {
     pub settings: &'a Datum,
 }
 
-/// What a batch of searches found.
-#[derive(Clone, Debug)]
-pub struct Searched {
-    /// For each query its rows, in the order that the plugin gave.
-    pub rows: Vec<Vec<RowId>>,
-    /// Bytes that the plugin read in place.
-    pub shared: usize,
-    /// Bytes copied out of what the plugin wrote.
-    pub copied: usize,
+/// A batch of searches on its way.
+#[derive(Debug)]
+pub struct Searching<'a> {
+    search: Search<'a>,
+    pending: Pending,
+    sent: usize,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
     /// How many queries fit into one call, requests and replies.
     #[must_use]
     pub fn queries_per_call(&self, lane: &Lane) -> usize {
@@ -228,14 +225,20 @@ impl Search<'_> {
         request.min(reply)
     }
 
-    /// Searches, by a call that has begun: waits until `deadline` for the answer. For each query the rows and distances, at
-    /// most `k`, in the order that the plugin gave: they are a plugin's word, rows may not exist and distances may be
-    /// anything.
+    /// Searches, by a call that has begun: sends the queries, and waits until `deadline` for the answer.
     ///
     /// # Errors
-    /// What the index said, or what happened to the plugin; [`Cause::Protocol`] for an answer of the wrong shape.
-    pub fn run(&self, mut draft: Draft, index: u32, deadline: Instant) -> Result<Searched, PluginError> {
-        let count = self.queries.len() / self.dims.max(1);
+    /// As [`send`](Self::send) and [`Searching::wait`].
+    pub fn run(&self, draft: Draft, index: u32, deadline: Instant) -> Result<Vec<Vec<RowId>>, PluginError> {
+        self.send(draft, index)?.wait(deadline, &mut PrivateCopy::default())
+    }
+
+    /// Sends the queries by a call that has begun. At most [`queries_per_call`](Self::queries_per_call) of them.
+    ///
+    /// # Errors
+    /// [`Cause::Limit`] when they don't fit.
+    pub fn send(&self, mut draft: Draft, index: u32) -> Result<Searching<'a>, PluginError> {
+        let count = self.count();
         let columns = if self.allow.is_some() { 3 } else { 2 };
         let mut writer = BatchWriter::new(draft.buffer(), columns, count).map_err(too_large)?;
         writer.f32s(self.dims, count).map_err(too_large)?.copy_from_slice(self.queries);
@@ -244,12 +247,13 @@ impl Search<'_> {
         if let Some(allow) = self.allow {
             writer.u8s(allow.len()).map_err(too_large)?.copy_from_slice(allow);
         }
-        let payload = writer.finish();
-        let mut reply = PrivateCopy::default();
-        let pending = draft.send(Operation::IndexSearch, index, payload, self.k as u64);
-        answer(pending, deadline, &mut reply)?;
-        let rows = self.read(count, reply.bytes())?;
-        Ok(Searched { rows, shared: payload, copied: reply.bytes().len() })
+        let sent = writer.finish();
+        let pending = draft.send(Operation::IndexSearch, index, sent, self.k as u64);
+        Ok(Searching { search: *self, pending, sent })
+    }
+
+    fn count(&self) -> usize {
+        self.queries.len() / self.dims.max(1)
     }
 
     /// Reads the answer to a search of `count` queries.
@@ -270,6 +274,24 @@ impl Search<'_> {
         }
         let found = |query: usize| &rows[query * self.k..query * self.k + counts[query] as usize];
         Ok((0..count).map(|query| found(query).to_vec()).collect())
+    }
+}
+
+impl Searching<'_> {
+    /// Bytes written to the shared buffer.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.sent
+    }
+
+    /// Waits until `deadline` for the answer: for each query the rows, at most `k`, in the order that the plugin gave. They
+    /// are a plugin's word: rows may not exist.
+    ///
+    /// # Errors
+    /// What the index said, or what happened to the plugin; [`Cause::Protocol`] for an answer of the wrong shape.
+    pub fn wait(self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Vec<Vec<RowId>>, PluginError> {
+        answer(self.pending, deadline, reply)?;
+        self.search.read(self.search.count(), reply.bytes())
     }
 }
 

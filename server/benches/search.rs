@@ -1,22 +1,35 @@
 //! Vector searches: exact scans beside the plain loop, and searches of a server beside the work of its plugin.
 //!
-//!     cargo bench -p photondb-server --bench search -- [scan] [--json FILE] [--rounds N]
+//!     cargo bench -p photondb-server --bench search -- [scan] [server] [--json FILE] [--rounds N]
 //!
 //! The vectors come from `PHOTONDB_BENCH_DATA`, a folder as `tests/data`.
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 
+use anyhow::Context;
 use fixedbitset::FixedBitSet;
 use photondb_distance::{Metric, Query};
+use photondb_plugin_hnsw::Hnsw;
 use photondb_plugin_sdk::column::{Element, VectorColumn};
+use photondb_plugin_sdk::kinds::vector::{
+    IndexOptions, RowId, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin,
+};
+use photondb_plugin_sdk::{Cancel, Datum};
 use photondb_server::bench::{Case, Comparison, Latencies, Measure, Options, Report, Vectors, less, more, seconds};
+use photondb_server::cli::client::Client;
 use photondb_server::vector::{ExactScan, Scored};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const K: usize = 10;
 const BATCH: usize = 100;
-const SECTIONS: [&str; 1] = ["scan"];
+const SECTIONS: [&str; 2] = ["scan", "server"];
 const SINGLE: [Measure; 3] = [more("queries", "per second"), less("p50", "µs"), more("recall@10", "")];
 const BATCHED: [Measure; 2] = [more("queries", "per second"), more("recall@10", "")];
 
@@ -26,6 +39,9 @@ fn main() -> anyhow::Result<()> {
     let vectors = Vectors::load()?;
     if options.wants("scan") {
         scans(&vectors, options.rounds, &mut report)?;
+    }
+    if options.wants("server") {
+        server(&vectors, options.rounds, &mut report)?;
     }
     report.end(options.json.as_deref())
 }
@@ -90,4 +106,116 @@ fn score_all(column: &VectorColumn, rows: u32, query: &[f32]) -> Vec<Scored> {
 fn recall(vectors: &Vectors, found: &[Vec<Scored>]) -> f64 {
     let rows: Vec<Vec<u32>> = found.iter().map(|found| found.iter().map(|scored| scored.row).collect()).collect();
     vectors.recall(&rows, K)
+}
+
+// ---- A server ------------------------------------------------------------------------------------------------------
+
+const WIRE: [Measure; 1] = [less("time", "ms a batch")];
+
+/// A server in a process of its own, stopped on drop.
+struct Server {
+    process: Child,
+    client: Client,
+    _data: TempDir,
+}
+
+impl Server {
+    /// `None`, with a line that says why, where there is no release build.
+    fn start() -> anyhow::Result<Option<Self>> {
+        let executable = std::env::current_exe()?;
+        let release = executable.ancestors().nth(2).context("this executable is not in a Cargo target directory")?;
+        let (server, plugins) = (release.join("photondb"), release.with_file_name("release-plugins"));
+        if !server.exists() || !plugins.exists() {
+            println!("SKIPPED: {} or {} is missing; run `make bench`", server.display(), plugins.display());
+            return Ok(None);
+        }
+        let data = tempfile::tempdir()?;
+        let mut command = Command::new(server);
+        command.arg("serve").arg("--data").arg(data.path()).arg("--plugin-dir").arg(plugins);
+        command.args(["--reql-port", "0", "--http-port", "0", "--rpc-port", "0"]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut ready = String::new();
+        BufReader::new(process.stdout.take().context("no output")?).read_line(&mut ready)?;
+        let ready: Value = serde_json::from_str(&ready).context("the server did not start")?;
+        let client = Client::connect(&format!("127.0.0.1:{}", ready["reql"]), "admin", "")?;
+        Ok(Some(Self { process, client, _data: data }))
+    }
+
+    fn fill(&mut self, vectors: &Vectors) -> anyhow::Result<()> {
+        self.client.run(br#"[60,["t"]]"#)?;
+        let rows: Vec<&[f32]> = vectors.base.chunks_exact(vectors.dims).collect();
+        for (start, rows) in (0..).step_by(1000).zip(rows.chunks(1000)) {
+            let documents: Vec<Value> =
+                (start..).zip(rows).map(|(id, vector): (usize, _)| json!({"id": id, "v": [2, vector]})).collect();
+            self.client.run(json!([56, [[15, ["t"]], [2, documents]]]).to_string().as_bytes())?;
+        }
+        let vector = json!({"type": "hnsw", "dims": vectors.dims, "metric": "cosine", "element": "f16"});
+        self.client.run(json!([75, [[15, ["t"]], "v"], {"vector": vector}]).to_string().as_bytes())?;
+        self.client.run(br#"[140,[[15,["t"]],"v"]]"#)?;
+        Ok(())
+    }
+
+    /// Milliseconds from the first byte of a query to the last one of its answer.
+    fn time(&mut self, term: &[u8]) -> anyhow::Result<Vec<f64>> {
+        let (taken, _) = seconds(|| {
+            self.client.send(term)?;
+            Ok(self.client.receive()?)
+        })?;
+        Ok(vec![taken * 1e3])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn server(vectors: &Vectors, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    let Some(mut server) = Server::start()? else { return Ok(()) };
+    server.fill(vectors)?;
+    let column = VectorColumn::in_memory(vectors.dims as u32, Element::F16, &vectors.base)?;
+    let options = IndexOptions { dims: vectors.dims as u32, metric: Metric::Cosine, settings: Datum::Null };
+    let index = Hnsw::default().create(&options, Arc::new(column))?;
+    index.insert(&(0..vectors.rows()).collect::<Vec<RowId>>())?;
+    let queries = &vectors.queries[..BATCH * vectors.dims];
+    let literal: Vec<Value> = queries.chunks(vectors.dims).map(|query| json!([2, query])).collect();
+    let table = json!([15, ["t"]]);
+    let whole = json!([168, [table, [2, literal]], {"index": "v", "max_results": K}]);
+    let id = json!([69, [[2, [2]], [170, [[170, [[10, [2]], "doc"]], "id"]]]]);
+    let ids = json!([38, [whole, [69, [[2, [1]], [38, [[10, [1]], id]]]]]]);
+    let (whole, ids) = (whole.to_string().into_bytes(), ids.to_string().into_bytes());
+    let server = RefCell::new(server);
+    let cases = vec![
+        Case::new("the index alone, two threads", || {
+            let (taken, ()) = seconds(|| {
+                thread::scope(|scope| {
+                    for half in queries.chunks(BATCH / 2 * vectors.dims) {
+                        scope.spawn(|| search(&*index, half, vectors.dims));
+                    }
+                });
+                Ok(())
+            })?;
+            Ok(vec![taken * 1e3])
+        }),
+        Case::new("the index alone, one thread", || {
+            let (taken, ()) = seconds(|| search(&*index, queries, vectors.dims))?;
+            Ok(vec![taken * 1e3])
+        }),
+        Case::new("over the wire, whole documents", || server.borrow_mut().time(&whole)),
+        Case::new("over the wire, ids of the documents", || server.borrow_mut().time(&ids)),
+    ];
+    let title = format!("The nearest {K} of {BATCH} queries: {}", vectors.name);
+    report.add(&Comparison::measure(title, &WIRE, rounds, cases)?);
+    Ok(())
+}
+
+fn search(index: &dyn VectorIndex, queries: &[f32], dims: usize) -> anyhow::Result<()> {
+    let count = queries.len() / dims;
+    let (mut rows, mut distances, mut counts) = (vec![0; count * K], vec![0.0; count * K], vec![0; count]);
+    let settings = Datum::Null;
+    let request = SearchRequest { queries, k: K, allow: None, settings: &settings, cancel: Cancel::never() };
+    let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
+    Ok(index.search(&request, &mut results)?)
 }

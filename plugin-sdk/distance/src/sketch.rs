@@ -17,8 +17,6 @@
 //! Codes of 32 rows are interleaved, so that a vector register holds the same dimensions of 16 rows and nothing has to be
 //! added up across it.
 
-use std::ops::Range;
-
 use crate::kernels::{BLOCK_ROWS, Level, Line, Octet, QueryFactors, RowFactors, block_bounds};
 use crate::metric::Metric;
 use crate::query::Query;
@@ -83,9 +81,14 @@ fn length(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// Not less than the number, as f32.
+/// Not less than the number, as f32. Not subnormal: a processor takes a hundred times as long for such.
 fn above(number: f64) -> f32 {
-    (number as f32).next_up()
+    let above = (number as f32).next_up();
+    match number {
+        0.0 => 0.0,
+        _ if above.abs() < f32::MIN_POSITIVE => f32::MIN_POSITIVE,
+        _ => above,
+    }
 }
 
 impl Sketches {
@@ -192,9 +195,7 @@ impl Sketches {
         let tiles = queries.len().div_ceil(tile);
         let octets = self.octets();
         let mut words = vec![0; tiles * octets * 2 * tile];
-        // What fills up the last tile finds nothing.
-        let nobody = QueryFactors { threshold: f32::INFINITY, ..QueryFactors::default() };
-        let mut factors = vec![nobody; tiles * tile];
+        let mut factors = vec![QueryFactors::default(); tiles * tile];
         let mut codes = Vec::new();
         for (at, query) in queries.iter().enumerate() {
             factors[at] = self.encode_query(query.values(), &mut codes);
@@ -238,53 +239,46 @@ impl Sketches {
             scale: if is_tiny { f32::NAN } else { (step / unit) as f32 },
             error: above(coded),
             rest: above(rest + whole * rounding(self.dims)),
-            threshold: f32::NEG_INFINITY,
         }
     }
 
-    /// Calls `found` with the query, the row and a bound of its score for all rows of the `blocks` of which the
-    /// thresholds say that they may be near enough. `allowed` says which rows of a block count, one bit each.
+    /// Bounds the scores of the `queries` with all rows: `out[query * stride + row]` is at least the score, or not a number
+    /// where nothing is known. `allowed` says which rows of a block count, one bit each; the others, and those that only fill
+    /// up the last block, get minus infinity.
     ///
     /// # Panics
-    /// When there is no such block.
-    pub fn candidates(
-        &self,
-        queries: &SketchQueries,
-        blocks: Range<usize>,
-        allowed: impl Fn(usize) -> u32,
-        found: impl FnMut(usize, usize, f32),
-    ) {
-        self.candidates_with(Level::detected(), queries, blocks, allowed, found);
+    /// When `out` is too short.
+    pub fn bounds(&self, queries: &SketchQueries, allowed: impl Fn(usize) -> u32, stride: usize, out: &mut [f32]) {
+        self.bounds_with(Level::detected(), queries, allowed, stride, out);
     }
 
-    fn candidates_with(
+    fn bounds_with(
         &self,
         level: Level,
         queries: &SketchQueries,
-        blocks: Range<usize>,
         allowed: impl Fn(usize) -> u32,
-        mut found: impl FnMut(usize, usize, f32),
+        stride: usize,
+        out: &mut [f32],
     ) {
-        for block in blocks {
+        for block in 0..self.blocks() {
+            let out = &mut out[block * BLOCK_ROWS..];
             let present = (self.len - block * BLOCK_ROWS).min(BLOCK_ROWS);
             match allowed(block) & u32::MAX >> (BLOCK_ROWS - present) {
-                0 => {}
-                allowed if queries.len == 1 => {
-                    self.block_candidates::<1>(level, queries, block, allowed, &mut found);
-                }
-                allowed => self.block_candidates::<TILE>(level, queries, block, allowed, &mut found),
+                0 => (0..queries.len).for_each(|query| out[query * stride..][..BLOCK_ROWS].fill(f32::NEG_INFINITY)),
+                allowed if queries.len == 1 => self.block::<1>(level, queries, block, allowed, stride, out),
+                allowed => self.block::<TILE>(level, queries, block, allowed, stride, out),
             }
         }
     }
 
-    #[inline]
-    fn block_candidates<const Q: usize>(
+    fn block<const Q: usize>(
         &self,
         level: Level,
         queries: &SketchQueries,
         block: usize,
         allowed: u32,
-        found: &mut impl FnMut(usize, usize, f32),
+        stride: usize,
+        out: &mut [f32],
     ) {
         let octets = self.octets();
         let (codes, rows) = (&self.blocks[block * octets..][..octets], &self.factors[block]);
@@ -292,13 +286,13 @@ impl Sketches {
         let tiles = queries.factors.as_chunks::<Q>().0.iter().zip(words.chunks(octets.max(1)));
         let mut bounds = [[0.0; BLOCK_ROWS]; Q];
         for (tile, (factors, words)) in tiles.enumerate() {
-            let passed = block_bounds(level, codes, rows, words, factors, &mut bounds);
-            for ((query, passed), bounds) in (tile * Q..queries.len).zip(passed).zip(&bounds) {
-                let mut passed = passed & allowed;
-                while passed != 0 {
-                    let row = passed.trailing_zeros() as usize;
-                    found(query, block * BLOCK_ROWS + row, bounds[row]);
-                    passed &= passed - 1;
+            block_bounds(level, codes, rows, words, factors, &mut bounds);
+            for (query, bounds) in (tile * Q..queries.len).zip(&bounds) {
+                let out = &mut out[query * stride..][..BLOCK_ROWS];
+                out.copy_from_slice(bounds);
+                if allowed != u32::MAX {
+                    let refused = out.iter_mut().enumerate().filter(|(row, _)| allowed >> row & 1 == 0);
+                    refused.for_each(|(_, bound)| *bound = f32::NEG_INFINITY);
                 }
             }
         }
@@ -313,21 +307,14 @@ fn encode(value: f32, inverse_step: f32) -> u8 {
 }
 
 impl SketchQueries {
-    /// From now on `query` is after rows that are no farther than `distance`, in the metric's unit.
-    ///
-    /// # Panics
-    /// When there is no such query.
-    pub fn set_distance(&mut self, query: usize, distance: f32) {
-        self.factors[query].threshold = self.thresholds[query].score(distance);
-    }
-
-    /// The least score that `query` is after.
+    /// A score that every row reaches which is no farther from `query` than `distance`, in the metric's unit: a row whose
+    /// bound is less is farther.
     ///
     /// # Panics
     /// When there is no such query.
     #[must_use]
-    pub fn least_score(&self, query: usize) -> f32 {
-        self.factors[query].threshold
+    pub fn least_score(&self, query: usize, distance: f32) -> f32 {
+        self.thresholds[query].score(distance)
     }
 }
 
@@ -377,22 +364,21 @@ mod tests {
             for metric in METRICS {
                 let sketches = sketches(metric, &rows);
                 let queries: Vec<_> = queries.iter().map(|query| Query::new(metric, query)).collect();
-                let mut prepared = sketches.queries(&queries);
+                let prepared = sketches.queries(&queries);
                 let worst: Vec<f32> = queries.iter().map(|query| {
                     let mut distances: Vec<f32> = rows.iter().map(|row| query.distance(row)).collect();
                     distances.sort_by(f32::total_cmp);
                     distances[rank.min(distances.len() - 1)]
                 }).collect();
-                worst.iter().enumerate().for_each(|(query, &worst)| prepared.set_distance(query, worst));
+                let stride = rows.len().next_multiple_of(32) + 32;
                 for level in Level::available() {
-                    let mut found = vec![vec![false; rows.len()]; queries.len()];
-                    sketches.candidates_with(level, &prepared, 0..sketches.blocks(), |_| u32::MAX, |query, row, _| {
-                        found[query][row] = true;
-                    });
+                    let mut bounds = vec![0.0; queries.len() * stride];
+                    sketches.bounds_with(level, &prepared, |_| u32::MAX, stride, &mut bounds);
                     for (at, query) in queries.iter().enumerate() {
                         for (row, values) in rows.iter().enumerate() {
                             let is_near = query.distance(values) <= worst[at];
-                            prop_assert!(!is_near || found[at][row], "{metric:?} {level:?} query {at} row {row}");
+                            let is_ruled_out = bounds[at * stride + row] < prepared.least_score(at, worst[at]);
+                            prop_assert!(!(is_near && is_ruled_out), "{metric:?} {level:?} query {at} row {row}");
                         }
                     }
                 }
@@ -407,12 +393,13 @@ mod tests {
         for metric in METRICS {
             let sketches = sketches(metric, &rows);
             let queries = [Query::new(metric, &rows[17])];
-            let mut prepared = sketches.queries(&queries);
-            prepared.set_distance(0, queries[0].distance(&rows[17]));
+            let prepared = sketches.queries(&queries);
+            let least = prepared.least_score(0, queries[0].distance(&rows[17]));
             for level in Level::available() {
-                let mut found = Vec::new();
-                sketches.candidates_with(level, &prepared, 0..16, |_| u32::MAX, |_, row, _| found.push(row));
-                assert!(found.contains(&17) && found.len() < 100, "{metric:?} {level:?}: {}", found.len());
+                let mut bounds = vec![0.0; 512];
+                sketches.bounds_with(level, &prepared, |_| u32::MAX, 512, &mut bounds);
+                let found = bounds.iter().filter(|&&bound| bound >= least).count();
+                assert!(bounds[17] >= least && found < 100, "{metric:?} {level:?}: {found}");
             }
         }
     }
@@ -421,16 +408,10 @@ mod tests {
     fn only_what_is_allowed_is_found() {
         let rows: Vec<Vec<f32>> = (0..70).map(|row| vec![row as f32, 1.0]).collect();
         let sketches = sketches(Metric::L2, &rows);
-        let prepared = sketches.queries(&[Query::new(Metric::L2, &[0.0, 0.0])]);
-        let mut found = Vec::new();
-        sketches.candidates(
-            &prepared,
-            1..3,
-            |block| if block == 1 { 0b101 } else { u32::MAX },
-            |_, row, _| {
-                found.push(row);
-            },
-        );
+        let mut bounds = [0.0; 96];
+        let prepared = sketches.queries(&[Query::new(Metric::L2, &[0.0, 1.0])]);
+        sketches.bounds(&prepared, |block| [0, 0b101, u32::MAX][block], 96, &mut bounds);
+        let found: Vec<usize> = (0..96).filter(|&row| bounds[row] > f32::NEG_INFINITY).collect();
         assert_eq!(found, [32, 34, 64, 65, 66, 67, 68, 69]);
     }
 }

@@ -211,7 +211,7 @@ impl IndexHarness<'_> {
         let (mut found, deadline) = (Vec::new(), self.harness.deadline());
         for part in queries.chunks(per_call * self.dims) {
             let search = Search { queries: part, ..search };
-            found.extend(search.run(self.harness.lane.begin(deadline)?, self.index, deadline)?.rows);
+            found.extend(search.run(self.harness.lane.begin(deadline)?, self.index, deadline)?);
         }
         Ok(found)
     }

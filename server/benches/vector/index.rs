@@ -100,7 +100,7 @@ impl Process {
     pub fn search_with(&self, queries: &[f32], settings: &Datum) -> Result<Vec<Vec<RowId>>, PluginError> {
         let search = Search { queries, dims: self.dims, k: K, allow: None, settings };
         let draft = self.instance.lane(&Origin::until(soon()))?.begin(soon())?;
-        search.run(draft, INDEX, soon()).map(|searched| searched.rows)
+        search.run(draft, INDEX, soon())
     }
 
     /// Bytes that the index takes beside the vectors.

@@ -221,6 +221,19 @@ impl Instance {
         })
     }
 
+    /// The [lane](Self::lane) for a call, and the others that have nothing to do if this one has not either: for work that is
+    /// worth splitting. Never empty.
+    ///
+    /// # Errors
+    /// As [`lane`](Self::lane).
+    pub fn idle_lanes(&self, origin: &Origin<'_>) -> Result<Vec<&Arc<Lane>>, PluginError> {
+        let first = self.lane(origin)?;
+        let waits = |lane: &Lane| origin.within.is_some_and(|within| within.blocks(self.number, lane.place()));
+        let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, first) && !waits(lane));
+        let idle = others.filter(|lane| lane.in_flight() == 0 && first.in_flight() == 0);
+        Ok([first].into_iter().chain(idle).collect())
+    }
+
     /// Whether its calls may run queries.
     #[must_use]
     pub fn may_query(&self) -> bool {

@@ -10,13 +10,15 @@
 //! | `rows` | row numbers and keys |
 //! | `maintain` | a thread an index: keeps the plugin's graph up with the rows, saves and loads it |
 //! | `search` | `get_nearest`: the plugin's rows, checked, scored exactly, merged with what it has not seen yet |
-//! | `scan` | the exact scan: fallback, small tables, strict filters |
+//! | `ask` | the plugin's part of it: batches are split among its idle threads |
+//! | `scan` | the exact scan: fallback, small tables, strict filters; bounds from 4-bit codes first |
 //! | `saved` | the file that a saved graph is kept in |
 //!
 //! **Trust.** What a plugin returns are row numbers. The server checks that they exist and are live, computes their
 //! distances from the column, sorts, and tops up from an exact scan where rows are missing. A plugin that lies can
 //! cost recall, never correctness.
 
+mod ask;
 mod index;
 mod maintain;
 mod rows;
@@ -109,5 +111,25 @@ impl VectorIndexes for VectorManager {
         if let Some(index) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&index_id) {
             index.discard();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use photondb_plugin_sdk::kinds::vector::Metric;
+
+    use super::*;
+
+    #[test]
+    fn elements_have_names() {
+        let element = |name: Datum| {
+            let settings = Datum::object([(ELEMENT_KEY, name)]);
+            split(&VectorDefinition { kind: "hnsw".into(), dims: 3, metric: Metric::L2, settings }).map(|split| split.0)
+        };
+        for (name, expected) in [("f32", Element::F32), ("f16", Element::F16), ("i8", Element::I8)] {
+            assert_eq!(element(name.into()).expect("known"), expected);
+        }
+        let message = element("u8".into()).expect_err("unknown").to_string();
+        assert!(["f32", "f16", "i8"].iter().all(|name| message.contains(name)), "{message}");
     }
 }

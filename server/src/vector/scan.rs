@@ -21,11 +21,15 @@ use photondb_distance::{Metric, Query, SketchQueries, Sketches};
 use photondb_ipc_schema::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::RowId;
 
-/// About the bytes of sketches that one piece of work is: a part of a second-level cache.
-const CHUNK_BYTES: usize = 1 << 20;
-/// Blocks after which candidates are scored for the first time, so that the others have a distance to beat. Each further
-/// time there are twice as many.
-const FIRST_STEP: usize = 8;
+/// About the bytes of sketches that are made, and taken by a thread, together.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Bounds that are computed before rows are scored: as many as a part of the second-level cache holds, since the more
+/// there are, the fewer rows are scored that are none of the nearest.
+const BOUNDS: usize = 128 << 10;
+/// Bounds that are looked at together.
+const BOUNDS_AT_ONCE: usize = 64;
+/// How many rows ahead of the one that is scored are loaded into the cache.
+const PREFETCHED: usize = 4;
 /// Queries that pass over a block together: their codes, too, should stay in the cache.
 const QUERIES_AT_ONCE: usize = 128;
 /// Where fewer than one row of so many is allowed, or all of them have fewer numbers, it is faster to score them at once.
@@ -176,18 +180,19 @@ impl ExactScan {
     ) -> Vec<Vec<Scored>> {
         let Some(first) = chunks.first() else { return vec![Vec::new(); queries.len()] };
         let prepared = first.queries(queries);
-        let parts = Parts::of(chunks.len(), 1);
-        let best = on_threads(threads.min(chunks.len()), || {
+        let together = BOUNDS / queries.len() / self.rows_per_chunk;
+        let parts = Parts::of(chunks.len(), together.clamp(1, chunks.len().div_ceil(threads)));
+        let best = on_threads(threads.min(parts.count()), || {
             let mut pass = Pass {
                 scan: self,
                 queries,
-                prepared: prepared.clone(),
-                candidates: vec![Vec::new(); queries.len()],
+                prepared: &prepared,
+                bounds: Vec::new(),
+                candidates: Vec::new(),
                 best: queries.iter().map(|_| TopK::new(k)).collect(),
-                step: FIRST_STEP,
             };
             while let Some(part) = parts.next() {
-                pass.over(part.start * self.rows_per_chunk, &chunks[part.start], allowed);
+                pass.over(part.start * self.rows_per_chunk, &chunks[part], allowed);
             }
             pass.best
         });
@@ -258,57 +263,96 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Pass<'a> {
     scan: &'a ExactScan,
     queries: &'a [Query<'a>],
-    prepared: SketchQueries,
-    /// For each query bounds of scores and rows, which are to be scored.
-    candidates: Vec<Vec<(f32, RowId)>>,
+    prepared: &'a SketchQueries,
+    /// `[queries, rows]`.
+    bounds: Vec<f32>,
+    /// Bounds of rows that are to be scored, and the rows' places.
+    candidates: Vec<(f32, usize)>,
     best: Vec<TopK>,
-    step: usize,
 }
 
 impl Pass<'_> {
-    fn over(&mut self, first_row: usize, sketches: &Sketches, allowed: &FixedBitSet) {
+    fn over(&mut self, first_row: usize, chunks: &[Arc<Sketches>], allowed: &FixedBitSet) {
+        const BLOCK: usize = Sketches::ROWS_OF_BLOCK;
         // A word has the bits of two blocks, the lower ones first.
         let words: &[u32] = bytemuck::cast_slice(allowed.as_slice());
-        let first_word = first_row / Sketches::ROWS_OF_BLOCK;
-        let mut block = 0;
-        while block < sketches.blocks() {
-            let end = (block + self.step).min(sketches.blocks());
-            let candidates = &mut self.candidates;
-            sketches.candidates(
-                &self.prepared,
-                block..end,
-                |block| words.get(first_word + block).copied().unwrap_or(0),
-                |query, row, bound| {
-                    // Not a number: nothing is known about this row.
-                    let bound = if bound.is_nan() { f32::INFINITY } else { bound };
-                    candidates[query].push((bound, (first_row + row) as RowId));
-                },
-            );
-            (0..self.queries.len()).for_each(|query| self.score(query));
-            block = end;
-            self.step *= 2;
+        let stride = chunks.iter().map(|chunk| chunk.blocks() * BLOCK).sum();
+        self.bounds.resize(self.queries.len() * stride, 0.0);
+        let mut start = 0;
+        for chunk in chunks {
+            let first = (first_row + start) / BLOCK;
+            let allowed = |block| words.get(first + block).copied().unwrap_or(0);
+            chunk.bounds(self.prepared, allowed, stride, &mut self.bounds[start..]);
+            start += chunk.blocks() * BLOCK;
+        }
+        (0..self.queries.len()).for_each(|query| self.score(query, first_row, stride));
+    }
+
+    /// Scores the rows whose bounds say that they may be among the nearest.
+    fn score(&mut self, query: usize, first_row: usize, stride: usize) {
+        if self.best[query].worst().is_none() {
+            // The rows with the greatest bounds give the others a distance to beat.
+            for (_, at) in greatest(&self.bounds[query * stride..][..stride], self.best[query].k) {
+                self.score_row(query, first_row, at);
+                self.bounds[query * stride + at] = f32::NEG_INFINITY;
+            }
+        }
+        let mut least = self.least_score(query);
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
+        may_reach(&self.bounds[query * stride..][..stride], least, |bound, at| candidates.push((bound, at)));
+        // The most promising ones first: soon the others are out.
+        candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        for (place, &(bound, at)) in candidates.iter().enumerate() {
+            if bound < least {
+                break;
+            }
+            if let Some((_, next)) = candidates.get(place + PREFETCHED)
+                && let Some(next) = self.scan.column.row((first_row + next) as RowId)
+            {
+                next.prefetch();
+            }
+            self.score_row(query, first_row, at);
+            least = self.least_score(query);
+        }
+        self.candidates = candidates;
+    }
+
+    fn score_row(&mut self, query: usize, first_row: usize, at: usize) {
+        let row = (first_row + at) as RowId;
+        if let Some(distance) = self.scan.distance(&self.queries[query], row) {
+            self.best[query].push(Scored { distance, row });
         }
     }
 
-    /// Scores the candidates, the most promising ones first: soon the others are out.
-    fn score(&mut self, query: usize) {
-        let (candidates, best) = (&mut self.candidates[query], &mut self.best[query]);
-        candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-        for (at, &(bound, row)) in candidates.iter().enumerate() {
-            if bound < self.prepared.least_score(query) {
-                break;
-            }
-            if let Some(next) = candidates.get(at + 2).and_then(|&(_, row)| self.scan.column.row(row)) {
-                next.prefetch();
-            }
-            if let Some(distance) = self.scan.distance(&self.queries[query], row) {
-                best.push(Scored { distance, row });
-                if let Some(worst) = best.worst() {
-                    self.prepared.set_distance(query, worst);
-                }
-            }
+    fn least_score(&self, query: usize) -> f32 {
+        let worst = self.best[query].worst();
+        worst.map_or(f32::NEG_INFINITY, |worst| self.prepared.least_score(query, worst))
+    }
+}
+
+/// The greatest of the bounds, up to `k`, each with its place.
+fn greatest(bounds: &[f32], k: usize) -> Vec<(f32, usize)> {
+    let mut best = TopK::new(k);
+    for (start, part) in (0..).step_by(BOUNDS_AT_ONCE).zip(bounds.chunks(BOUNDS_AT_ONCE)) {
+        let least = best.worst().map_or(f32::NEG_INFINITY, |worst| -worst);
+        may_reach(part, least, |bound, at| best.push(Scored { distance: -bound, row: (start + at) as RowId }));
+    }
+    best.into_sorted().into_iter().map(|scored| (-scored.distance, scored.row as usize)).collect()
+}
+
+/// Calls `found` with the bounds that are not below `least`, and their places. What is not a number counts as infinite:
+/// nothing is known about that row. Minus infinity stands for rows that are not allowed.
+fn may_reach(bounds: &[f32], least: f32, mut found: impl FnMut(f32, usize)) {
+    let reaches = |bound: f32| (bound >= least || bound.is_nan()) && bound != f32::NEG_INFINITY;
+    for (start, part) in (0..).step_by(BOUNDS_AT_ONCE).zip(bounds.chunks(BOUNDS_AT_ONCE)) {
+        // Without an early end, which would keep it from being done many at a time.
+        if !part.iter().fold(false, |any, &bound| any | reaches(bound)) {
+            continue;
         }
-        candidates.clear();
+        for (at, &bound) in part.iter().enumerate().filter(|&(_, &bound)| reaches(bound)) {
+            found(if bound.is_nan() { f32::INFINITY } else { bound }, start + at);
+        }
     }
 }
 

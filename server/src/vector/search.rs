@@ -12,6 +12,7 @@ use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use thiserror::Error;
 
+use super::ask::ask;
 use super::index::{VectorIndex, View};
 use super::maintain::OpenGraph;
 use super::scan::Scored;
@@ -319,41 +320,13 @@ impl Searcher<'_> {
         let k = if allow.is_some() { k } else { k + view.dead };
         let deadline = self.plugin_deadline();
         let origin = Origin { deadline, ..self.request.origin };
-        let lane = open.instance.lane(&origin)?;
         let search = Search { queries, dims, k, allow, settings: self.request.settings };
-        let per_call = search.queries_per_call(lane);
-        if per_call == 0 {
-            return Ok(None);
-        }
-        let mut found = Vec::with_capacity(queries.len() / dims);
-        let plugin = self.index.plugin();
-        // Searches that wait for a plugin that does not answer must not hold all threads that queries run on.
-        let caller = plugin.as_ref().map(|plugin| plugin.call());
-        for part in queries.chunks(per_call * dims) {
-            let started = Instant::now();
-            let turn_by = caller.as_ref().map_or(deadline, |caller| caller.turn_by(deadline));
-            let searched = lane.begin(turn_by).map_err(PluginError::from).and_then(|call| {
-                let _allowed = open.instance.allow_queries(&call, &origin);
-                Search { queries: part, ..search }.run(call, open.number, deadline)
-            });
-            let searched = searched.map_err(|error| open.instance.judge(error));
-            if let Some(plugin) = &plugin {
-                let counters = plugin.counters();
-                counters.record(started.elapsed(), searched.is_ok());
-                if let Ok(searched) = &searched {
-                    plugin.answered();
-                    counters.shared(searched.shared);
-                    counters.copied(searched.copied);
-                }
-            }
-            found.extend(searched?.rows);
-        }
-        Ok(Some(found))
+        ask(open, self.index.plugin().as_deref(), search, &origin)
     }
 }
 
 /// The `k` nearest of the rows that the plugin found and of the pending ones that were scanned, each once. The plugin may
-/// have got a row that still counts as pending; the distances of the two ways may differ in the last bits.
+/// have got a row that still counts as pending.
 fn merge(found: impl Iterator<Item = Scored>, pending: &FixedBitSet, scanned: &[Scored], k: usize) -> Vec<Scored> {
     let found = found.filter(|scored| !pending.contains(scored.row as usize));
     let mut merged: Vec<Scored> = found.chain(scanned.iter().copied()).collect();

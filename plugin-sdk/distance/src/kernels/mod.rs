@@ -60,14 +60,13 @@ impl RowFactors {
     };
 }
 
-/// The query's part in the bounds, and the least bound that is asked for.
+/// The query's part in the bounds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueryFactors {
     pub(crate) shift: i32,
     pub(crate) scale: f32,
     pub(crate) error: f32,
     pub(crate) rest: f32,
-    pub(crate) threshold: f32,
 }
 
 /// The bounds of a query's scores with the rows of a block.
@@ -186,9 +185,8 @@ pub(crate) fn dots_of_codes(level: Level, query: &[Line], lines: &[Line], rows: 
     dispatch!(level, dots_of_codes(query, lines, rows, out));
 }
 
-/// Computes for each query and row `factor * (2 * sum - shift)` and what is to be added to it (see [`RowFactors`] and
-/// [`QueryFactors`]), where `sum` is the dot product of the query's signed and the row's unsigned codes. Returns for each
-/// query one bit a row: whether the bound is not less than the threshold, or not a number.
+/// Writes for each query and row of the block a bound of their score: from the dot product of the query's signed and the
+/// row's unsigned codes, and the factors of both.
 ///
 /// `words` are the query's codes in the order of the block's bytes, for each octet of dimensions and each query.
 pub(crate) fn block_bounds<const Q: usize>(
@@ -198,8 +196,8 @@ pub(crate) fn block_bounds<const Q: usize>(
     words: &[[[i32; Q]; 2]],
     queries: &[QueryFactors; Q],
     bounds: &mut [Bounds; Q],
-) -> [u32; Q] {
-    dispatch!(level, block_bounds(block, rows, words, queries, bounds))
+) {
+    dispatch!(level, block_bounds(block, rows, words, queries, bounds));
 }
 
 /// The lines of a row.

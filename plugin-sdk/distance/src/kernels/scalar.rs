@@ -55,7 +55,7 @@ pub(super) fn block_bounds<const Q: usize>(
     words: &[[[i32; Q]; 2]],
     queries: &[QueryFactors; Q],
     bounds: &mut [Bounds; Q],
-) -> [u32; Q] {
+) {
     let mut sums = [[0; BLOCK_ROWS]; Q];
     for (octet, words) in block.iter().zip(words) {
         for (row, codes) in octet.iter().flat_map(|line| line.0.as_chunks::<4>().0).enumerate() {
@@ -68,15 +68,12 @@ pub(super) fn block_bounds<const Q: usize>(
             }
         }
     }
-    let mut passed = [0; Q];
     for (query, factors) in queries.iter().enumerate() {
         for row in 0..BLOCK_ROWS {
             let product = (2 * sums[query][row] - factors.shift) as f32 * rows.scale[row] * factors.scale;
             let slack = rows.error[row] * factors.error + rows.length[row] * factors.rest;
             let bound = product + slack + rows.offset[row];
             bounds[query][row] = bound;
-            passed[query] |= u32::from(bound >= factors.threshold || bound.is_nan()) << row;
         }
     }
-    passed
 }

@@ -149,6 +149,6 @@ impl Index {
     fn search(&self, queries: &[f32]) -> Found {
         let search = Search { queries, dims: self.dims, k: K, allow: None, settings: &Datum::Null };
         let draft = self.instance.lane(&Origin::until(soon()))?.begin(soon())?;
-        Ok(search.run(draft, INDEX, soon())?.rows)
+        Ok(search.run(draft, INDEX, soon())?)
     }
 }

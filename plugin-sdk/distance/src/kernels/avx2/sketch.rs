@@ -1,10 +1,10 @@
 //! Bounds of the scores of a block of rows: 8 rows at a time.
 
 use std::arch::x86_64::{
-    __m256i, _CMP_NLT_UQ, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_cmp_ps, _mm256_cvtepi32_ps,
-    _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32,
+    __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_fmadd_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_sub_epi32,
 };
 
 use super::super::{BLOCK_ROWS, Bounds, Octet, QueryFactors, RowFactors};
@@ -32,9 +32,8 @@ pub(in super::super) fn block_bounds<const Q: usize>(
     words: &[[[i32; Q]; 2]],
     queries: &[QueryFactors; Q],
     bounds: &mut [Bounds; Q],
-) -> [u32; Q] {
+) {
     let (half, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    let mut passed = [0; Q];
     for part in 0..BLOCK_ROWS / LANES {
         let mut sums = [_mm256_setzero_si256(); Q];
         for (octet, words) in block.iter().zip(words) {
@@ -57,9 +56,6 @@ pub(in super::super) fn block_bounds<const Q: usize>(
             let rest = _mm256_fmadd_ps(of_rows(&rows.error), _mm256_set1_ps(factors.error), rest);
             let bound = _mm256_fmadd_ps(product, _mm256_set1_ps(factors.scale), rest);
             store(bound, &mut bounds[query].as_chunks_mut::<LANES>().0[part]);
-            let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(bound, _mm256_set1_ps(factors.threshold)));
-            passed[query] |= mask.cast_unsigned() << (part * LANES);
         }
     }
-    passed
 }

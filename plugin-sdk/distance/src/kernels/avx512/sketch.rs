@@ -1,9 +1,9 @@
 //! Bounds of the scores of a block of rows: 16 rows at a time.
 
 use std::arch::x86_64::{
-    _CMP_NLT_UQ, _mm512_and_si512, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi32,
-    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
+    _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_sub_epi32,
 };
 
 use super::super::{Bounds, Octet, QueryFactors, RowFactors};
@@ -25,7 +25,7 @@ pub(in super::super) fn block_bounds<const Q: usize>(
     words: &[[[i32; Q]; 2]],
     queries: &[QueryFactors; Q],
     bounds: &mut [Bounds; Q],
-) -> [u32; Q] {
+) {
     let half = _mm512_set1_epi8(15);
     let mut sums = [[_mm512_setzero_si512(); 2]; Q];
     for (octet, words) in block.iter().zip(words) {
@@ -46,7 +46,6 @@ pub(in super::super) fn block_bounds<const Q: usize>(
             }
         }
     }
-    let mut passed = [0; Q];
     for query in 0..Q {
         let factors = queries[query];
         for i in 0..2 {
@@ -58,9 +57,6 @@ pub(in super::super) fn block_bounds<const Q: usize>(
             let rest = _mm512_fmadd_ps(of_rows(&rows.error), _mm512_set1_ps(factors.error), rest);
             let bound = _mm512_fmadd_ps(product, _mm512_set1_ps(factors.scale), rest);
             store(bound, &mut bounds[query].as_chunks_mut::<LANES>().0[i]);
-            let mask = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(bound, _mm512_set1_ps(factors.threshold));
-            passed[query] |= u32::from(mask) << (i * LANES);
         }
     }
-    passed
 }
