@@ -15,6 +15,9 @@ use serde::Deserialize;
 use super::index::{K, Process};
 use super::{CONFINED, single};
 
+/// Those of the script.
+const PEERS: [&str; 5] =
+    ["hnswlib", "faiss-hnsw16-flat", "faiss-hnsw16-fp16", "faiss-pq192x4fs-refined", "usearch-f16"];
 const TARGETS: [f64; 2] = [0.95, 0.99];
 const WIDTHS: [u32; 21] = [10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320];
 const SEARCH: [Measure; 3] =
@@ -23,7 +26,7 @@ const BUILD: [Measure; 2] = [less("time", "s"), less("memory", "bytes")];
 const THREADS: usize = 2;
 
 /// A line of the script.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Line {
     peer: String,
     what: Option<String>,
@@ -60,9 +63,15 @@ pub fn compare(vectors: &Vectors, ours: &Process, built: f64) -> anyhow::Result<
 fn run(folder: &Path) -> anyhow::Result<Vec<Line>> {
     let python = std::env::var("PHOTONDB_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/vector_peers.py");
-    // Without numpy, or Python, there are no lines; what it says of that is on standard error.
     let output = Command::new(&python).arg(&script).arg(folder).stderr(std::process::Stdio::inherit()).output();
     let printed = output.map(|output| output.stdout).unwrap_or_default();
+    if printed.is_empty() {
+        // Without Python or numpy it says nothing but what is missing, on standard error.
+        let reason = "there is no Python with numpy and this; `make bench PEERS=1` installs it".to_owned();
+        return Ok(PEERS
+            .map(|peer| Line { peer: peer.into(), skipped: Some(reason.clone()), ..Line::default() })
+            .into());
+    }
     let lines = String::from_utf8(printed)?;
     lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("the peers printed {line}"))).collect()
 }

@@ -19,12 +19,16 @@ mod shared;
 mod socket;
 mod timing;
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// Longer than any measurement takes; one that hangs is not waited for.
+const WATCHDOG: Duration = Duration::from_secs(300);
 
 /// Asks another process in one way, and prints how long that took as a line of JSON
 #[derive(Clone, Debug, Parser)]
@@ -141,6 +145,11 @@ fn main() -> anyhow::Result<()> {
     if arguments.serve {
         set_parent_process_death_signal(Some(Signal::KILL))?;
     }
+    thread::spawn(|| {
+        thread::sleep(WATCHDOG);
+        eprintln!("it hangs");
+        std::process::exit(1);
+    });
     arguments.pin()?;
     match (peer, arguments.serve) {
         (Peer::Spin, false) => ping_pong::ask::<ping_pong::Spin>(&arguments),
