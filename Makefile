@@ -8,6 +8,9 @@ DATA ?= data
 ARGS ?=
 # Seconds for each target of `make fuzz`.
 FUZZ_SECONDS ?= 60
+# Benchmarks of server/benches that `make bench` runs; all of them if empty. PEERS=1 installs hnswlib, usearch and faiss.
+BENCHES ?=
+PEERS ?=
 # Words that `make race` reads.
 RACE_READS ?= 100000000
 
@@ -16,6 +19,7 @@ TOOLS := .tools
 PYTHON := $(TOOLS)/venv/bin/python
 # Newer than the requirements once they are installed.
 VENV := $(TOOLS)/venv/installed
+PEERS_VENV := $(TOOLS)/peers/installed
 CAPNPC := $(TOOLS)/capnpc/bin/capnpc-rust
 SCHEMAS := $(wildcard ipc-schema/schema/*.capnp)
 
@@ -47,8 +51,11 @@ chaos: debug ## Kills plugins 10,000 times and the server 200 times, at random, 
 	PHOTONDB_PLUGIN_KILLS=10000 PHOTONDB_SERVER_KILLS=200 \
 		$(CARGO) test -p photondb-tests random -- --test-threads 1 --nocapture
 
-bench: release ## Runs the benchmarks
-	$(CARGO) bench --workspace --bench '*'
+bench: release $(if $(PEERS),$(PEERS_VENV)) ## Measures everything beside its peers (tests/bench/README.md); PEERS=1 installs Python ones first
+	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --release --target $(HOST_TRIPLE) -p photondb-bench-plugin
+	install -D -m 644 tests/bench/plugin.toml target/release-bench/bench/plugin.toml
+	install -m 755 target/$(HOST_TRIPLE)/release/photondb-bench-plugin target/release-bench/bench/
+	CARGO="$(CARGO)" BENCHES="$(BENCHES)" tests/tools/bench
 
 fuzz: need-compiler ## Fuzzes every parser of foreign bytes, FUZZ_SECONDS=60 each, and prints a table
 	@tests/tools/need c++
@@ -128,6 +135,12 @@ need-python:
 $(VENV): tests/tools/requirements.txt | need-python
 	python3 -m venv $(TOOLS)/venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# What vector indexes are measured against.
+$(PEERS_VENV): tests/bench/requirements.txt | need-python
+	python3 -m venv $(TOOLS)/peers
+	$(TOOLS)/peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(CAPNPC):

@@ -136,7 +136,9 @@ impl Mailbox {
     }
 
     fn receive(&self) {
-        (0..8).for_each(|word| drop(black_box(self.seen.load_u64(Self::PAYLOAD + word * 8))));
+        for word in 0..8 {
+            black_box(self.seen.load_u64(Self::PAYLOAD + word * 8));
+        }
     }
 
     fn spin(&self, number: u64) {

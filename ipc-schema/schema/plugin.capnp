@@ -10,10 +10,11 @@
 # the limits that src/control.rs sets; it never takes a call back (a Finish before the Return).
 
 interface Plugin {
-  handshake @0 (protocol :UInt16, settings :Data, services :Services) -> (info :PluginInfo, failure :Failure);
+  handshake @0 (protocol :UInt16, settings :Data, services :Services, bell :UInt32) -> (info :PluginInfo, failure :Failure);
   # First call, and only once; deadline 5 s. `protocol` is the server's; the plugin answers with its own and the server
   # compares. `settings`: the table [plugins.settings.NAME] as an encoded datum, an object; a failure says what is wrong
-  # with it. The lanes are served from then on.
+  # with it. `bell`: the packet, sent before, of the write end of a pipe; workers write a byte into it when an answer is
+  # there that a task of the server waits for (src/lane/task.rs). The lanes are served from then on.
 
   ping @1 () -> ();
   # Answered by the control thread: tells a stopped process from a busy one.
@@ -97,6 +98,7 @@ enum Metric {
 enum Element {
   f32 @0;
   f16 @1;
+  i8 @2;
 }
 
 struct IndexOptions {

@@ -5,12 +5,13 @@
 //! | 0..4 | `PHB1` |
 //! | 4..8 | number of columns |
 //! | 8..12 | rows of the batch |
-//! | 64 + 32 x column | kind (1 byte), 3 zero, width, length, data offset, data bytes, offsets offset, 8 zero |
+//! | 64 + 32 x column | kind (1 byte), 3 zero, width, length, data offset, data bytes, offsets offset, validity offset, 4 zero |
 //!
 //! All numbers are little-endian u32. The data of a column begins at a multiple of 64 bytes. `length` counts values;
 //! a `F32` value has `width` numbers (a vector), all others have width 1. A column of varying length (`String`,
-//! `Datum`) has `length + 1` ascending u32 offsets into its data. Columns usually have as many values as the batch has
-//! rows, but need not.
+//! `Datum`) has `length + 1` ascending u32 offsets into its data. A column with nulls has a bitmap at its validity offset,
+//! which is 0 for one without: bit `i % 8` of byte `i / 8` says that value `i` is there; what stands in the place of one
+//! that is not is zero, or empty. Columns usually have as many values as the batch has rows, but need not.
 //!
 //! [`Batch::parse`] checks every offset, so that bytes from anywhere can be parsed; the values themselves are the
 //! reader's to check.
@@ -40,6 +41,8 @@ pub enum Kind {
     String = 5,
     /// Encoded datums; unchecked here.
     Datum = 6,
+    /// Bytes of 0 or 1; unchecked here.
+    Bool = 7,
 }
 
 impl Kind {
@@ -51,6 +54,7 @@ impl Kind {
             4 => Self::U8,
             5 => Self::String,
             6 => Self::Datum,
+            7 => Self::Bool,
             _ => return None,
         })
     }
@@ -85,10 +89,24 @@ pub enum Column<'a> {
     U32(&'a [u32]),
     /// Bytes.
     U8(&'a [u8]),
+    /// Bytes of 0 or 1; unchecked.
+    Bool(&'a [u8]),
     /// UTF-8 texts; unchecked.
     String(VarValues<'a>),
     /// Encoded datums; unchecked.
     Datum(VarValues<'a>),
+}
+
+/// Which values of a column are there: bit `i % 8` of byte `i / 8`.
+#[derive(Clone, Copy, Debug)]
+pub struct Validity<'a>(&'a [u8]);
+
+impl Validity<'_> {
+    /// Whether the value is there; none is behind the last one.
+    #[must_use]
+    pub fn get(&self, index: usize) -> bool {
+        self.0.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
+    }
 }
 
 /// Values of varying length.
@@ -142,7 +160,7 @@ impl<'a> Batch<'a> {
             return Err(BatchError("columns cut off"));
         }
         let batch = Self { bytes, rows, columns };
-        (0..columns).try_for_each(|column| batch.read_column(column).map(drop))?;
+        (0..columns).try_for_each(|column| batch.read_column(column).and(batch.read_validity(column)).map(drop))?;
         Ok(batch)
     }
 
@@ -164,6 +182,25 @@ impl<'a> Batch<'a> {
         (column < self.columns).then(|| self.read_column(column).ok()).flatten()
     }
 
+    /// Which values of the column are there; `None` where all are.
+    #[must_use]
+    pub fn validity(&self, column: usize) -> Option<Validity<'a>> {
+        (column < self.columns).then(|| self.read_validity(column).ok()).flatten().flatten()
+    }
+
+    fn read_validity(&self, column: usize) -> Result<Option<Validity<'a>>, BatchError> {
+        let at = HEADER + column * DESCRIPTOR;
+        let word = |index: usize| read_u32(self.bytes, at + index * 4).map(|word| word as usize);
+        match (word(2), word(6)) {
+            (Some(_), Some(0)) => Ok(None),
+            (Some(length), Some(offset)) => {
+                let bits = slice(self.bytes, offset, length.div_ceil(8));
+                bits.map(|bits| Some(Validity(bits))).ok_or(BatchError("validity outside the batch"))
+            }
+            _ => Err(BatchError("columns cut off")),
+        }
+    }
+
     fn read_column(&self, column: usize) -> Result<Column<'a>, BatchError> {
         let at = HEADER + column * DESCRIPTOR;
         let word = |index: usize| read_u32(self.bytes, at + index * 4).map(|word| word as usize);
@@ -180,6 +217,7 @@ impl<'a> Batch<'a> {
             Kind::F32 => Column::F32 { width, values: cast(data, values)? },
             Kind::U32 => Column::U32(cast(data, length)?),
             Kind::U8 => Column::U8(cast(data, length)?),
+            Kind::Bool => Column::Bool(cast(data, length)?),
             Kind::String | Kind::Datum => {
                 let count = length.checked_add(1).ok_or(BatchError("too many values"))?;
                 let bytes = count.checked_mul(4).ok_or(BatchError("too many values"))?;
@@ -266,7 +304,15 @@ impl<'a> BatchWriter<'a> {
         self.fixed(Kind::U8, 1, length)
     }
 
-    /// A column of `length` values of varying length, written by `write`, which appends value number `i` to its buffer.
+    /// A column of `length` booleans as bytes of 0 or 1, to be filled in place.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    pub fn bools(&mut self, length: usize) -> Result<&mut [u8], BatchFull> {
+        self.fixed(Kind::Bool, 1, length)
+    }
+
+    /// A column of `length` values of varying length: `write` puts value number `i` straight into the buffer.
     ///
     /// # Errors
     /// When it does not fit.
@@ -274,24 +320,42 @@ impl<'a> BatchWriter<'a> {
         &mut self,
         kind: Kind,
         length: usize,
-        mut write: impl FnMut(usize, &mut Vec<u8>),
+        mut write: impl FnMut(usize, &mut ValueWriter<'_>),
     ) -> Result<(), BatchFull> {
-        let offsets_at = self.reserve((length + 1).checked_mul(4).ok_or(self.full())?)?;
+        let full = self.full();
+        let offsets_at = self.reserve((length + 1).checked_mul(4).ok_or(full)?)?;
         let data_at = self.end.next_multiple_of(ALIGNMENT);
-        let mut end = data_at;
-        let mut scratch = Vec::new();
-        self.put_u32(offsets_at, 0);
-        for index in 0..length {
-            scratch.clear();
-            write(index, &mut scratch);
-            let full = self.full();
-            let next = end.checked_add(scratch.len()).ok_or(full)?;
-            self.buffer.get_mut(end..next).ok_or(full)?.copy_from_slice(&scratch);
-            end = next;
-            self.put_u32(offsets_at + (index + 1) * 4, end - data_at);
+        let (head, data) = self.buffer.split_at_mut_checked(data_at).ok_or(full)?;
+        let (offsets, _) = head[offsets_at..].as_chunks_mut::<4>();
+        let mut values = ValueWriter { data, end: 0, is_full: false };
+        offsets[0] = [0; 4];
+        for (index, offset) in offsets[1..=length].iter_mut().enumerate() {
+            write(index, &mut values);
+            // `new` limited the buffer to `u32`.
+            *offset = (values.end as u32).to_le_bytes();
         }
-        self.end = end.max(self.end);
-        self.describe(kind, 1, length, data_at.min(self.end), end - data_at, offsets_at);
+        let ValueWriter { end: bytes, is_full, .. } = values;
+        if is_full {
+            return Err(full);
+        }
+        self.end = data_at + bytes;
+        self.describe(kind, 1, length, data_at, bytes, offsets_at);
+        Ok(())
+    }
+
+    /// Says which of the `length` values of the column that was written last are there.
+    ///
+    /// # Errors
+    /// When the bitmap does not fit.
+    pub fn validity(&mut self, length: usize, is_there: impl Fn(usize) -> bool) -> Result<(), BatchFull> {
+        let at = self.end.next_multiple_of(ALIGNMENT);
+        let (full, end) = (self.full(), at.saturating_add(length.div_ceil(8)));
+        let bits = self.buffer.get_mut(at..end).ok_or(full)?;
+        for (byte, bits) in bits.iter_mut().enumerate() {
+            *bits = (0..8).map(|bit| u8::from(byte * 8 + bit < length && is_there(byte * 8 + bit)) << bit).sum();
+        }
+        self.end = end;
+        self.put_u32(HEADER + (self.column - 1) * DESCRIPTOR + 24, at);
         Ok(())
     }
 
@@ -340,6 +404,28 @@ impl<'a> BatchWriter<'a> {
     }
 }
 
+/// Appends the bytes of a value of varying length to its column.
+#[derive(Debug)]
+pub struct ValueWriter<'a> {
+    data: &'a mut [u8],
+    end: usize,
+    is_full: bool,
+}
+
+impl ValueWriter<'_> {
+    /// Appends bytes; what does not fit makes the column fail as a whole.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let place = self.end.checked_add(bytes.len()).and_then(|end| self.data.get_mut(self.end..end));
+        match place {
+            Some(place) if !self.is_full => {
+                place.copy_from_slice(bytes);
+                self.end += bytes.len();
+            }
+            _ => self.is_full = true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -355,7 +441,8 @@ mod tests {
         let mut writer = BatchWriter::new(&mut buffer.0, 4, 3).expect("fits");
         writer.f64s(3).expect("fits").copy_from_slice(&[1.0, 2.0, 3.0]);
         writer.f32s(2, 3).expect("fits").copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        writer.values(Kind::String, 3, |row, out| out.extend_from_slice(&b"abc"[..row])).expect("fits");
+        writer.values(Kind::String, 3, |row, out| out.put(&b"abc"[..row])).expect("fits");
+        writer.validity(3, |row| row != 1).expect("fits");
         writer.u32s(1).expect("fits")[0] = 9;
         let len = writer.finish();
         let batch = Batch::parse(&buffer.0[..len]).expect("valid");
@@ -368,6 +455,9 @@ mod tests {
         let Some(Column::String(texts)) = batch.column(2) else { panic!("texts") };
         assert_eq!((texts.get(0), texts.get(2), texts.get(3)), (Some(&b""[..]), Some(&b"ab"[..]), None));
         assert!(matches!(batch.column(3), Some(Column::U32([9]))));
+        let validity = batch.validity(2).expect("a bitmap");
+        assert_eq!([0, 1, 2, 3].map(|row| validity.get(row)), [true, false, true, false]);
+        assert!(batch.validity(0).is_none() && batch.validity(3).is_none() && batch.validity(4).is_none());
     }
 
     #[test]
@@ -376,7 +466,12 @@ mod tests {
         let mut writer = BatchWriter::new(&mut buffer.0, 1, 1).expect("fits");
         assert!(writer.f64s(512).is_err());
         assert!(writer.f64s(usize::MAX / 4).is_err());
-        assert!(writer.values(Kind::Datum, 1, |_, out| out.resize(5000, 0)).is_err());
+        assert!(writer.values(Kind::Datum, 1, |_, out| out.put(&[0; 5000])).is_err());
+        assert!(writer.values(Kind::Datum, 2, |_, out| out.put(&[0; 2000])).is_err());
+        assert!(writer.bools(4096).is_err());
+        let mut writer = BatchWriter::new(&mut buffer.0, 1, 1).expect("fits");
+        writer.u8s(3900).expect("fits");
+        assert!(writer.validity(4096, |_| true).is_err());
     }
 
     proptest! {
@@ -393,6 +488,7 @@ mod tests {
                 .collect();
             if let Ok(batch) = Batch::parse(bytemuck::cast_slice(&words)) {
                 for column in 0..batch.columns() {
+                    let _ = batch.validity(column).map(|validity| validity.get(usize::MAX));
                     if let Some(Column::String(values) | Column::Datum(values)) = batch.column(column) {
                         for index in 0..values.len().min(64) {
                             let _ = values.get(index);

@@ -2,7 +2,7 @@
 //!
 //! A column is a sequence of segment files of equal size, made sparse at full size, so that a mapping never has to
 //! move and never ends before its file. Row `r` lies in segment `r / rows_per_segment`; rows are `stride` bytes
-//! apart, padded with zeros to 64 bytes. A row is written once, before it is announced, and never changed.
+//! apart, padded with zeros to 64 bytes; a row of 8-bit codes ends with its scale (f32, little-endian). A row is written once, before it is announced, and never changed.
 //!
 //! A plugin that maps a column sees all of it, and nothing else: also rows of documents that are deleted since, through
 //! which a graph still finds its way, and rows whose write has not been committed yet or never will be. They are
@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use nix::fcntl::{FallocateFlags, fallocate};
+pub use photondb_distance::VectorRef;
+use photondb_distance::encode_i8;
 
 use crate::region::{self, TrustedRegion};
 
@@ -35,34 +36,18 @@ pub enum Element {
     F32,
     /// 2 bytes.
     F16,
+    /// 1 byte, and 4 bytes a row for a scale: the numbers are the codes times the scale.
+    I8,
 }
 
 impl Element {
-    /// Bytes of one number.
+    /// Bytes of a row of `dims` numbers.
     #[must_use]
-    pub fn bytes(self) -> usize {
+    pub fn row_bytes(self, dims: usize) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-}
-
-/// One row, in place.
-#[derive(Clone, Copy, Debug)]
-pub enum VectorRef<'a> {
-    /// `dims` numbers.
-    F32(&'a [f32]),
-    /// `dims` numbers.
-    F16(&'a [f16]),
-}
-
-impl VectorRef<'_> {
-    /// Writes the row as f32 to `out`, which has `dims` numbers.
-    pub fn copy_to(&self, out: &mut [f32]) {
-        match self {
-            Self::F32(row) => out.copy_from_slice(row),
-            Self::F16(row) => row.convert_to_f32_slice(out),
+            Self::F32 => dims * 4,
+            Self::F16 => dims * 2,
+            Self::I8 => dims + size_of::<f32>(),
         }
     }
 }
@@ -79,7 +64,7 @@ impl ColumnShape {
     /// The shape of a column of `dims` (1 to [`MAX_DIMS`]) elements a row, with segments of a good size.
     #[must_use]
     pub fn new(dims: u32, element: Element) -> Option<Self> {
-        let stride = (dims as usize * element.bytes()).next_multiple_of(64);
+        let stride = element.row_bytes(dims as usize).next_multiple_of(64);
         let rows = u32::try_from(SEGMENT_BYTES.checked_div(stride)?).ok()?.max(64);
         Self::with_segments(dims, element, 1 << rows.ilog2())
     }
@@ -112,7 +97,7 @@ impl ColumnShape {
     /// Bytes from one row to the next.
     #[must_use]
     pub fn stride(&self) -> usize {
-        (self.dims as usize * self.element.bytes()).next_multiple_of(64)
+        self.element.row_bytes(self.dims as usize).next_multiple_of(64)
     }
 
     fn segment_bytes(&self) -> usize {
@@ -178,10 +163,14 @@ impl VectorColumn {
     pub fn row(&self, row: u32) -> Option<VectorRef<'_>> {
         let (segment, offset) = self.shape.split(row);
         let region = self.segments.get(segment)?.get()?;
-        let bytes = region.slice(offset..offset + self.dims() * self.shape.element.bytes());
+        let bytes = region.slice(offset..offset + self.shape.element.row_bytes(self.dims()));
         Some(match self.shape.element {
             Element::F32 => VectorRef::F32(bytemuck::cast_slice(bytes)),
             Element::F16 => VectorRef::F16(bytemuck::cast_slice(bytes)),
+            Element::I8 => {
+                let (codes, scale) = bytes.split_last_chunk()?;
+                VectorRef::I8 { codes: bytemuck::cast_slice(codes), scale: f32::from_le_bytes(*scale) }
+            }
         })
     }
 
@@ -213,6 +202,12 @@ fn encode(element: Element, vector: &[f32], out: &mut Vec<u8>) {
     match element {
         Element::F32 => out.extend_from_slice(bytemuck::cast_slice(vector)),
         Element::F16 => out.extend(vector.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes())),
+        Element::I8 => {
+            let mut codes = Vec::with_capacity(vector.len());
+            let scale = encode_i8(vector, &mut codes);
+            out.extend_from_slice(bytemuck::cast_slice(&codes));
+            out.extend_from_slice(&scale.to_le_bytes());
+        }
     }
 }
 
@@ -322,9 +317,9 @@ mod tests {
     #[test]
     fn rows_are_found_across_segments_and_element_types() {
         let directory = tempfile::tempdir().expect("tempdir");
-        for element in [Element::F32, Element::F16] {
+        for element in [Element::F32, Element::F16, Element::I8] {
             let shape = ColumnShape::with_segments(3, element, 64).expect("shape");
-            let directory = directory.path().join(element.bytes().to_string());
+            let directory = directory.path().join(format!("{element:?}"));
             let mut writer = ColumnWriter::open(&directory, shape).expect("open");
             for row in 0..150 {
                 writer.write(row, &[row as f32, 0.5, -1.0]).expect("write");
@@ -337,7 +332,8 @@ mod tests {
             }
             let mut row = [0.0; 3];
             column.row(149).expect("row").copy_to(&mut row);
-            assert_eq!(row, [149.0, 0.5, -1.0]);
+            let rounded = if element == Element::I8 { [149.0, 0.0, -149.0 / 127.0] } else { [149.0, 0.5, -1.0] };
+            assert!(row.iter().zip(rounded).all(|(a, b)| (a - b).abs() < 1e-4), "{row:?}");
             assert!(column.row(192).is_none());
         }
     }

@@ -120,6 +120,23 @@ fn receive(socket: BorrowedFd<'_>) -> io::Result<(u32, OwnedFd)> {
     Ok((u32::from_le_bytes(number), descriptor))
 }
 
+/// The plugin's end of the pipe that tells event loops of the server to look for answers (`lane/task.rs`).
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// The write end of a pipe.
+    #[must_use]
+    pub fn new(pipe: OwnedFd) -> Self {
+        Self(pipe)
+    }
+
+    /// Rings. Where the pipe is full, or nobody listens any more, nothing more is to be said.
+    pub fn ring(&self) {
+        let _ = nix::unistd::write(&self.0, &[0]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

@@ -15,28 +15,31 @@
 //! What the server keeps about its calls is private memory. Whatever it reads from the plugin's region is read once,
 //! checked as a value, and used; anything impossible is a [`LaneError::Violation`], after which the lane is dead.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use crate::layout::Layout;
+use crate::layout::{CallerWaits, Layout};
 use crate::region::{OwnRegion, OwnWindow, PrivateCopy, UntrustedRegion};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, PoisonError, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, fence};
 use crate::wake::{Habit, Spin};
 
 mod message;
 #[cfg(all(test, loom))]
 mod models;
+mod queue;
+mod task;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod worker;
 
 pub use message::{Completion, LaneError, Operation, Request};
 use message::{Limits, UntrustedCompletion};
+use queue::Queue;
+pub use task::{Begin, Listening};
 pub use worker::{Call, Cancellation, Worker};
 
 /// The longest sleep without looking at the world again: bounds how late a sleeper learns that a lane died.
-const NAP: Duration = Duration::from_millis(50);
+pub const NAP: Duration = Duration::from_millis(50);
 /// How often one caller may be woken for nothing before it no longer listens: an honest plugin wakes it once.
 const IDLE_LOOKS: u128 = 32;
 /// How often a caller looks that no longer listens.
@@ -63,16 +66,9 @@ struct State {
     /// The number of the next call.
     next: u64,
     slots: Vec<SlotState>,
-    /// Callers that wait for a slot, each with its own bell: who came first gets the next one.
-    waiting: VecDeque<Arc<Condvar>>,
+    /// Who waits for a slot: who came first gets the next one.
+    waiting: Queue,
     died_of: Option<Arc<str>>,
-}
-
-impl State {
-    /// Wakes the caller whose turn it is.
-    fn wake_first(&self) {
-        self.waiting.iter().take(1).for_each(|first| first.notify_one());
-    }
 }
 
 #[derive(Debug)]
@@ -120,7 +116,7 @@ impl Lane {
                     lane,
                     own: Arc::clone(&own),
                     peer: Arc::clone(&peer),
-                    state: Mutex::new(State { next: 1, slots, waiting: VecDeque::new(), died_of: None }),
+                    state: Mutex::new(State { next: 1, slots, waiting: Queue::default(), died_of: None }),
                     dead: AtomicBool::new(false),
                     spin,
                     habit: Habit::of_callers(spin),
@@ -186,14 +182,13 @@ impl Lane {
         if let Some(draft) = self.try_begin()? {
             return Ok(draft);
         }
-        let bell = Arc::new(Condvar::new());
         let mut state = lock(&self.state);
-        state.waiting.push_back(Arc::clone(&bell));
+        let (ticket, bell) = state.waiting.join_thread();
         let ended = loop {
             if let Some(reason) = &state.died_of {
                 break Err(LaneError::Dead(Arc::clone(reason)));
             }
-            if state.waiting.front().is_some_and(|first| Arc::ptr_eq(first, &bell))
+            if state.waiting.is_first(ticket)
                 && let Some(draft) = self.take_slot(&mut state)
             {
                 break Ok(draft);
@@ -205,10 +200,14 @@ impl Lane {
             let nap = (deadline - now).min(NAP);
             (state, _) = bell.wait_timeout(state, nap).unwrap_or_else(PoisonError::into_inner);
         };
-        state.waiting.retain(|other| !Arc::ptr_eq(other, &bell));
-        // More slots may have come free, or this one was woken when it had just given up.
-        state.wake_first();
+        state.waiting.leave(ticket);
         ended
+    }
+
+    /// As [`begin`](Self::begin), for a task: in the same queue, and without blocking a thread. A slot whose call was
+    /// abandoned comes free without a word, so poll it again after [`NAP`] at the latest; the deadline is the caller's.
+    pub fn begin_task(self: &Arc<Self>) -> Begin {
+        Begin { lane: Arc::clone(self), ticket: None }
     }
 
     /// As [`begin`](Self::begin), without waiting: `None` where the next slot is taken, or others wait for it.
@@ -261,7 +260,7 @@ impl Lane {
             let mut state = lock(&self.state);
             state.died_of.get_or_insert_with(|| reason.into());
             self.dead.store(true, Ordering::Release);
-            state.waiting.iter().for_each(|waiting| waiting.notify_one());
+            state.waiting.wake_all();
         }
         for slot in 0..self.layout.depth() {
             self.peer.wake_waiters(self.sequence(slot));
@@ -326,12 +325,16 @@ impl Lane {
         if let Some(found) = self.habit.until(|| self.poll(number, nonce)) {
             return found;
         }
-        // Only who sleeps touches the flag: a store for each call would take its cache line from the worker every time.
-        let flag = self.layout.caller_sleeps(self.lane, self.slot_of(number));
-        self.own.store_u64(flag, 1);
+        self.say(number, CallerWaits::Thread);
         let ended = self.sleep(number, nonce, deadline);
-        self.own.store_u64(flag, 0);
+        self.say(number, CallerWaits::Awake);
         ended
+    }
+
+    /// Tells the worker how the caller waits. Only who sleeps does: a store for each call would take the cache line from
+    /// the worker every time.
+    fn say(&self, number: u64, how: CallerWaits) {
+        self.own.store_u64(self.layout.caller_sleeps(self.lane, self.slot_of(number)), how as u64);
     }
 
     fn sleep(&self, number: u64, nonce: u64, deadline: Instant) -> Result<Completion, LaneError> {
@@ -374,7 +377,7 @@ impl Lane {
         let at = self.slot_of(number);
         let mut state = lock(&self.state);
         state.slots[at] = if answered { SlotState::Free(slot) } else { SlotState::Abandoned(slot, number) };
-        state.wake_first();
+        state.waiting.wake_first();
     }
 }
 
@@ -468,10 +471,8 @@ impl Pending {
     /// # Errors
     /// [`LaneError`], after which nothing of this call can be had any more: it is cancelled.
     pub fn wait(mut self, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, LaneError> {
-        let (lane, number) = (&self.claim.lane, self.claim.number);
-        let completion = lane.wait(number, self.nonce, deadline)?;
-        let window = lane.layout.buffer(lane.lane, lane.slot_of(number));
-        lane.peer.copy(window.start, completion.payload, reply);
+        let completion = self.claim.lane.wait(self.claim.number, self.nonce, deadline)?;
+        task::copy_reply(&self.claim, &completion, reply);
         self.claim.stage = Stage::Answered;
         Ok(completion)
     }

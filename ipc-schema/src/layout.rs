@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | header: magic, version, lanes, depth, buffer bytes, nanoseconds to spin | unused |
 //! | 4096 + lane x 128 | word 0: how often the lane was rung | word 0: 1 while the lane's worker sleeps |
-//! | slots + (lane x depth + slot) x 128 | request: sequence, 4 descriptor words; byte 64: 1 while the caller sleeps; byte 72: the number of the last call that its caller gave up | completion: sequence, 4 descriptor words |
+//! | slots + (lane x depth + slot) x 128 | request: sequence, 4 descriptor words; byte 64: how the caller waits ([`CallerWaits`]); byte 72: the number of the last call that its caller gave up | completion: sequence, 4 descriptor words |
 //! | buffers + (lane x depth + slot) x buffer bytes | request payload | reply payload |
 //!
 //! A slot is one cache line with its sequence word in it (one line is 20 % faster than two), slots are 128 bytes apart
@@ -40,6 +40,18 @@ pub const DESCRIPTOR_WORDS: usize = 4;
 pub const MAX_LANES: usize = 64;
 /// The most calls in flight on one lane.
 pub const MAX_DEPTH: usize = 64;
+
+/// How the caller of a slot waits for its completion: what the worker does when it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum CallerWaits {
+    /// It looks: nothing.
+    Awake = 0,
+    /// It sleeps on the completion's sequence word: wake it.
+    Thread = 1,
+    /// It is a task: ring the bell.
+    Task = 2,
+}
 
 /// The shape of both regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +117,7 @@ impl Layout {
         self.slots() + (lane * self.depth + slot) * LINE_PAIR
     }
 
-    /// The word of the server region that says whether the caller of a slot sleeps.
+    /// The word of the server region that says how the caller of a slot waits: a [`CallerWaits`].
     #[must_use]
     #[inline]
     pub fn caller_sleeps(&self, lane: usize, slot: usize) -> usize {

@@ -100,7 +100,7 @@ fn read_batch(bytes: &[u8], seen: &mut Seen) {
             Some(Column::F64(values)) => size_of_val(values),
             Some(Column::F32 { values, .. }) => size_of_val(values),
             Some(Column::U32(values)) => size_of_val(values),
-            Some(Column::U8(values)) => values.len(),
+            Some(Column::U8(values) | Column::Bool(values)) => values.len(),
             Some(Column::String(values) | Column::Datum(values)) => {
                 (0..values.len()).filter_map(|index| values.get(index)).map(<[u8]>::len).max().unwrap_or(0)
             }

@@ -10,7 +10,7 @@ use photondb_ipc_schema::batch::{Batch, BatchFull, BatchWriter, Column, Kind};
 use photondb_ipc_schema::lane::{Completion, Draft, Lane, LaneError, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
-use crate::batch::{read_results, write_rows};
+use crate::batch::{Cell, read_numbers, read_results, rows_that_fit, write_rows};
 use crate::kinds::vector::RowId;
 use crate::{Cause, Datum, PluginError};
 
@@ -68,6 +68,10 @@ fn too_large(error: BatchFull) -> PluginError {
 
 fn answer(pending: Pending, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, PluginError> {
     let completion = pending.wait(deadline, reply)?;
+    succeeded(completion, reply)
+}
+
+fn succeeded(completion: Completion, reply: &PrivateCopy) -> Result<Completion, PluginError> {
     if completion.status == 0 { Ok(completion) } else { Err(failure(completion.status, reply.bytes())) }
 }
 
@@ -84,6 +88,21 @@ pub fn nop(lane: &Arc<Lane>, deadline: Instant) -> Result<(), PluginError> {
     answer(pending, deadline, &mut PrivateCopy::default()).map(drop)
 }
 
+/// Writes as many of the rows as fit into a request: how many, and the bytes.
+///
+/// # Errors
+/// [`Cause::Limit`] when not even one row fits.
+pub fn write_as_many<C: Cell>(buffer: &mut [u8], args: &[&[C]], rows: usize) -> Result<(usize, usize), PluginError> {
+    let mut count = rows_that_fit(args, rows, buffer.len()).clamp(rows.min(1), rows);
+    loop {
+        match write_rows(buffer, args, count) {
+            Ok(bytes) => return Ok((count, bytes)),
+            Err(full) if count <= 1 => return Err(too_large(full)),
+            Err(_) => count /= 2,
+        }
+    }
+}
+
 /// A function call on its way.
 #[derive(Debug)]
 pub struct Invocation {
@@ -93,24 +112,14 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Sends as many of the rows as fit, from the first on; `args[i][row]` is argument `i`. All arguments have `rows`
-    /// values.
+    /// Sends as many of the rows as fit, from the first on; `args[i][row]` is argument `i`, be it a
+    /// [`Datum`], a plain `f64`, or a value where it is stored. All arguments have `rows` values.
     ///
     /// # Errors
     /// [`Cause::Limit`] when not even one row fits.
-    pub fn send(mut draft: Draft, function: u32, args: &[&[Datum]], rows: usize) -> Result<Self, PluginError> {
-        let mut count = rows;
-        loop {
-            let part: Vec<&[Datum]> = args.iter().map(|column| &column[..count]).collect();
-            match write_rows(draft.buffer(), &part, count) {
-                Ok(sent) => {
-                    let pending = draft.send(Operation::InvokeFunction, function, sent, 0);
-                    return Ok(Self { pending, rows: count, sent });
-                }
-                Err(full) if count <= 1 => return Err(too_large(full)),
-                Err(_) => count /= 2,
-            }
-        }
+    pub fn send<C: Cell>(mut draft: Draft, function: u32, args: &[&[C]], rows: usize) -> Result<Self, PluginError> {
+        let (rows, sent) = write_as_many(draft.buffer(), args, rows)?;
+        Ok(Self { pending: draft.send(Operation::InvokeFunction, function, sent, 0), rows, sent })
     }
 
     /// How many rows were sent.
@@ -133,6 +142,30 @@ impl Invocation {
         answer(self.pending, deadline, reply)?;
         read_results(reply.bytes(), self.rows)
     }
+
+    /// The call itself, for a task that awaits its completion in its own way and then [reads](read_rows) the results.
+    #[must_use]
+    pub fn into_pending(self) -> Pending {
+        self.pending
+    }
+
+    /// As [`wait`](Self::wait), for results that are all numbers: in the private copy, checked, without a datum for any.
+    ///
+    /// # Errors
+    /// As there; and where a result is anything but a number.
+    pub fn wait_numbers(self, deadline: Instant, reply: &mut PrivateCopy) -> Result<&[f64], PluginError> {
+        answer(self.pending, deadline, reply)?;
+        read_numbers(reply.bytes(), self.rows)
+    }
+}
+
+/// The results of `rows` rows, one a row, of a call that was completed with `reply`.
+///
+/// # Errors
+/// What the function said.
+pub fn read_rows(completion: Completion, rows: usize, reply: &PrivateCopy) -> Result<Vec<Datum>, PluginError> {
+    succeeded(completion, reply)?;
+    read_results(reply.bytes(), rows)
 }
 
 /// Sends rows to be inserted into an index or removed from it. At most [`rows_per_call`] of them.
@@ -206,7 +239,8 @@ impl Search<'_> {
         let columns = if self.allow.is_some() { 3 } else { 2 };
         let mut writer = BatchWriter::new(draft.buffer(), columns, count).map_err(too_large)?;
         writer.f32s(self.dims, count).map_err(too_large)?.copy_from_slice(self.queries);
-        writer.values(Kind::Datum, 1, |_, out| self.settings.encode(out)).map_err(too_large)?;
+        let settings = self.settings.encoded();
+        writer.values(Kind::Datum, 1, |_, out| out.put(&settings)).map_err(too_large)?;
         if let Some(allow) = self.allow {
             writer.u8s(allow.len()).map_err(too_large)?.copy_from_slice(allow);
         }

@@ -54,5 +54,5 @@ pub fn lines<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
 pub async fn handshake(client: &plugin::Client, manifest: &Manifest) -> Result<Provided, String> {
     let executable = memfd_create("fuzzing", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
     let package = Package { directory: "/".into(), manifest: manifest.clone(), executable: Arc::new(executable) };
-    shake_hands(client, &package, &Datum::Null, Services::default()).await.map_err(|error| error.error.to_string())
+    shake_hands(client, &package, &Datum::Null, Services::default(), 0).await.map_err(|error| error.error.to_string())
 }

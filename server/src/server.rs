@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use photondb_plugin_sdk::batch::Value;
 use photondb_plugin_sdk::datum::Time;
 use photondb_plugin_sdk::kinds::function::FunctionSignature;
 use photondb_plugin_sdk::{Datum, PluginError};
@@ -27,13 +28,13 @@ use crate::admin::system_tables::{ServerInfo, Sources, system_tables};
 use crate::config::Config;
 use crate::network::reql::{Users, UsersError};
 use crate::network::{http, reql, rpc};
-use crate::plugins::{Function, Place, PluginManager};
+use crate::plugins::{Function, Place, PluginManager, StartedCall};
 use crate::query::error::ErrorKind;
 use crate::query::nested::Origin;
 use crate::query::tables::store_error;
 use crate::query::vector::{Filter, Neighbours, Search};
 use crate::query::{
-    Engine, EngineParts, Identity, NearestSearch, PluginFunction, PluginFunctions, ReqlError, index_functions,
+    Engine, EngineParts, Identity, NearestSearch, PluginFunction, PluginFunctions, ReqlError, Running, index_functions,
 };
 use crate::storage::{Store, StoreError, StoreOptions};
 use crate::vector::{Nearest, SearchError, VectorManager};
@@ -280,8 +281,26 @@ impl PluginFunction for Function {
         self.signature()
     }
 
-    fn invoke_batch(&self, args: &[Vec<Datum>], rows: usize, origin: &Origin<'_>) -> Result<Vec<Datum>, PluginError> {
+    fn invoke_batch(&self, args: &[&[Value<'_>]], rows: usize, origin: &Origin<'_>) -> Result<Vec<Datum>, PluginError> {
         self.invoke_batch(args, rows, origin)
+    }
+
+    fn ring_ahead(&self, origin: &Origin<'_>) {
+        self.ring_ahead(origin);
+    }
+
+    fn start(&self, args: &[&[Value<'_>]], rows: usize, origin: &Origin<'_>) -> Option<Box<dyn Running>> {
+        Some(Box::new(self.start(args, rows, origin)?))
+    }
+}
+
+impl Running for StartedCall {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+
+    fn finish(self: Box<Self>, deadline: Instant) -> Result<Vec<Datum>, PluginError> {
+        StartedCall::finish(*self, deadline)
     }
 }
 

@@ -88,3 +88,39 @@ fn mistakes_name_the_function(said: &Value) {
         assert!(mistake[0] == class && message.contains(text), "{mistake} is not {class} with {text}");
     }
 }
+
+/// A message of one column of numbers: 128 bytes in front of them, either way.
+const AROUND_NUMBERS: u64 = 128;
+
+#[test]
+fn the_counters_say_how_many_bytes_were_shared_and_copied() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    let bytes = || {
+        let status = server.plugin("stats");
+        (status.bytes_shared, status.bytes_copied)
+    };
+    assert_eq!(bytes(), (0, 0));
+    server.query(&reql::call("sigmoid", &[json!(1)]));
+    let one = AROUND_NUMBERS + 8;
+    assert_eq!(bytes(), (one, one));
+
+    // So many go in one message.
+    server.query(&reql::to_array(&reql::map(&reql::range(16), &reql::function("sigmoid"))));
+    let sixteen = AROUND_NUMBERS + 16 * 8;
+    assert_eq!(bytes(), (one + sixteen, one + sixteen));
+
+    // In how many messages is a matter of time; each has at most 1024 rows.
+    const NUMBERS: u64 = 50_000;
+    server.query(&reql::to_array(&reql::map(&reql::range(NUMBERS as usize), &reql::function("sigmoid"))));
+    let (shared, copied) = bytes();
+    assert_eq!(shared, copied);
+    let around = shared - one - sixteen - NUMBERS * 8;
+    let messages = around / AROUND_NUMBERS;
+    assert!(around.is_multiple_of(AROUND_NUMBERS) && (48..=NUMBERS / 16).contains(&messages), "{around}");
+
+    // Three columns in, each from a multiple of 64 on; one out.
+    let (before_shared, before_copied) = bytes();
+    server.query(&reql::call("clamp", &[json!(5), json!(1), json!(9)]));
+    assert_eq!(bytes(), (before_shared + 192 + 64 + 64 + 8, before_copied + one));
+}

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod chaos;
 mod commands;
 mod configuration;
@@ -18,3 +19,4 @@ mod random;
 mod sandbox;
 mod services;
 mod supervision;
+mod tasks;

@@ -150,6 +150,12 @@ impl Place {
         entries.map(|entry| entry.path().display().to_string()).collect()
     }
 
+    /// What confines the plugins, for tests that are their server themselves.
+    #[must_use]
+    pub fn host(&self) -> PathBuf {
+        self.executables.join("photondb-plugin-host")
+    }
+
     /// `photondb ARGUMENTS`, in this place.
     ///
     /// # Panics

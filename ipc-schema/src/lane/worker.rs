@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Completion, Request};
-use crate::layout::{DESCRIPTOR_WORDS, Layout};
+use crate::descriptors::Bell;
+use crate::layout::{CallerWaits, DESCRIPTOR_WORDS, Layout};
 use crate::region::{OwnRegion, OwnWindow, TrustedRegion};
 use crate::sync::{Arc, Ordering, fence};
 use crate::wake::Habit;
@@ -54,6 +55,7 @@ pub struct Worker {
     buffers: Vec<OwnWindow>,
     next: u64,
     habit: Habit,
+    bell: Option<Arc<Bell>>,
     /// How often the lane had been rung when it was last looked.
     rung: u64,
 }
@@ -73,10 +75,27 @@ impl Worker {
                 .enumerate()
                 .map(|(lane, buffers)| {
                     let (peer, own) = (Arc::clone(&peer), Arc::clone(&own));
-                    Self { layout, lane, peer, own, buffers, next: 1, habit: Habit::of_worker(spin), rung: 0 }
+                    Self {
+                        layout,
+                        lane,
+                        peer,
+                        own,
+                        buffers,
+                        next: 1,
+                        habit: Habit::of_worker(spin),
+                        bell: None,
+                        rung: 0,
+                    }
                 })
                 .collect(),
         )
+    }
+
+    /// What to ring for callers that are tasks; without it, they find their answers late.
+    #[must_use]
+    pub fn with_bell(mut self, bell: Arc<Bell>) -> Self {
+        self.bell = Some(bell);
+        self
     }
 
     /// Answers the next call with `serve`. Waits for a call until there is one.
@@ -104,10 +123,12 @@ impl Worker {
         }
         // Release inside: publishes the reply to the Acquire load in `Lane::poll`.
         self.own.store_u64(at, number);
-        // Pairs with the fence in `Lane::sleep`.
+        // Pairs with the fences in `Lane::sleep` and `Listener::look`.
         fence(Ordering::SeqCst);
-        if self.peer.load_u64(self.layout.caller_sleeps(self.lane, slot)) != 0 {
-            self.own.wake(at);
+        match self.peer.load_u64(self.layout.caller_sleeps(self.lane, slot)) {
+            awake if awake == CallerWaits::Awake as u64 => {}
+            task if task == CallerWaits::Task as u64 => self.bell.iter().for_each(|bell| bell.ring()),
+            _ => self.own.wake(at),
         }
         self.next += 1;
     }

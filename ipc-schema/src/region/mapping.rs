@@ -60,19 +60,22 @@ impl Memory {
         unsafe { self.word(offset).as_ref() }.store(value, Ordering::Release);
     }
 
-    /// Appends the `words` words from `offset` on, each loaded once.
+    /// Appends the `words` words from `offset` on, each byte read once.
     ///
     /// Not inlined: so that no caller's checks can be merged with loads from memory that changes.
     #[inline(never)]
     pub(super) fn copy(&self, offset: usize, words: usize, out: &mut Vec<u64>) {
         self.check(&(offset..offset + words * 8));
         assert!(offset.is_multiple_of(8), "misaligned copy");
-        out.extend((0..words).map(|word| {
-            // SAFETY: `offset + words * 8 <= len` was checked, so the result is inside the mapping.
-            let word = unsafe { self.base.add(offset + word * 8) }.cast::<AtomicU64>();
-            // SAFETY: as in `load`.
-            unsafe { word.as_ref() }.load(Ordering::Relaxed)
-        }));
+        out.reserve(words);
+        // SAFETY: `offset + words * 8 <= len` was checked, so this is inside the mapping.
+        let from = unsafe { self.base.add(offset) };
+        let into = out.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: `words * 8` bytes of the mapping, as just checked, go to as many that were just reserved; a private
+        // allocation and a mapping don't overlap.
+        unsafe { copy_racing(from.as_ptr(), into, words * 8) };
+        // SAFETY: the words behind the old length were just written, and any bytes are a u64.
+        unsafe { out.set_len(out.len() + words) };
     }
 
     /// # Safety
@@ -135,5 +138,38 @@ impl Drop for Memory {
         // SAFETY: the mapping was made by `map` with this length, and nothing borrows from it any more.
         // An error would mean that it is not mapped: nothing to be done about it.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
+    }
+}
+
+/// Copies bytes that another process may be changing.
+///
+/// To a Rust program a plain copy of such memory would be a data race, and word-wise atomic loads can't be vectorised: they
+/// take three times as long. What the instruction does is outside of what the compiler reasons about: it sees bytes
+/// appear in `into` that could be anything, which is what they are.
+///
+/// # Safety
+/// `from` is valid for reads and `into` for writes of `len` bytes, and they don't overlap.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_racing(from: *const u8, into: *mut u8, len: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear, as the ABI demands; no stack and no flags are touched.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") into => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// # Safety
+/// As above; both are multiples of 8, as `len` is.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_racing(from: *const u8, into: *mut u8, len: usize) {
+    for at in (0..len).step_by(8) {
+        // SAFETY: `at + 8 <= len`, of which the caller says that it is readable.
+        let word = unsafe { from.add(at) }.cast::<AtomicU64>();
+        // SAFETY: aligned and readable; both processes access the memory by atomics, or race in no way that matters here.
+        let word = unsafe { &*word }.load(Ordering::Relaxed);
+        // SAFETY: `at + 8 <= len`, of which the caller says that it is writable.
+        let place = unsafe { into.add(at) }.cast::<u64>();
+        // SAFETY: writable, and aligned.
+        unsafe { place.write(word) };
     }
 }

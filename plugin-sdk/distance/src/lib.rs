@@ -1,7 +1,7 @@
 //! SIMD distance kernels over f32, f16 and 8-bit vectors, with run-time detection.
 //!
 //! The server's exact scan and the index plugins share this crate, so that a distance is the same number wherever it
-//! is computed. Queries are f32, stored rows f32 or f16; every sum is kept in f32.
+//! is computed. Queries are f32, stored rows f32, f16 or 8-bit codes with a scale; every sum is kept in f32.
 //!
 //! ```
 //! use photondb_distance::{Metric, Query};
@@ -15,8 +15,10 @@
 //! ```
 //!
 //! - [`Metric`]: what distance means; [`Query`]: one query against one row, many rows, or beside other queries;
+//! - [`VectorRef`]: a row as it is stored;
 //! - [`dot`], [`l2_squared`], [`norm_squared`]: the raw products;
-//! - [`CodeRows`]: 8-bit codes, for walks that score exactly at the end.
+//! - [`CodeRows`]: 8-bit codes, for walks that score exactly at the end;
+//! - [`Sketches`]: 4-bit codes with bounds of their error, for exact scans that read a quarter of the bytes.
 //!
 //! Three sets of kernels exist, and the best one that the processor has is picked once: AVX-512 (F, BW, VNNI),
 //! AVX2 with FMA and F16C, and plain loops, which are also what the other two are tested against. Architectures other
@@ -33,11 +35,15 @@ mod codes;
 mod kernels;
 mod metric;
 mod query;
+mod row;
+mod sketch;
 
 pub use codes::{Code, CodeRows};
 pub use kernels::{Element, prefetch};
 pub use metric::Metric;
 pub use query::{Query, distances_of_queries};
+pub use row::{VectorRef, encode_i8};
+pub use sketch::{SketchQueries, Sketches};
 
 use kernels::Level;
 

@@ -21,6 +21,12 @@ impl<'a> Query<'a> {
         Self { metric, values, norm_squared: crate::norm_squared(values) }
     }
 
+    /// The metric.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
     /// The vector.
     #[must_use]
     pub fn values(&self) -> &'a [f32] {

@@ -114,6 +114,9 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 /// The entries of a scan. Owns what it needs, so that it can wait in a cursor between two requests of a client.
 pub type EntryIterator = Box<dyn Iterator<Item = Result<Entry, StorageError>> + Send>;
 
+/// The values of a scan.
+pub type ValueIterator = Box<dyn Iterator<Item = Result<Vec<u8>, StorageError>> + Send>;
+
 /// An open engine. All methods may be called from any thread.
 pub trait StorageEngine: Send + Sync {
     /// The value of a key.
@@ -168,4 +171,17 @@ pub trait StorageSnapshot: Send + Sync {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<EntryIterator, StorageError>;
+
+    /// The values of such a scan, for whoever needs no keys.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    fn scan_values(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<ValueIterator, StorageError> {
+        Ok(Box::new(self.scan(keyspace, range, direction)?.map(|entry| entry.map(|(_, value)| value))))
+    }
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use photondb_ipc_schema::descriptors::Arrivals;
+use photondb_ipc_schema::descriptors::{Arrivals, Bell};
 use photondb_ipc_schema::plugin_capnp::{Element as WireElement, Metric as WireMetric};
 use photondb_ipc_schema::plugin_capnp::{failure, index_options, plugin};
 use photondb_ipc_schema::{PROTOCOL_VERSION, control};
@@ -47,10 +47,10 @@ impl Service {
         self.instance.get().ok_or_else(|| capnp::Error::failed("a call before the handshake".into()))
     }
 
-    fn start(&self, services: Services, settings: &Datum) -> Result<(), PluginError> {
+    fn start(&self, services: Services, settings: &Datum, bell: Bell) -> Result<(), PluginError> {
         let unstarted = self.unstarted.take();
         let unstarted = unstarted.ok_or_else(|| PluginError::runtime(Cause::Protocol, "a second handshake"))?;
-        let instance = unstarted.start(services, settings)?;
+        let instance = unstarted.start(services, settings, bell)?;
         // Empty still: only one handshake comes this far.
         let _ = self.instance.set(instance);
         Ok(())
@@ -95,7 +95,12 @@ impl plugin::Server for Service {
         let params = params.get()?;
         let settings = read_datum(params.get_settings()?)?;
         let services = remote::services(params.get_services()?, Rc::clone(&self.arrivals))?;
-        let started = self.start(services, &settings);
+        let bell = self
+            .arrivals
+            .borrow_mut()
+            .take(params.get_bell())
+            .map_err(|error| capnp::Error::failed(format!("the bell did not arrive: {error}")))?;
+        let started = self.start(services, &settings, Bell::new(bell));
         let is_started = started.is_ok();
         report(started, results.get().init_failure());
         let mut info = results.get().init_info();
@@ -148,6 +153,7 @@ impl plugin::Server for Service {
         let element = match wire.get_element()? {
             WireElement::F32 => Element::F32,
             WireElement::F16 => Element::F16,
+            WireElement::I8 => Element::I8,
         };
         let shape = ColumnShape::with_segments(options.dims, element, wire.get_rows_per_segment());
         let instance = self.instance()?;

@@ -180,7 +180,7 @@ impl Instance {
         let unknown = || PluginError::runtime(Cause::Protocol, format!("unknown operation {}", request.operation));
         match Operation::from_number(request.operation).ok_or_else(unknown)? {
             Operation::Nop => Ok((0, 0)),
-            Operation::InvokeFunction => self.invoke(request, payload, reply, cancel).map(|bytes| (bytes, 0)),
+            Operation::InvokeFunction => self.invoke(request.target, payload, reply, cancel).map(|bytes| (bytes, 0)),
             Operation::IndexInsert => {
                 self.index(request.target)?.index.insert(rows(payload)?)?;
                 Ok((0, 0))
@@ -195,21 +195,23 @@ impl Instance {
         }
     }
 
-    fn invoke(
-        &self,
-        request: &Request,
-        payload: &[u8],
-        reply: &mut [u8],
-        cancel: Cancel<'_>,
-    ) -> Result<usize, PluginError> {
+    fn invoke(&self, number: u32, payload: &[u8], reply: &mut [u8], cancel: Cancel<'_>) -> Result<usize, PluginError> {
+        let function = self.inner.registry.functions().get(number as usize);
         let function =
-            self.inner.registry.functions().get(request.target as usize).ok_or_else(|| {
-                PluginError::runtime(Cause::Protocol, format!("no function number {}", request.target))
-            })?;
+            function.ok_or_else(|| PluginError::runtime(Cause::Protocol, format!("no function number {number}")))?;
         let batch = Batch::parse(payload)?.of_call(cancel);
         let mut results = RowsWriter::new(reply, batch.rows());
         function.invoke_batch(&batch, &mut results)?;
         results.finish()
+    }
+
+    /// Calls function `number` on this thread, for a server that the plugin is linked into: the request is a batch of rows,
+    /// 64-byte aligned as the reply is. Returns the bytes of the reply.
+    ///
+    /// # Errors
+    /// What the function says; a panic is an error too.
+    pub fn compute(&self, number: u32, request: &[u8], reply: &mut [u8]) -> Result<usize, PluginError> {
+        guard(|| self.invoke(number, request, reply, Cancel::never()))
     }
 
     fn search(

@@ -9,9 +9,10 @@ mod remote;
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
-use photondb_ipc_schema::descriptors::{self, Inherited};
+use photondb_ipc_schema::descriptors::{self, Bell, Inherited};
 use photondb_ipc_schema::lane::Worker;
 use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
 
@@ -58,9 +59,11 @@ struct Unstarted {
 
 impl Unstarted {
     /// Configures the plugin, and serves its lanes from then on.
-    fn start(self, services: Services, settings: &Datum) -> Result<Instance, PluginError> {
+    fn start(self, services: Services, settings: &Datum, bell: Bell) -> Result<Instance, PluginError> {
         let instance = Instance::new(self.plugin, services, settings)?;
-        for mut worker in self.workers {
+        let bell = Arc::new(bell);
+        for worker in self.workers {
+            let mut worker = worker.with_bell(Arc::clone(&bell));
             let instance = instance.clone();
             let serve = move || loop {
                 worker.serve_next(|call| {

@@ -132,10 +132,7 @@ fn scan(
 }
 
 fn distance(column: &VectorColumn, query: &Query<'_>, row: RowId) -> Result<f32, PluginError> {
-    match vector(column, row)? {
-        VectorRef::F32(vector) => Ok(query.distance(vector)),
-        VectorRef::F16(vector) => Ok(query.distance(vector)),
-    }
+    Ok(query.distance_to(vector(column, row)?))
 }
 
 /// The row of the column, which the server never takes away while an index has it.

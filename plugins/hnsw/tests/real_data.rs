@@ -6,7 +6,7 @@ use std::sync::Arc;
 use half::f16;
 use photondb_plugin_hnsw::Hnsw;
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::column::{Element, VectorColumn, VectorRef};
+use photondb_plugin_sdk::column::{Element, VectorColumn};
 use photondb_plugin_sdk::distance::Query;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndexPlugin};
 
@@ -49,12 +49,8 @@ fn nearly_all_nearest_rows_of_real_embeddings_are_found() {
     let mut hits = 0;
     for (query, found) in queries.chunks_exact(dims).zip(rows.chunks(K)) {
         let query = Query::new(Metric::Cosine, query);
-        let mut exact: Vec<(f32, u32)> = (0..count)
-            .map(|row| match column.row(row).unwrap() {
-                VectorRef::F32(values) => (query.distance(values), row),
-                VectorRef::F16(values) => (query.distance(values), row),
-            })
-            .collect();
+        let mut exact: Vec<(f32, u32)> =
+            (0..count).map(|row| (query.distance_to(column.row(row).unwrap()), row)).collect();
         exact.sort_by(|a, b| a.0.total_cmp(&b.0));
         hits += exact[..K].iter().filter(|(_, row)| found.contains(row)).count();
     }

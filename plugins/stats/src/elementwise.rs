@@ -82,12 +82,13 @@ impl Elementwise {
 }
 
 /// One row after the other.
-fn invoke_rows(
+pub(crate) fn invoke_rows(
     function: &dyn QueryFunctionPlugin,
     batch: &Batch<'_>,
     results: &mut RowsWriter<'_>,
 ) -> Result<(), PluginError> {
     for row in 0..batch.rows() {
+        batch.cancel().check()?;
         let args: Vec<_> = (0..batch.columns()).map(|column| batch.datum(column, row)).collect::<Result<_, _>>()?;
         results.push(&function.invoke(&args)?)?;
     }

@@ -6,7 +6,7 @@
 //!
 //! - `arguments`: typed access to what a query passed;
 //! - `elementwise`: `approx`, `clamp`, `sigmoid`, `zscore`: a number to a number, or an array to an array;
-//! - `summary`: `mean`, `median`, `mode`, `variance`, `stddev`, `quantile`, `histogram`: an array to a value;
+//! - `summary`: `mean`, `median`, `mode`, `norm`, `variance`, `stddev`, `quantile`, `histogram`: an array to a value;
 //! - `pairs`: `correlation`, `linear_regression`: two arrays to a value.
 
 #![forbid(unsafe_code)]

@@ -3,6 +3,7 @@
 use photondb_plugin_sdk::prelude::*;
 
 use crate::arguments::{Argument, finite};
+use crate::elementwise::invoke_rows;
 use crate::moments::Moments;
 
 /// As many as an array of ReQL may have elements.
@@ -14,6 +15,8 @@ pub(crate) struct Summary {
     /// What comes after the array, and whether it has to.
     parameter: Option<(&'static str, Presence)>,
     compute: fn(&[f64], Call<'_>) -> Result<Datum, PluginError>,
+    /// The same of a vector that need not become a datum.
+    in_place: Option<fn(&[f32]) -> f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,13 +35,19 @@ struct Call<'a> {
 pub(crate) fn register(registry: &mut PluginRegistry) {
     const FREEDOM: Option<(&str, Presence)> = Some(("ddof", Presence::Optional));
     let functions = [
-        Summary { name: "mean", parameter: None, compute: mean },
-        Summary { name: "median", parameter: None, compute: median },
-        Summary { name: "mode", parameter: None, compute: mode },
-        Summary { name: "variance", parameter: FREEDOM, compute: variance },
-        Summary { name: "stddev", parameter: FREEDOM, compute: stddev },
-        Summary { name: "quantile", parameter: Some(("q", Presence::Required)), compute: quantiles },
-        Summary { name: "histogram", parameter: Some(("bins", Presence::Optional)), compute: histogram },
+        Summary { name: "mean", parameter: None, compute: mean, in_place: None },
+        Summary { name: "median", parameter: None, compute: median, in_place: None },
+        Summary { name: "mode", parameter: None, compute: mode, in_place: None },
+        Summary { name: "norm", parameter: None, compute: norm, in_place: Some(euclidean) },
+        Summary { name: "variance", parameter: FREEDOM, compute: variance, in_place: None },
+        Summary { name: "stddev", parameter: FREEDOM, compute: stddev, in_place: None },
+        Summary { name: "quantile", parameter: Some(("q", Presence::Required)), compute: quantiles, in_place: None },
+        Summary {
+            name: "histogram",
+            parameter: Some(("bins", Presence::Optional)),
+            compute: histogram,
+            in_place: None,
+        },
     ];
     for function in functions {
         registry.function(function);
@@ -61,6 +70,16 @@ impl QueryFunctionPlugin for Summary {
         let parameter = self.parameter.zip(args.get(1)).map(|((name, _), value)| Argument { function, name, value });
         (self.compute)(&array.some_numbers()?, Call { array, parameter })
     }
+
+    fn invoke_batch(&self, batch: &Batch<'_>, results: &mut RowsWriter<'_>) -> Result<(), PluginError> {
+        let (Some(in_place), Some(vectors)) = (self.in_place, batch.vectors(0)) else {
+            return invoke_rows(self, batch, results);
+        };
+        for (vector, result) in vectors.values.chunks_exact(vectors.dims).zip(results.numbers()?) {
+            *result = finite(self.name, in_place(vector))?;
+        }
+        Ok(())
+    }
 }
 
 impl Call<'_> {
@@ -75,6 +94,25 @@ fn mean(numbers: &[f64], call: Call<'_>) -> Result<Datum, PluginError> {
 
 fn median(numbers: &[f64], call: Call<'_>) -> Result<Datum, PluginError> {
     call.number(quantile(&sorted(numbers), 0.5))
+}
+
+fn norm(numbers: &[f64], call: Call<'_>) -> Result<Datum, PluginError> {
+    call.number(euclidean(numbers))
+}
+
+/// The length of the vector. In several sums, so that it becomes vector code, and the same for both types of numbers.
+fn euclidean<N: Copy + Into<f64>>(numbers: &[N]) -> f64 {
+    const SUMS: usize = 16;
+    let (parts, rest) = numbers.as_chunks::<SUMS>();
+    let mut sums = [0.0; SUMS];
+    for part in parts {
+        for (sum, number) in sums.iter_mut().zip(part) {
+            let number: f64 = (*number).into();
+            *sum += number * number;
+        }
+    }
+    let rest: f64 = rest.iter().map(|number| (*number).into()).map(|number: f64| number * number).sum();
+    (sums.iter().sum::<f64>() + rest).sqrt()
 }
 
 /// The most frequent number, of several the smallest.

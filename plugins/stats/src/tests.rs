@@ -229,3 +229,15 @@ proptest! {
         prop_assert!(low - slack <= result && result <= high + slack, "{result}");
     }
 }
+
+#[test]
+fn a_column_of_vectors_gives_what_arrays_give() {
+    let registry = PluginRegistry::of(&Stats);
+    let norm = registry.functions().iter().find(|function| function.signature().name == "norm").unwrap();
+    let vectors: Vec<Datum> =
+        (0..20).map(|row| array(&(0..37).map(|at| f64::from(row * at) * 0.25).collect::<Vec<_>>())).collect();
+    let each: Vec<Datum> = vectors.iter().map(|vector| norm.invoke(std::slice::from_ref(vector)).unwrap()).collect();
+    let count = vectors.len();
+    assert_eq!(batch(&**norm, &[vectors], count).unwrap(), each);
+    assert_eq!(number("norm", &[array(&[3.0, 4.0])]), 5.0);
+}

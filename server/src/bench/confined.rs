@@ -18,42 +18,50 @@ pub struct Confined {
 }
 
 impl Confined {
-    /// Starts what `make release` built beside this executable; `None`, with a line that says why, where it is missing.
+    /// Starts what `make bench` built beside this benchmark; `None`, with a line that says why, where it is missing.
     ///
     /// # Errors
     /// When a plugin is there and does not run.
     pub fn start() -> anyhow::Result<Option<Self>> {
         let executable = std::env::current_exe().context("this executable has no path")?;
-        // target/release/deps/plugins-0123456789abcdef
+        // target/release/deps/ipc-0123456789abcdef
         let release = executable.ancestors().nth(2).context("this executable is not in a Cargo target directory")?;
         let host = release.join("photondb-plugin-host");
-        let plugins = release.with_file_name("release-plugins");
-        for needed in [&host, &plugins] {
+        let plugins = ["release-plugins", "release-bench"].map(|name| release.with_file_name(name));
+        for needed in plugins.iter().chain([&host]) {
             if !needed.exists() {
                 println!("SKIPPED: {} is missing; run `make bench`, which builds it", needed.display());
                 return Ok(None);
             }
         }
-        Self::start_with(host, plugins).map(Some)
+        let confined = Self::start_with(host, plugins.into())?;
+        for status in confined.manager.list() {
+            println!("plugin {}: process {}, {}", status.name, status.pid.unwrap_or(0), status.layers.join(", "));
+        }
+        Ok(Some(confined))
     }
 
-    fn start_with(host: PathBuf, plugins: PathBuf) -> anyhow::Result<Self> {
+    /// Starts the plugins that are in folders of the directories `plugins`, confined by the given host.
+    ///
+    /// # Errors
+    /// When one of them does not run.
+    pub fn start_with(host: PathBuf, plugins: Vec<PathBuf>) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
-        let config = PluginsConfig { paths: vec![plugins], ..PluginsConfig::default() };
+        let config = PluginsConfig { paths: plugins, ..PluginsConfig::default() };
         let place = Place { host, data: std::env::temp_dir(), ports: Vec::new() };
         let manager = runtime.block_on(PluginManager::start(place, config, SandboxConfig::default()))?;
         let confined = Self { manager, runtime };
         for status in confined.manager.list() {
-            anyhow::ensure!(
-                status.state == "ready",
-                "the plugin {} is {}: {:?}",
-                status.name,
-                status.state,
-                status.error
-            );
-            println!("plugin {}: process {}, {}", status.name, status.pid.unwrap_or(0), status.layers.join(", "));
+            let (name, state, error) = (status.name, status.state, status.error.unwrap_or_default());
+            anyhow::ensure!(state == "ready", "the plugin {name} is {state}: {error}");
         }
         Ok(confined)
+    }
+
+    /// All processes.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Arc<Instance>> {
+        self.manager.list().iter().filter_map(|status| self.instance(&status.name).ok()).collect()
     }
 
     /// The process of a plugin.

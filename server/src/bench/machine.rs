@@ -3,14 +3,16 @@
 use std::fs;
 use std::thread::available_parallelism;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// The machine, as far as it explains figures.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     cpu: String,
     cores: usize,
     kernel: String,
-    load: String,
+    load_before: String,
+    load_after: String,
 }
 
 impl Machine {
@@ -21,28 +23,32 @@ impl Machine {
             cpu: cpu_model().unwrap_or_else(|| std::env::consts::ARCH.into()),
             cores: available_parallelism().map_or(1, std::num::NonZeroUsize::get),
             kernel: first_line("/proc/sys/kernel/osrelease"),
-            load: load(),
+            load_before: load(),
+            load_after: load(),
         }
+    }
+
+    /// The same machine, with the load of now at the end.
+    #[must_use]
+    pub fn afterwards(&self) -> Self {
+        Self { load_after: load(), ..self.clone() }
     }
 
     /// One line for people.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { cpu, cores, kernel, load } = self;
-        format!("{cpu}, {cores} cores, Linux {kernel}, load {load}")
+        let Self { cpu, cores, kernel, load_before, .. } = self;
+        format!("{cpu}, {cores} cores, Linux {kernel}, load {load_before}")
     }
 
-    /// The same for programs, with the load at the end.
+    /// Runnable tasks at the end, as means over 1, 5 and 15 minutes.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let Self { cpu, cores, kernel, load: before } = self;
-        json!({ "cpu": cpu, "cores": cores, "kernel": kernel, "load_before": before, "load_after": load() })
+    pub fn load_after(&self) -> &str {
+        &self.load_after
     }
 }
 
-/// Runnable tasks, as means over 1, 5 and 15 minutes.
-#[must_use]
-pub fn load() -> String {
+fn load() -> String {
     first_line("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::goal::{Outcome, Verdict};
-use super::machine::{self, Machine};
+use super::machine::Machine;
 use super::rounds::{Better, Comparison, Spread};
 
 /// Everything that a run measured.
@@ -66,7 +66,7 @@ impl Report {
     pub fn to_json(&self) -> Value {
         json!({
             "title": self.title,
-            "machine": self.machine.to_json(),
+            "machine": self.machine.afterwards(),
             "comparisons": self.comparisons,
             "goals": self.outcomes,
         })
@@ -78,7 +78,7 @@ impl Report {
     /// When the file can't be written.
     pub fn end(self, file: Option<&Path>) -> anyhow::Result<()> {
         if self.prints {
-            println!("\nload at the end: {}", machine::load());
+            println!("\nload at the end: {}", self.machine.afterwards().load_after());
         }
         let Some(file) = file else { return Ok(()) };
         let text = format!("{:#}\n", self.to_json());

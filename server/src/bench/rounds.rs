@@ -1,6 +1,7 @@
 //! Cases measured against each other: in turns, so that whatever else the machine does meets all of them alike.
 
 use std::io::{IsTerminal, stderr};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -201,6 +202,28 @@ impl Latencies {
             let now = Instant::now();
             taken.push(now - last);
             last = now;
+        }
+        Ok(Self::from_unsorted(taken))
+    }
+
+    /// As [`of`](Self::of), with a sleep before each call, which is not part of it.
+    ///
+    /// # Errors
+    /// The first one of a call.
+    pub fn spaced(
+        calls: usize,
+        gap: Duration,
+        mut call: impl FnMut(usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        if gap.is_zero() {
+            return Self::of(calls, call);
+        }
+        let mut taken = Vec::with_capacity(calls);
+        for number in 0..calls {
+            sleep(gap);
+            let start = Instant::now();
+            call(number)?;
+            taken.push(start.elapsed());
         }
         Ok(Self::from_unsorted(taken))
     }

@@ -1,6 +1,7 @@
 //! The command line: what was typed -> what it means -> a call. One file a command.
 
 mod audit;
+mod bench;
 pub mod client;
 pub(crate) mod import;
 mod permissions;
@@ -47,6 +48,7 @@ enum Command {
     Plugin(plugin::Plugin),
     Sandbox(sandbox::Sandbox),
     Import(import::Import),
+    Bench(bench::Bench),
 }
 
 impl Arguments {
@@ -61,6 +63,7 @@ impl Arguments {
             Command::Plugin(command) => command.run(),
             Command::Sandbox(command) => command.run(),
             Command::Import(command) => command.run().map(done),
+            Command::Bench(command) => command.run().map(done),
         };
         let error = match result {
             Ok(code) => return code,

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
+use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::manifest::{Address, Scope};
 
 /// The file that is read from the data directory when no other is named.
@@ -293,6 +294,17 @@ impl PluginsConfig {
     #[must_use]
     pub fn is_enabled(&self, name: &str) -> bool {
         self.enabled.get(name).copied().unwrap_or(true)
+    }
+
+    /// The operator's settings for the plugin `name`, as it gets them.
+    ///
+    /// # Errors
+    /// Where they are no value of ReQL.
+    pub fn settings_of(&self, name: &str) -> Result<Datum, String> {
+        let Some(table) = self.settings.get(name) else { return Ok(Datum::object::<&str, Datum>([])) };
+        let wrong = |problem: String| format!("[plugins.settings.{name}]: {problem}");
+        let json = serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?;
+        Datum::from_json(&json).map_err(|error| wrong(error.to_string()))
     }
 }
 

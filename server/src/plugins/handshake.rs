@@ -33,7 +33,7 @@ pub(super) fn check_protocol(name: &str, protocol: u16) -> Result<(), StartError
     Err(refused(name, message))
 }
 
-/// Hands the plugin its settings and services, asks who it is and what it provides, and holds it to its manifest.
+/// Hands the plugin its settings, services and bell (the number of its packet), asks who it is and what it provides, and holds it to its manifest.
 ///
 /// # Errors
 /// When it does not answer, or says anything else than its manifest does.
@@ -42,6 +42,7 @@ pub(crate) async fn handshake(
     package: &Package,
     settings: &Datum,
     services: Services,
+    bell: u32,
 ) -> Result<Provided, StartError> {
     let (identity, declared) = (&package.manifest.plugin, &package.manifest.provides);
     let name = identity.name.as_str();
@@ -49,6 +50,7 @@ pub(crate) async fn handshake(
     request.get().set_protocol(PROTOCOL_VERSION);
     request.get().set_settings(&settings.encoded());
     services.pass(request.get().init_services());
+    request.get().set_bell(bell);
     let wire = |error: capnp::Error| failed(name, format!("the handshake failed: {}", quote(&error.to_string())));
     let response = request.send().promise.await.map_err(wire)?;
     let text = |text: capnp::Result<capnp::text::Reader<'_>>| -> Result<String, StartError> {

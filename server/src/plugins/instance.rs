@@ -12,8 +12,9 @@ use std::time::Instant;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use photondb_ipc_schema::column::{ColumnShape, Element};
 use photondb_ipc_schema::descriptors;
-use photondb_ipc_schema::lane::{Draft, Lane};
+use photondb_ipc_schema::lane::{Completion, Draft, Lane, Pending};
 use photondb_ipc_schema::plugin_capnp::{self as wire, failure, plugin};
+use photondb_ipc_schema::region::PrivateCopy;
 use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
 use photondb_plugin_sdk::{Cause, PluginError};
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::CALL_DEADLINE;
+use super::bell::{self, Bell};
 use super::handshake::Provided;
 use super::process::Doom;
 use super::services::query::{Allowed, Queries};
@@ -92,6 +94,7 @@ pub struct Instance {
     lanes: Vec<Arc<Lane>>,
     provides: Provided,
     queries: Option<Arc<Queries>>,
+    bell: Option<Bell>,
     jobs: mpsc::UnboundedSender<Job>,
     dooms: mpsc::UnboundedSender<Doom>,
     closed: AtomicBool,
@@ -125,6 +128,7 @@ impl Instance {
             lanes,
             provides,
             queries: None,
+            bell: None,
             jobs,
             dooms,
             closed: AtomicBool::new(false),
@@ -141,6 +145,35 @@ impl Instance {
     pub fn with_queries(mut self, queries: Option<Arc<Queries>>) -> Self {
         self.queries = queries;
         self
+    }
+
+    /// The same process, which can tell tasks that their answers are there.
+    #[must_use]
+    pub(super) fn with_bell(mut self, bell: Bell) -> Self {
+        self.bell = Some(bell);
+        self
+    }
+
+    /// As [`Lane::begin`], for a task: blocks no thread.
+    ///
+    /// # Errors
+    /// As [`Lane::begin`].
+    pub async fn begin(&self, lane: &Arc<Lane>, deadline: Instant) -> Result<Draft, PluginError> {
+        bell::begin(lane, deadline).await.map_err(|error| self.judge(error.into()))
+    }
+
+    /// As [`Pending::wait`], for a task: blocks no thread beyond a short spin, and no other thread is between the plugin
+    /// and the event loop that the task runs in.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub async fn answer(
+        &self,
+        pending: Pending,
+        deadline: Instant,
+        reply: &mut PrivateCopy,
+    ) -> Result<Completion, PluginError> {
+        bell::answer(self.bell.as_ref(), pending, deadline, reply).await.map_err(|error| self.judge(error.into()))
     }
 
     /// Unique among all instances of this server.
@@ -186,6 +219,12 @@ impl Instance {
             );
             PluginError::runtime(Cause::Limit, message).of(name)
         })
+    }
+
+    /// Whether its calls may run queries.
+    #[must_use]
+    pub fn may_query(&self) -> bool {
+        self.queries.is_some()
     }
 
     /// Lets the call that is about to be sent run queries until the guard is dropped, if the plugin was granted any.
@@ -375,6 +414,7 @@ impl Instance {
             shape.set_element(match column.element() {
                 Element::F32 => wire::Element::F32,
                 Element::F16 => wire::Element::F16,
+                Element::I8 => wire::Element::I8,
             });
             let response = request.send().promise.await.map_err(transport)?;
             read_failure(response.get().and_then(|results| results.get_failure()))

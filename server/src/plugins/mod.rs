@@ -8,6 +8,7 @@
 //! | [`handshake`] | the first words with it, and what it may register |
 //! | [`instance`] | that process as the rest of the server sees it |
 //! | [`call`] | **where a query meets a plugin**: rows -> lane -> rows |
+//! | `built_in` | plugins that are linked in: the same code without a process |
 //! | [`services`] | what the server does for plugins that were granted it |
 //! | [`registry`] | which plugin provides what |
 //! | [`plugin`] | one plugin, whichever process runs it now |
@@ -24,6 +25,8 @@
 //! threads, through shared memory, without passing through that thread.
 
 pub mod audit;
+mod bell;
+mod built_in;
 pub mod call;
 pub mod counters;
 pub mod discover;
@@ -53,6 +56,7 @@ use std::thread;
 use std::time::Duration;
 
 use photondb_plugin_host::Cgroups;
+use photondb_plugin_sdk::registry::Plugin as PluginCode;
 use photondb_plugin_sdk::{Cause, PluginError};
 use photondb_sandbox_profiles::{KernelFeatures, Profiles};
 use tokio::sync::{mpsc, oneshot};
@@ -62,7 +66,7 @@ use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent
 use crate::config::{PluginsConfig, SandboxConfig};
 use crate::query::Engine;
 use audit::Confined;
-pub use call::Function;
+pub use call::{Function, StartedCall};
 use discover::Found;
 use journal::Journal;
 use permissions::PermissionsStatus;
@@ -110,6 +114,19 @@ impl PluginManager {
     /// # Errors
     /// When the plugin thread can't be started, or a profile of the operator's can't be used.
     pub async fn start(place: Place, plugins: PluginsConfig, sandbox: SandboxConfig) -> io::Result<Self> {
+        Self::start_with(place, plugins, sandbox, built_in::linked_in()).await
+    }
+
+    /// The same, with these plugins linked in instead of those of this build.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        place: Place,
+        plugins: PluginsConfig,
+        sandbox: SandboxConfig,
+        linked_in: Vec<Box<dyn PluginCode>>,
+    ) -> io::Result<Self> {
         let Place { host, data, ports } = place;
         let (registry, journal) = (Arc::<Registry>::default(), Arc::<Journal>::default());
         let (rescans, queue) = mpsc::unbounded_channel();
@@ -147,7 +164,7 @@ impl PluginManager {
                 instances: Cell::new(0),
                 restarts: RefCell::default(),
             });
-            LocalSet::new().block_on(&runtime, supervise_all(environment, queue, settled));
+            LocalSet::new().block_on(&runtime, supervise_all(environment, linked_in, queue, settled));
         })?;
         // The sender is dropped when everything has settled.
         let _ = all_settled.await;
@@ -246,9 +263,11 @@ impl PluginControl for PluginManager {
 /// The plugin thread: one supervisor a plugin, for as long as the server runs.
 async fn supervise_all(
     environment: Rc<Environment>,
+    linked_in: Vec<Box<dyn PluginCode>>,
     mut rescans: mpsc::UnboundedReceiver<Rescan>,
     settled: oneshot::Sender<()>,
 ) {
+    built_in::register(linked_in, &environment.registry, &environment.journal, &environment.plugins);
     let mut starting = Vec::new();
     for found in discover::scan(&environment.plugins.paths) {
         starting.extend(adopt(&environment, found));
@@ -294,7 +313,14 @@ fn adopt(environment: &Rc<Environment>, found: Found) -> Option<oneshot::Receive
     let plugin = Arc::new(Plugin::new(&name, on_failure, commands));
     let place = directory.display().to_string();
     if !environment.registry.add(&plugin) {
-        let message = format!("{place} has the name of another plugin, which stays; rename or remove one of the two");
+        let is_built_in = environment.registry.plugin(&name).is_some_and(|plugin| plugin.is_built_in());
+        let message = match is_built_in {
+            true => format!(
+                "{place} has the name of a plugin that is linked into this server, which stays; rename this one, or build \
+                 the server without the feature `builtin-{name}`"
+            ),
+            false => format!("{place} has the name of another plugin, which stays; rename or remove one of the two"),
+        };
         journal.event(&name, "conflict", message);
         return None;
     }

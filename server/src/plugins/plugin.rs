@@ -125,6 +125,8 @@ impl Drop for Caller<'_> {
 /// What is true of the plugin now.
 pub(super) struct Current {
     pub state: State,
+    /// Whether it is linked into the server, and has no process.
+    pub is_built_in: bool,
     pub breaker: Breaker,
     /// Whether a call is on its way that a half open breaker let through.
     pub is_probed: bool,
@@ -150,6 +152,7 @@ impl Default for Current {
     fn default() -> Self {
         Self {
             state: State::Stopped,
+            is_built_in: false,
             breaker: Breaker::Closed,
             is_probed: false,
             recent_restarts: VecDeque::new(),
@@ -263,10 +266,24 @@ impl Plugin {
         Caller { plugin: self, is_patient: others < PATIENT_CALLERS, probes: Cell::new(false) }
     }
 
+    /// Whether it is linked into the server, and has no process.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        self.lock().is_built_in
+    }
+
     /// The instance that runs now, if any.
     #[must_use]
     pub fn running(&self) -> Option<Arc<Instance>> {
         self.lock().instance.clone().filter(|instance| instance.is_alive())
+    }
+
+    /// The instance that runs now, if calls are let through to it without conditions.
+    #[must_use]
+    pub(super) fn ready(&self) -> Option<Arc<Instance>> {
+        let current = self.lock();
+        let is_open = current.state == State::Ready && current.breaker == Breaker::Closed;
+        current.instance.clone().filter(|instance| is_open && instance.is_alive())
     }
 
     /// Has it started if it is unloaded, without waiting for it.

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
+use super::bell::Bell;
 use super::discover::Package;
 use super::ending::{self, Circumstances, describe};
 use super::grant::Granted;
@@ -132,6 +133,7 @@ impl Process {
         let Host { child, lanes, control, passing, stdout, stderr, mut report, excused, threads_max, cgroup, .. } =
             host;
         let pid = child.pid();
+        let (bell, their_bell) = Bell::new().map_err(io_failed("making its bell"))?;
         report.begin();
         let (doom_sender, mut dooms) = mpsc::unbounded_channel();
         let mut tasks = Vec::new();
@@ -152,12 +154,14 @@ impl Process {
                 watch_denials(denied, name, &doom_sender, plan.journal);
             }
             let passing = Rc::new(Passing::new(passing).map_err(io_failed("its descriptor socket"))?);
+            let bell = passing.pass(their_bell.as_fd()).map_err(io_failed("passing its bell"))?;
+            drop(their_bell);
             let services = Services::offer(name, pid, plan.granted, plan.sources, &passing, queries.as_ref());
             let (client, system) =
                 connect(control, services.callable(), doom_sender.clone()).map_err(io_failed("its control socket"))?;
             tasks.push(system);
             let provides = tokio::select! {
-                provides = handshake(&client, package, &plan.settings, services) => match provides {
+                provides = handshake(&client, package, &plan.settings, services, bell) => match provides {
                     // The connection may fail a little before the process that fails it has ended.
                     Err(error) if error.retry => match timeout(GRACE, child.exited()).await {
                         Ok(status) => return Err(ended_at_once(name, status)),
@@ -184,7 +188,7 @@ impl Process {
         let (jobs, job_queue) = mpsc::unbounded_channel();
         let link = Rc::new(link);
         let instance = Instance::new(plan.number, name, pid, lanes, provides, jobs, doom_sender.clone());
-        let instance = Arc::new(instance.with_queries(queries));
+        let instance = Arc::new(instance.with_queries(queries).with_bell(bell));
         let (jobs_link, jobs_instance) = (Rc::clone(&link), Arc::clone(&instance));
         tasks.push(tokio::task::spawn_local(async move { jobs_instance.run_jobs(jobs_link, job_queue).await }));
         tasks.push(tokio::task::spawn_local(watch::ping(link, Arc::clone(&instance))));

@@ -76,6 +76,21 @@ impl Registry {
     /// # Errors
     /// [`PluginError::CapabilityConflict`] where another plugin has one of the names; then nothing changes.
     pub(super) fn provide(&self, plugin: &Arc<Plugin>, provided: &Provided) -> Result<(), PluginError> {
+        let functions = provided.functions.iter().cloned();
+        let functions = functions.map(|signature| Function::new(Arc::clone(plugin), signature)).collect();
+        self.provide_all(plugin, functions, provided.vector_indexes.clone())
+    }
+
+    /// The same, with functions that may be linked in.
+    ///
+    /// # Errors
+    /// As [`provide`](Self::provide).
+    pub(super) fn provide_all(
+        &self,
+        plugin: &Arc<Plugin>,
+        functions: Vec<Function>,
+        vector_indexes: Vec<String>,
+    ) -> Result<(), PluginError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let conflict = |what: &str, name: &str, owner: &str| PluginError::CapabilityConflict {
             plugin: plugin.name().into(),
@@ -83,14 +98,15 @@ impl Registry {
                 "the {what} `{name}` is provided by plugin `{owner}` already; disable one of the two, or rename it"
             ),
         };
-        for function in &provided.functions {
-            if let Some(taken) = names.functions.get(&function.name)
+        for function in &functions {
+            let name = &function.signature().name;
+            if let Some(taken) = names.functions.get(name)
                 && names.is_held_against(taken.plugin(), plugin)
             {
-                return Err(conflict("function", &function.name, taken.plugin()));
+                return Err(conflict("function", name, taken.plugin()));
             }
         }
-        for kind in &provided.vector_indexes {
+        for kind in &vector_indexes {
             if let Some(taken) = names.vector_indexes.get(kind)
                 && names.is_held_against(taken.name(), plugin)
             {
@@ -99,12 +115,11 @@ impl Registry {
         }
         names.functions.retain(|_, function| function.plugin() != plugin.name());
         names.vector_indexes.retain(|_, owner| owner.name() != plugin.name());
-        for signature in &provided.functions {
-            let function = Function::new(Arc::clone(plugin), signature.clone());
-            names.functions.insert(signature.name.clone(), function);
+        for function in functions {
+            names.functions.insert(function.signature().name.clone(), function);
         }
-        for kind in &provided.vector_indexes {
-            names.vector_indexes.insert(kind.clone(), Arc::clone(plugin));
+        for kind in vector_indexes {
+            names.vector_indexes.insert(kind, Arc::clone(plugin));
         }
         Ok(())
     }

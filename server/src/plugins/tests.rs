@@ -82,3 +82,70 @@ async fn a_confined_plugin_answers_is_restarted_and_stopped() {
     manager.shutdown().await;
     assert_eq!(manager.list().remove(0).pid, None);
 }
+
+/// A manager with `stats` linked in, and plugins in `paths`.
+async fn linked_in(paths: Vec<PathBuf>, enabled: bool) -> PluginManager {
+    let mut config = PluginsConfig { paths, ..PluginsConfig::default() };
+    config.enabled.insert("stats".into(), enabled);
+    let place = Place { host: target().join("photondb-plugin-host"), data: std::env::temp_dir(), ports: Vec::new() };
+    let code: Vec<Box<dyn PluginCode>> = vec![Box::new(photondb_plugin_stats::Stats)];
+    PluginManager::start_with(place, config, SandboxConfig::default(), code).await.expect("start")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_linked_in_is_called_as_a_confined_one() {
+    let linked_in = linked_in(Vec::new(), true).await;
+    let status = linked_in.list().remove(0);
+    assert_eq!((status.name.as_str(), status.state.as_str(), status.pid), ("stats", "ready", None));
+    assert!(status.grade.as_deref().is_some_and(|grade| grade.contains("not confined")), "{status:?}");
+    assert!(status.layers.is_empty() && status.provides.contains(&"function approx".to_owned()), "{status:?}");
+    let error = linked_in.change(Change::Disable, "stats").await.expect_err("there is no process to stop");
+    assert!(error.message().contains("[plugins.enabled]"), "{error}");
+
+    let managers = [
+        Some(linked_in),
+        manager(&["stats"]).await.map(|(manager, folder)| {
+            std::mem::forget(folder);
+            manager
+        }),
+    ];
+    let columns = [numbers(0..5000), vec![Datum::from(2); 5000]];
+    let wrong = [vec![Datum::from("text")]];
+    let mut answers = Vec::new();
+    for manager in managers.into_iter().flatten() {
+        let function = manager.function("approx").expect("known");
+        let (columns, wrong) = (columns.clone(), wrong.clone());
+        let answer = tokio::task::spawn_blocking(move || {
+            let origin = Origin::until(soon());
+            let refused = function.invoke_batch(&wrong, 1, &origin).expect_err("no number");
+            (function.invoke_batch(&columns, 5000, &origin).expect("numbers"), refused)
+        });
+        answers.push(answer.await.expect("thread"));
+        assert_eq!(manager.list().remove(0).calls, 2);
+        manager.shutdown().await;
+    }
+    assert_eq!((answers[0].0.len(), answers[0].0[1234].as_number()), (5000, Some(1200.0)));
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "confined or not, the answers are the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_plugins_of_one_name_the_one_that_is_linked_in_stays() {
+    let all = target().with_file_name("debug-plugins");
+    if !all.exists() {
+        eprintln!("SKIPPED: {} is missing; run `make test`", all.display());
+        return;
+    }
+    let manager = linked_in(vec![all], true).await;
+    let conflicts: Vec<_> = manager.events().into_iter().filter(|event| event.kind == "conflict").collect();
+    assert!(conflicts.len() == 1 && conflicts[0].message.contains("linked into this server"), "{conflicts:?}");
+    assert!(manager.list().iter().any(|status| status.name == "stats" && status.pid.is_none()));
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_linked_in_can_be_turned_off() {
+    let manager = linked_in(Vec::new(), false).await;
+    assert!(manager.list().is_empty() && manager.function("approx").is_err());
+    assert_eq!(manager.events()[0].kind, "disabled");
+    manager.shutdown().await;
+}

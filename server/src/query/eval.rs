@@ -16,6 +16,7 @@ use super::nested::{Allowance, Origin};
 use super::options::RunOptions;
 use super::profile::Profile;
 use super::pseudotype;
+use super::row::{self, Row};
 use super::stream::{Stream, array_too_long};
 use super::tables::TableRef;
 use super::terms::{self, Op};
@@ -71,6 +72,14 @@ impl Context {
         self.allowance.as_ref().map_or(Ok(()), |allowance| allowance.keep(datum))
     }
 
+    /// Counts a row that the query keeps.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep), and when it is stored, and damaged.
+    pub fn keep_row(&self, row: &Row) -> Result<()> {
+        if self.allowance.is_none() { Ok(()) } else { self.keep(row.datum()?) }
+    }
+
     /// For what begins now and may take so long: when it has to end.
     #[must_use]
     pub fn deadline_in(&self, most: Duration) -> Instant {
@@ -110,7 +119,7 @@ impl Context {
 #[derive(Debug)]
 pub struct Bindings {
     /// The arguments.
-    pub args: Vec<Datum>,
+    pub args: Vec<Row>,
     /// The results of the function's plugin calls, as far as they are known already.
     pub sites: Vec<Result<Datum>>,
     /// The arguments of the functions around it.
@@ -145,7 +154,10 @@ impl Env {
                 let function = Function::Closure { term: term.clone(), around: self.frame.clone() };
                 Ok(Value::Function(Arc::new(function)))
             }
-            Node::Call(call) => self.call(call),
+            Node::Call(call) => match self.stored_field(node) {
+                Some(field) => Ok(field?.into()),
+                None => self.call(call),
+            },
         }
     }
 
@@ -166,9 +178,15 @@ impl Env {
         for _ in 0..up {
             frame = frame.and_then(|frame| frame.around.as_ref());
         }
-        frame
-            .and_then(|frame| frame.args.get(position).cloned())
-            .ok_or_else(|| ReqlError::internal("A variable has no value."))
+        let row = frame.and_then(|frame| frame.args.get(position));
+        row.ok_or_else(|| ReqlError::internal("A variable has no value."))?.datum().cloned()
+    }
+
+    /// The value of a field of a stored document, which need not be decoded for that.
+    fn stored_field(&self, node: &Node) -> Option<Result<Datum>> {
+        let frame = self.frame.as_ref().filter(|_| !self.ctx.profile.is_on())?;
+        let field = row::stored(node, &frame.args, frame.around.as_ref())?.to_datum().ok()?;
+        Some(self.ctx.check_call().and_then(|()| self.ctx.keep(&field)).map(|()| field))
     }
 
     fn object(&self, fields: &[(Arc<str>, Node)]) -> Result<Value> {
@@ -497,7 +515,7 @@ impl<'a> Call<'a> {
 /// The same stream; failures of its elements point to the argument at `position`.
 #[must_use]
 pub fn framed(stream: Stream, position: usize) -> Stream {
-    stream.map_rows(|rows| rows.map(move |row| row.map_err(|error| error.at(position))))
+    stream.map_errors(move |error| error.at(position))
 }
 
 fn missing_argument() -> ReqlError {

@@ -12,6 +12,7 @@ use super::order::equal;
 use super::paths;
 use super::plugin::PluginCall;
 use super::pseudo;
+use super::row::{self, Row};
 use super::value::Value;
 
 /// A function.
@@ -60,7 +61,7 @@ impl fmt::Display for Function {
 /// The arguments of one call, with what a batch computed for it in advance.
 pub struct Prepared {
     /// The arguments.
-    pub args: Vec<Datum>,
+    pub args: Vec<Row>,
     /// What is known already.
     pub known: Known,
 }
@@ -71,15 +72,30 @@ pub enum Known {
     Nothing,
     /// The results of the plugin calls in the function's body, by their number.
     Sites(Vec<Result<Datum>>),
-    /// The result.
+    /// The result of the whole call: its function is a plugin's, or has nothing else for a body.
     Result(Result<Datum>),
 }
 
 impl Prepared {
     /// A call of which nothing is known.
     #[must_use]
-    pub fn new(args: Vec<Datum>) -> Self {
+    pub fn new(args: Vec<Row>) -> Self {
         Self { args, known: Known::Nothing }
+    }
+
+    /// A call with one argument, of which nothing is known.
+    pub fn of(row: impl Into<Row>) -> Self {
+        Self::new(vec![row.into()])
+    }
+
+    /// The first argument.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        self.args.first().cloned().unwrap_or_else(|| Datum::Null.into())
+    }
+
+    fn only(&self) -> Result<&Datum> {
+        self.args.first().ok_or_else(|| ReqlError::internal("An argument is missing."))?.datum()
     }
 }
 
@@ -99,7 +115,7 @@ impl Function {
     /// # Errors
     /// When the number of arguments is wrong, or the body fails.
     pub fn call(&self, ctx: &Arc<Context>, args: Vec<Datum>) -> Result<Value> {
-        self.finish(ctx, Prepared::new(args))
+        self.finish(ctx, Prepared::new(args.into_iter().map(Row::Value).collect()))
     }
 
     /// Makes a prepared call.
@@ -109,31 +125,46 @@ impl Function {
     pub fn finish(&self, ctx: &Arc<Context>, call: Prepared) -> Result<Value> {
         ctx.check_running()?;
         self.check_arity(call.args.len())?;
-        let Prepared { mut args, known } = call;
         match self {
             Self::Closure { term, around } => {
-                let sites = match known {
-                    Known::Sites(sites) => sites,
-                    Known::Nothing | Known::Result(_) => Vec::new(),
-                };
-                let frame = Bindings { args, sites, around: around.clone() };
-                let env = Env { ctx: ctx.clone(), frame: Some(Arc::new(frame)) };
                 // The body is the second argument of FUNC.
-                env.eval(&term.body).map_err(|error| error.at(1))
+                let framed = |error: ReqlError| error.at(1);
+                let sites = match call.known {
+                    Known::Result(result) => return result.map(Into::into).map_err(framed),
+                    Known::Sites(sites) => sites,
+                    Known::Nothing => Vec::new(),
+                };
+                let whole =
+                    (!ctx.profile.is_on()).then(|| row::stored(&term.body, &call.args, around.as_ref())).flatten();
+                if let Some(field) = whole.and_then(|field| field.to_datum().ok()) {
+                    ctx.keep(&field)?;
+                    return Ok(field.into());
+                }
+                let frame = Bindings { args: call.args, sites, around: around.clone() };
+                Env { ctx: ctx.clone(), frame: Some(Arc::new(frame)) }.eval(&term.body).map_err(framed)
             }
-            Self::Plugin(plugin) => match known {
+            Self::Plugin(plugin) => match call.known {
                 Known::Result(result) => Ok(result?.into()),
-                _ => Ok(plugin.invoke_one(ctx, args)?.into()),
+                _ => {
+                    let args = call.args.into_iter().map(Row::into_datum).collect::<Result<_>>()?;
+                    Ok(plugin.invoke_one(ctx, args)?.into())
+                }
             },
-            Self::Field(field) => Ok(paths::get_field(&args.remove(0), field)?.into()),
-            Self::Pluck(pattern) => Ok(paths::pluck(&args.remove(0), std::slice::from_ref(pattern))?.into()),
+            Self::Field(field) => {
+                let stored = call.args.first().and_then(Row::stored).and_then(|row| row.get(field)?.to_datum().ok());
+                match stored {
+                    Some(value) => Ok(value.into()),
+                    None => Ok(paths::get_field(call.only()?, field)?.into()),
+                }
+            }
+            Self::Pluck(pattern) => Ok(paths::pluck(call.only()?, std::slice::from_ref(pattern))?.into()),
             Self::BadField(datum) => Err(ReqlError::wrong_type("STRING", datum)),
             Self::Constant(datum) => Ok(datum.clone().into()),
             Self::Argument { node, position, around } => {
                 let env = Env { ctx: ctx.clone(), frame: around.clone() };
                 let node = node.args.get(*position).ok_or_else(|| ReqlError::internal("An argument is missing."))?;
                 match env.eval(node)? {
-                    Value::Function(function) => function.call(ctx, args),
+                    Value::Function(function) => function.finish(ctx, Prepared::new(call.args)),
                     value => Ok(value),
                 }
             }
@@ -182,12 +213,11 @@ impl Function {
     /// # Errors
     /// As [`call`](Self::call), where `missing` does not say what to make of a missing field.
     pub fn matches(&self, ctx: &Arc<Context>, call: Prepared, missing: &Missing) -> Result<bool> {
-        let row = call.args.first().cloned().unwrap_or_default();
-        let pattern = self.gives_pattern();
-        let outcome = self
-            .finish(ctx, call)
-            .and_then(|value| value.into_datum(ctx))
-            .and_then(|result| if pattern { matches_pattern(&result, &row, true) } else { Ok(truthy(&result)) });
+        let row = self.gives_pattern().then(|| call.row());
+        let outcome = self.finish(ctx, call).and_then(|value| value.into_datum(ctx)).and_then(|result| match row {
+            Some(row) => matches_pattern(&result, row.datum()?, true),
+            None => Ok(truthy(&result)),
+        });
         match outcome {
             Err(error) if error.kind() == ErrorKind::NonExistence => missing.decide(ctx, error),
             other => other,

@@ -9,7 +9,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`value`], [`stream`], [`function`] | what terms evaluate to |
+//! | [`value`], [`stream`], [`row`], [`function`] | what terms evaluate to |
 //! | [`access`] | what a query may touch |
 //! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
 //! | [`nested`] | queries that plugins run |
@@ -42,6 +42,7 @@ pub mod profile;
 pub mod pseudo;
 pub mod pseudotype;
 mod random;
+pub mod row;
 pub mod source;
 pub mod stream;
 pub mod tables;
@@ -57,5 +58,5 @@ pub use cursor::{Answer, Cursor, Response};
 pub use determinism::index_functions;
 pub use engine::{Engine, EngineParts, Identity};
 pub use error::{ErrorKind, ReqlError};
-pub use plugin::{NoPlugins, PluginFunction, PluginFunctions};
+pub use plugin::{NoPlugins, PluginFunction, PluginFunctions, Running};
 pub use vector::{NearestSearch, NoSearch};

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use photondb_plugin_sdk::batch::Value;
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
@@ -37,10 +38,31 @@ pub trait PluginFunction: Send + Sync {
     /// One for the whole batch.
     fn invoke_batch(
         &self,
-        args: &[Vec<Datum>],
+        args: &[&[Value<'_>]],
         rows: usize,
         origin: &Origin<'_>,
     ) -> std::result::Result<Vec<Datum>, PluginError>;
+
+    /// Tells the plugin that rows are being read for it, so that it is awake when they come.
+    fn ring_ahead(&self, _origin: &Origin<'_>) {}
+
+    /// Begins to compute as many of the rows as fit, from the first on, beside this thread and without waiting for anything.
+    /// `None`: not now, or not this function; [`invoke_batch`](Self::invoke_batch) is the way then.
+    fn start(&self, _args: &[&[Value<'_>]], _rows: usize, _origin: &Origin<'_>) -> Option<Box<dyn Running>> {
+        None
+    }
+}
+
+/// Rows that a plugin computes now. Dropped, nobody wants the results.
+pub trait Running: Send {
+    /// How many rows.
+    fn rows(&self) -> usize;
+
+    /// The results; waits for them until `deadline`.
+    ///
+    /// # Errors
+    /// One for all of the rows.
+    fn finish(self: Box<Self>, deadline: Instant) -> std::result::Result<Vec<Datum>, PluginError>;
 }
 
 /// The functions of a server without plugins.
@@ -54,6 +76,7 @@ impl PluginFunctions for NoPlugins {
 }
 
 /// A plugin's function, found and ready to be called.
+#[derive(Clone)]
 pub struct PluginCall {
     name: Arc<str>,
     function: Arc<dyn PluginFunction>,
@@ -86,7 +109,9 @@ impl PluginCall {
     /// # Errors
     /// When the arguments are not what the function takes, or the call fails.
     pub fn invoke_one(&self, ctx: &Context, args: Vec<Datum>) -> Result<Datum> {
-        let mut results = self.invoke(ctx, args.into_iter().map(|arg| vec![arg]).collect(), 1)?;
+        let columns: Vec<[Value<'_>; 1]> = args.into_iter().map(|arg| [Value::Computed(arg)]).collect();
+        let columns: Vec<&[Value<'_>]> = columns.iter().map(<[_; 1]>::as_slice).collect();
+        let mut results = self.invoke(ctx, &columns, 1)?;
         results.pop().ok_or_else(|| ReqlError::internal("A plugin's result was lost."))
     }
 
@@ -94,13 +119,17 @@ impl PluginCall {
     ///
     /// # Errors
     /// One for the whole batch.
-    pub fn invoke(&self, ctx: &Context, args: Vec<Vec<Datum>>, rows: usize) -> Result<Vec<Datum>> {
+    pub fn invoke(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Result<Vec<Datum>> {
         ctx.check_running()?;
-        self.check(&args)?;
+        self.check(args)?;
         let started = ctx.profile.enter();
-        let results = self.function.invoke_batch(&args, rows, &ctx.origin(ctx.deadline_in(DEADLINE)));
+        let results = self.function.invoke_batch(args, rows, &ctx.origin(ctx.deadline_in(DEADLINE)));
         ctx.profile.leave(started, || format!("Calling plugin.{} for {rows} rows.", self.name));
         let results = results?;
+        self.checked(ctx, results, rows)
+    }
+
+    fn checked(&self, ctx: &Context, results: Vec<Datum>, rows: usize) -> Result<Vec<Datum>> {
         if results.len() != rows {
             return Err(ReqlError::failed(format!(
                 "plugin.{} answered {} rows to a batch of {rows}; its author has to mend that.",
@@ -112,11 +141,28 @@ impl PluginCall {
         Ok(results)
     }
 
+    /// Tells the plugin that rows are being read for it.
+    pub fn ring_ahead(&self, ctx: &Context) {
+        self.function.ring_ahead(&ctx.origin(ctx.deadline_in(DEADLINE)));
+    }
+
+    /// Begins to call the function for as many of the rows as fit, without waiting for anything. `None` where that can't be
+    /// done: [`invoke_rows`](Self::invoke_rows) can, or says why not.
+    #[must_use]
+    pub fn start(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Option<Started> {
+        // A profile's tasks don't overlap.
+        if ctx.profile.is_on() || ctx.check_running().is_err() || self.check(args).is_err() {
+            return None;
+        }
+        let running = self.function.start(args, rows, &ctx.origin(ctx.deadline_in(DEADLINE)))?;
+        Some(Started { plugin: self.clone(), running })
+    }
+
     /// Calls the function for rows that may be called one by one as well. `None`: they have to be, since one of them
     /// failed. Where the plugin did not answer in time, each row has that error: it would cost the first one as much time
     /// again.
     #[must_use]
-    pub fn invoke_rows(&self, ctx: &Context, args: Vec<Vec<Datum>>, rows: usize) -> Option<Vec<Result<Datum>>> {
+    pub fn invoke_rows(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Option<Vec<Result<Datum>>> {
         let deadline = ctx.deadline_in(DEADLINE);
         match self.invoke(ctx, args, rows) {
             Ok(results) => Some(results.into_iter().map(Ok).collect()),
@@ -125,7 +171,7 @@ impl PluginCall {
         }
     }
 
-    fn check(&self, args: &[Vec<Datum>]) -> Result<()> {
+    fn check(&self, args: &[&[Value<'_>]]) -> Result<()> {
         let signature = self.function.signature();
         let (least, most) = (usize::from(signature.min_args), usize::from(signature.max_args));
         if args.len() < least || (args.len() > most && signature.max_args != u16::MAX) {
@@ -142,7 +188,12 @@ impl PluginCall {
             )));
         }
         let limits = Limits { depth: pseudo::MAX_DEPTH, array: usize::MAX, bytes: 1 << 30 };
-        let obstacle = args.iter().flatten().find_map(|arg| pseudo::obstacle(arg, &limits));
+        let obstacle = args.iter().copied().flatten().find_map(|arg| match arg {
+            Value::Computed(Datum::Number(_)) => None,
+            Value::Computed(computed) => pseudo::obstacle(computed, &limits),
+            // Checked when it was stored.
+            Value::Stored(_) => None,
+        });
         match obstacle {
             None => Ok(()),
             Some(Obstacle::Depth) => Err(pseudo::too_deep()),
@@ -153,6 +204,45 @@ impl PluginCall {
                 "`r.minval`, `r.maxval` and `r.literal` can't be passed to plugin.{}.",
                 self.name
             ))),
+        }
+    }
+}
+
+/// Rows that a function is being called for.
+pub struct Started {
+    plugin: PluginCall,
+    running: Box<dyn Running>,
+}
+
+/// What became of them.
+pub enum Outcome {
+    /// A result for each of them.
+    Results(Vec<Datum>),
+    /// One of them failed: each has to be called on its own.
+    OneByOne,
+    /// The process is gone: they may be called again.
+    Lost,
+    /// There was no answer in time. That is every row's error.
+    Late(ReqlError),
+}
+
+impl Started {
+    /// How many rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.running.rows()
+    }
+
+    /// Waits for the results.
+    #[must_use]
+    pub fn finish(self, ctx: &Context) -> Outcome {
+        let Self { plugin, running } = self;
+        let (rows, deadline) = (running.rows(), ctx.deadline_in(DEADLINE));
+        match running.finish(deadline) {
+            Ok(results) => plugin.checked(ctx, results, rows).map_or(Outcome::OneByOne, Outcome::Results),
+            Err(error) if Instant::now() >= deadline => Outcome::Late(error.into()),
+            Err(error) if error.cause().is_answer() => Outcome::OneByOne,
+            Err(_) => Outcome::Lost,
         }
     }
 }

@@ -47,7 +47,8 @@ impl Writer<'_> {
         for _ in 0..up {
             frame = frame.and_then(|frame| frame.around.as_ref());
         }
-        frame.and_then(|frame| frame.args.get(position).cloned()).unwrap_or_default()
+        let row = frame.and_then(|frame| frame.args.get(position));
+        row.and_then(|row| row.datum().ok().cloned()).unwrap_or_default()
     }
 
     fn function(&self, term: &FunctionTerm, inside: usize, out: &mut String) {
@@ -148,7 +149,7 @@ mod tests {
     fn variables_from_outside_become_values() {
         let outer = compiled(r#"[69,[[2,[1]],[69,[[2,[2]],[170,[[10,[2]],[10,[1]]]]]]]]"#);
         let Node::Function(inner) = &outer.body else { panic!("no inner function") };
-        let around = Arc::new(Bindings { args: vec![Datum::from("a")], sites: Vec::new(), around: None });
+        let around = Arc::new(Bindings { args: vec![Datum::from("a").into()], sites: Vec::new(), around: None });
         assert_eq!(function(inner, Some(&around)), r#"[69,[[2,[2]],[170,[[10,[2]],"a"]]]]"#);
     }
 }

@@ -6,38 +6,74 @@ use photondb_plugin_sdk::Datum;
 
 use super::error::{ReqlError, Result};
 use super::eval::Context;
+use super::row::Row;
 
 /// The elements of a stream. Owns what it needs, so that it can wait in a cursor between two requests of a client.
 pub type Rows = Box<dyn Iterator<Item = Result<Datum>> + Send>;
 
+/// The same, with documents as they are stored.
+pub type StoredRows = Box<dyn Iterator<Item = Result<Row>> + Send>;
+
+/// What the next element of a sequence may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// A read of the storage.
+    Steady,
+    /// Whatever a query can do: read for a long time, or call plugins and wait for them.
+    Unknown,
+}
+
 /// A sequence that is computed as it is read.
 pub struct Stream {
-    rows: Rows,
+    pace: Pace,
+    rows: Elements,
     array: bool,
     infinite: bool,
+}
+
+enum Elements {
+    Values(Rows),
+    Stored(StoredRows),
 }
 
 impl Stream {
     /// A stream of the given elements.
     pub fn new(rows: impl Iterator<Item = Result<Datum>> + Send + 'static) -> Self {
-        Self { rows: Box::new(rows), array: false, infinite: false }
+        Self { pace: Pace::Unknown, rows: Elements::Values(Box::new(rows)), array: false, infinite: false }
+    }
+
+    /// A stream of documents, decoded by who needs all of them.
+    pub fn of_stored(rows: impl Iterator<Item = Result<Row>> + Send + 'static) -> Self {
+        Self { pace: Pace::Unknown, rows: Elements::Stored(Box::new(rows)), array: false, infinite: false }
+    }
+
+    /// The same stream, which only reads the storage.
+    #[must_use]
+    pub fn steady(self) -> Self {
+        Self { pace: Pace::Steady, ..self }
+    }
+
+    /// What the next element may take.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// A stream without end.
     pub fn infinite(rows: impl Iterator<Item = Result<Datum>> + Send + 'static) -> Self {
-        Self { rows: Box::new(rows), array: false, infinite: true }
+        Self { infinite: true, ..Self::new(rows) }
     }
 
     /// The elements of an array.
     #[must_use]
     pub fn from_array(elements: Arc<[Datum]>) -> Self {
-        Self { rows: Box::new(ArrayRows { elements, next: 0 }), array: true, infinite: false }
+        Self { array: true, ..Self::new(ArrayRows { elements, next: 0 }) }
     }
 
     /// The elements of a list; the stream counts as an array.
     #[must_use]
     pub fn from_list(elements: Vec<Datum>) -> Self {
-        Self { rows: Box::new(elements.into_iter().map(Ok)), array: true, infinite: false }
+        Self { array: true, ..Self::new(elements.into_iter().map(Ok)) }
     }
 
     /// Whether the elements come from an array, so that the stream is an array to clients.
@@ -72,13 +108,55 @@ impl Stream {
         I: Iterator<Item = Result<Datum>> + Send + 'static,
     {
         let (array, infinite) = (self.array, self.infinite);
-        Self { rows: Box::new(change(self.rows)), array, infinite }
+        Self { array, infinite, ..Self::new(change(self.into_rows())) }
+    }
+
+    /// The stream of values that `change` makes of the elements as they are stored.
+    #[must_use]
+    pub fn map_stored<I>(self, change: impl FnOnce(StoredRows) -> I) -> Self
+    where
+        I: Iterator<Item = Result<Datum>> + Send + 'static,
+    {
+        let (array, infinite) = (self.array, self.infinite);
+        Self { array, infinite, ..Self::new(change(self.into_stored())) }
+    }
+
+    /// The stream of those elements that `pick` leaves, as they are stored.
+    #[must_use]
+    pub fn pick<I>(self, pick: impl FnOnce(StoredRows) -> I) -> Self
+    where
+        I: Iterator<Item = Result<Row>> + Send + 'static,
+    {
+        let (array, infinite) = (self.array, self.infinite);
+        Self { array, infinite, ..Self::of_stored(pick(self.into_stored())) }
+    }
+
+    /// The same stream; failures of its elements are changed.
+    #[must_use]
+    pub fn map_errors(self, change: impl Fn(ReqlError) -> ReqlError + Send + 'static) -> Self {
+        let rows = match self.rows {
+            Elements::Values(rows) => Elements::Values(Box::new(rows.map(move |row| row.map_err(&change)))),
+            Elements::Stored(rows) => Elements::Stored(Box::new(rows.map(move |row| row.map_err(&change)))),
+        };
+        Self { rows, ..self }
     }
 
     /// The elements.
     #[must_use]
     pub fn into_rows(self) -> Rows {
-        self.rows
+        match self.rows {
+            Elements::Values(rows) => rows,
+            Elements::Stored(rows) => Box::new(rows.map(|row| row?.into_datum())),
+        }
+    }
+
+    /// The elements, documents as they are stored.
+    #[must_use]
+    pub fn into_stored(self) -> StoredRows {
+        match self.rows {
+            Elements::Values(rows) => Box::new(rows.map(|row| row.map(Row::from))),
+            Elements::Stored(rows) => rows,
+        }
     }
 
     /// The elements, for an operation that reads all of them.
@@ -86,13 +164,25 @@ impl Stream {
     /// # Errors
     /// When there is no end.
     pub fn into_all_rows(self) -> Result<Rows> {
+        self.ends().map(Self::into_rows)
+    }
+
+    /// The elements, documents as they are stored, for an operation that reads all of them.
+    ///
+    /// # Errors
+    /// When there is no end.
+    pub fn into_all_stored(self) -> Result<StoredRows> {
+        self.ends().map(Self::into_stored)
+    }
+
+    fn ends(self) -> Result<Self> {
         if self.infinite {
             return Err(ReqlError::logic(
                 "Cannot use an infinite stream with an aggregation function (`reduce`, `count`, etc.) or coerce it to an \
                  array.",
             ));
         }
-        Ok(self.rows)
+        Ok(self)
     }
 
     /// All elements.
@@ -126,7 +216,10 @@ impl Iterator for Stream {
     type Item = Result<Datum>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.rows.next()
+        match &mut self.rows {
+            Elements::Values(rows) => rows.next(),
+            Elements::Stored(rows) => rows.next().map(|row| row?.into_datum()),
+        }
     }
 }
 

@@ -522,8 +522,9 @@ fn has_edges(datum: &Datum) -> bool {
 /// Documents as rows, until nobody waits for the query any more.
 fn stored_rows(ctx: &Arc<Context>, documents: Documents) -> Stream {
     let ctx = ctx.clone();
-    Stream::new(Fused::new(documents.map(move |document| {
+    Stream::of_stored(Fused::new(documents.stored().map(move |document| {
         ctx.check_running()?;
-        Ok(document?)
+        Ok(document?.into())
     })))
+    .steady()
 }

@@ -14,7 +14,7 @@ use fjall::{
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{
     Direction, Durability, Entry, EntryIterator, KeyRange, Keyspace, StorageConfig, StorageEngine, StorageError,
-    StorageSnapshot, WriteBatch,
+    StorageSnapshot, ValueIterator, WriteBatch,
 };
 
 use super::error::StoreError;
@@ -108,6 +108,10 @@ fn storage_error(keyspace: &str, error: fjall::Error) -> StorageError {
 fn entry(keyspace: &str, guard: Guard) -> Result<Entry, StorageError> {
     let (key, value) = guard.into_inner().map_err(|error| storage_error(keyspace, error))?;
     Ok((key.to_vec(), value.to_vec()))
+}
+
+fn value(keyspace: &str, guard: Guard) -> Result<Vec<u8>, StorageError> {
+    Ok(guard.value().map_err(|error| storage_error(keyspace, error))?.to_vec())
 }
 
 impl StorageEngine for FjallEngine {
@@ -207,18 +211,39 @@ impl StorageSnapshot for FjallSnapshot {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<EntryIterator, StorageError> {
-        let Some(tree) = self.keyspaces.get(keyspace) else { return Ok(Box::new(std::iter::empty())) };
+        Ok(self.read(keyspace, range, direction, entry))
+    }
+
+    fn scan_values(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<ValueIterator, StorageError> {
+        Ok(self.read(keyspace, range, direction, value))
+    }
+}
+
+impl FjallSnapshot {
+    fn read<T: 'static>(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        part: fn(&str, Guard) -> Result<T, StorageError>,
+    ) -> Box<dyn Iterator<Item = Result<T, StorageError>> + Send> {
+        let Some(tree) = self.keyspaces.get(keyspace) else { return Box::new(std::iter::empty()) };
         let entries = match &range.end {
             // The tree panics on a range that ends before it starts.
-            Some(end) if *end <= range.start => return Ok(Box::new(std::iter::empty())),
+            Some(end) if *end <= range.start => return Box::new(std::iter::empty()),
             Some(end) => self.view.range(tree, range.start.clone()..end.clone()),
             None => self.view.range(tree, range.start.clone()..),
         };
         let name = keyspace.to_owned();
-        Ok(match direction {
-            Direction::Forward => Box::new(entries.map(move |guard| entry(&name, guard))),
-            Direction::Backward => Box::new(entries.rev().map(move |guard| entry(&name, guard))),
-        })
+        match direction {
+            Direction::Forward => Box::new(entries.map(move |guard| part(&name, guard))),
+            Direction::Backward => Box::new(entries.rev().map(move |guard| part(&name, guard))),
+        }
     }
 }
 

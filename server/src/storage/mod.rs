@@ -46,7 +46,7 @@ pub use error::StoreError;
 pub use indexes::{IndexDefinition, IndexFunction, IndexFunctions, IndexInfo, IndexStatus};
 pub use keys::{DatumRange, KeyEdge, MAX_KEY_STRING};
 pub use photondb_plugin_sdk::kinds::storage::{Direction, Durability};
-pub use scan::Documents;
+pub use scan::{Document, Documents, StoredDocuments};
 pub use store::{DatabaseInfo, Store, StoreOptions, TableOptions};
 pub use table::{Overwrite, Table, TableInfo, VectorIndexHandle};
 pub use vectors::{NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};

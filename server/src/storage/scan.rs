@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::datum::DatumRef;
 use photondb_plugin_sdk::kinds::storage::{Direction, EntryIterator, KeyRange, StorageSnapshot};
 
 use super::error::StoreError;
@@ -12,13 +13,79 @@ use super::keys::{self, DatumRange, MAX_INDEX_KEY};
 
 /// Documents, or values, in the order of a scan: lazily read, all as of the moment the scan began. The engine keeps what was
 /// overwritten since then while this lives, so don't hold it without need.
-pub struct Documents(Box<dyn Iterator<Item = Result<Datum, StoreError>> + Send>);
+///
+/// As an iterator it gives decoded values; [`stored`](Self::stored) leaves them as they are.
+pub struct Documents(StoredDocuments);
+
+/// Documents as they are stored, in the order of a scan.
+pub type StoredDocuments = Box<dyn Iterator<Item = Result<Document, StoreError>> + Send>;
+
+impl Documents {
+    /// The documents as they are stored, for whoever needs only parts of them.
+    #[must_use]
+    pub fn stored(self) -> StoredDocuments {
+        self.0
+    }
+}
 
 impl Iterator for Documents {
     type Item = Result<Datum, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
+        self.0.next().map(|document| document?.into_datum())
+    }
+}
+
+/// A document, or a value, as it is stored: decoded when somebody needs all of it, and then once.
+#[derive(Debug)]
+pub struct Document {
+    keyspace: Arc<str>,
+    bytes: Vec<u8>,
+    decoded: OnceLock<Datum>,
+}
+
+impl Document {
+    /// A document that was read from a keyspace.
+    pub(super) fn new(keyspace: &Arc<str>, bytes: Vec<u8>) -> Self {
+        Self { keyspace: Arc::clone(keyspace), bytes, decoded: OnceLock::new() }
+    }
+
+    /// The value in place; `None` where the bytes are damaged, about which [`datum`](Self::datum) says more.
+    #[must_use]
+    pub fn view(&self) -> Option<DatumRef<'_>> {
+        DatumRef::new(&self.bytes).ok()
+    }
+
+    /// How many bytes it takes as it is stored.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Never: an empty value takes bytes too.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The whole value.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the bytes are none.
+    pub fn datum(&self) -> Result<&Datum, StoreError> {
+        match self.decoded.get() {
+            Some(datum) => Ok(datum),
+            None => decode(&self.keyspace, &self.bytes).map(|datum| self.decoded.get_or_init(|| datum)),
+        }
+    }
+
+    /// The whole value.
+    ///
+    /// # Errors
+    /// As [`datum`](Self::datum).
+    pub fn into_datum(self) -> Result<Datum, StoreError> {
+        let Self { keyspace, bytes, decoded } = self;
+        decoded.into_inner().map_or_else(|| decode(&keyspace, &bytes), Ok)
     }
 }
 
@@ -34,8 +101,8 @@ impl View {
     /// Documents in the order of their primary keys.
     pub(super) fn documents(self, range: &DatumRange, direction: Direction) -> Result<Documents, StoreError> {
         let (start, end) = range.key_range(&[], usize::MAX);
-        let entries = self.snapshot.scan(&self.documents, &KeyRange { start, end: Some(end) }, direction)?;
-        Ok(Documents(Box::new(entries.map(move |entry| decode(&self.documents, &entry?.1)))))
+        let values = self.snapshot.scan_values(&self.documents, &KeyRange { start, end: Some(end) }, direction)?;
+        Ok(Documents(Box::new(values.map(move |value| Ok(Document::new(&self.documents, value?))))))
     }
 
     /// The entries of an index in its order; equal values in the order of primary keys.
@@ -64,7 +131,7 @@ impl View {
             let document = self.snapshot.get(&self.documents, &entry.primary_key)?.ok_or_else(|| {
                 StoreError::damaged(&self.entries, "an index entry has no document: drop the index and create it again")
             })?;
-            decode(&self.documents, &document)
+            Ok(Document::new(&self.documents, document))
         }))))
     }
 
@@ -78,15 +145,17 @@ impl View {
         let entries = self.index_entries(number, range, direction)?;
         let mut last: Option<Datum> = None;
         Ok(Documents(Box::new(entries.filter_map(move |entry| {
-            let value = match entry.and_then(|entry| decode(&self.entries, &entry.value)) {
-                Ok(value) => value,
-                Err(error) => return Some(Err(error)),
+            let found = entry.map(|entry| Document::new(&self.entries, entry.value));
+            let value = match found.as_ref().map(Document::datum) {
+                Ok(Ok(value)) => value,
+                Ok(Err(error)) => return Some(Err(error)),
+                Err(_) => return Some(found),
             };
-            if last.as_ref() == Some(&value) {
+            if last.as_ref() == Some(value) {
                 return None;
             }
             last = Some(value.clone());
-            Some(Ok(value))
+            Some(found)
         }))))
     }
 }

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use fixedbitset::FixedBitSet;
 use half::f16;
-use photondb_ipc_schema::column::{ColumnShape, ColumnWriter, Element, VectorColumn};
+use photondb_ipc_schema::column::{ColumnShape, ColumnWriter, Element, VectorColumn, VectorRef};
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
 
 use super::maintain::{self, OpenGraph};
 use super::rows::{self, Rows};
+use super::scan::ExactScan;
 use super::split;
 use crate::plugins::plugin::Plugin;
 use crate::plugins::registry::{Registry, Watcher};
@@ -30,6 +31,7 @@ pub(super) struct VectorIndex {
     pub(super) options: IndexOptions,
     registry: Arc<Registry>,
     column: Arc<VectorColumn>,
+    scan: ExactScan,
     writing: Mutex<Writing>,
     rows: RwLock<Rows>,
     graph: Mutex<GraphState>,
@@ -97,6 +99,7 @@ impl VectorIndex {
         for segment in 0..writer.segments() {
             writer.segment(segment).and_then(|file| column.attach(segment, &file)).map_err(unusable)?;
         }
+        let (metric, column) = (options.metric, Arc::new(column));
         let rows = Rows::load(&*context.engine, &context.keyspace)?;
         let next = rows.next();
         let index = Arc::new(Self {
@@ -106,7 +109,8 @@ impl VectorIndex {
             kind: context.definition.kind.clone(),
             options,
             registry,
-            column: Arc::new(column),
+            scan: ExactScan::new(metric, Arc::clone(&column)),
+            column,
             writing: Mutex::new(Writing { column: writer, staged: Vec::new(), overlay: HashMap::new(), next }),
             rows: RwLock::new(rows),
             graph: Mutex::default(),
@@ -131,6 +135,11 @@ impl VectorIndex {
 
     pub(super) fn column(&self) -> &VectorColumn {
         &self.column
+    }
+
+    /// Exact scans of the column.
+    pub(super) fn scan(&self) -> &ExactScan {
+        &self.scan
     }
 
     pub(super) fn rows(&self) -> RwLockReadGuard<'_, Rows> {
@@ -243,7 +252,17 @@ fn vector_of(value: &Datum, shape: ColumnShape) -> Option<Vec<f32>> {
     let numbers = value.as_array().filter(|numbers| numbers.len() == shape.dims() as usize)?;
     let vector: Vec<f32> =
         numbers.iter().map(|number| number.as_number().map(|number| number as f32)).collect::<Option<_>>()?;
-    let fits = shape.element() == Element::F32 || vector.iter().all(|&number| f16::from_f32(number).is_finite());
+    let fits = match shape.element() {
+        Element::F32 => true,
+        Element::F16 => vector.iter().all(|&number| f16::from_f32(number).is_finite()),
+        Element::I8 => {
+            // Rounding may have made it longer.
+            let (mut codes, mut decoded) = (Vec::new(), vec![0.0; vector.len()]);
+            let scale = photondb_distance::encode_i8(&vector, &mut codes);
+            VectorRef::I8 { codes: &codes, scale }.copy_to(&mut decoded);
+            photondb_distance::is_measurable(&decoded)
+        }
+    };
     (fits && photondb_distance::is_measurable(&vector)).then_some(vector)
 }
 
@@ -375,5 +394,7 @@ mod tests {
         }
         assert!(is_vector(Element::F16, &[65_504.0, 0.0]));
         assert!(!is_vector(Element::F16, &[70_000.0, 0.0]));
+        assert!(is_vector(Element::I8, &[3e18, 1e-300]));
+        assert!(!is_vector(Element::I8, &[1e30, 0.0]));
     }
 }

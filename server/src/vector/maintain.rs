@@ -33,6 +33,8 @@ const QUIET: Duration = Duration::from_secs(1);
 const CHANGES_BETWEEN_SAVES: usize = 20_000;
 /// ... and no save may take more than this share of the time.
 const SHARE_OF_SAVES: u32 = 20;
+/// What exact scans keep in memory is freed when it was not needed for so long.
+const UNUSED: Duration = Duration::from_secs(600);
 /// The largest graph that is saved: so much, and so much for each row. The plugin says how large it is, and the server
 /// holds it in memory.
 const MAX_SAVED: usize = 16 << 20;
@@ -63,6 +65,7 @@ pub(super) fn run(index: &VectorIndex) {
         if signal.closing {
             return maintainer.save_if(|_| true);
         }
+        index.scan().release(UNUSED);
         let problem;
         (pause, problem) = match maintainer.step() {
             Ok(Step::More) => (Duration::ZERO, None),

@@ -37,6 +37,7 @@ use crate::plugins::CALL_DEADLINE;
 use crate::plugins::registry::Registry;
 use crate::storage::{StoreError, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
 use index::VectorIndex;
+pub use scan::{ExactScan, Scored};
 pub use search::{Nearest, Neighbour, Plan, SearchError};
 
 /// The key of `vector={...}` that says how a number is stored; the server's own.
@@ -78,7 +79,8 @@ fn split(definition: &VectorDefinition) -> Result<(Element, IndexOptions), Store
         Some(value) => match value.as_str() {
             Some("f32") => Element::F32,
             Some("f16") => Element::F16,
-            _ => return refuse(format!("Vector option `{ELEMENT_KEY}` must be \"f32\" or \"f16\".")),
+            Some("i8") => Element::I8,
+            _ => return refuse(format!("Vector option `{ELEMENT_KEY}` must be \"f32\", \"f16\" or \"i8\".")),
         },
     };
     let options =

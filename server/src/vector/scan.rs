@@ -1,26 +1,48 @@
-//! The exact scan: every allowed row of a column against every query.
+//! The exact scan: the nearest of all allowed rows, without a graph.
+//!
+//! Where many rows are allowed, their [sketches](Sketches) are scanned, a quarter of the bytes of f16 rows, and only rows
+//! that may be among the nearest by what their sketches say are scored from the column: a few hundred of a query. The
+//! result is the same as that of scoring every row, and so are its distances, to the last bit. Many queries pass over a
+//! block of sketches while it is in the cache.
+//!
+//! Sketches are made when they are needed first, on all permitted cores, and take `dims / 2 + 16` bytes of memory for each
+//! row; [`ExactScan::release`] gives it back.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{self, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fixedbitset::FixedBitSet;
-use half::f16;
-use photondb_distance::{Metric, Query, distances_of_queries};
-use photondb_ipc_schema::column::{Element, VectorColumn, VectorRef};
+use photondb_distance::{Metric, Query, SketchQueries, Sketches};
+use photondb_ipc_schema::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::RowId;
 
-/// Rows that are scored together: they stay in the cache while the queries pass.
-const BLOCK: usize = 64;
-/// Below so many products a second thread costs more than it saves.
-const PRODUCTS_PER_THREAD: usize = 4 << 20;
+/// About the bytes of sketches that one piece of work is: a part of a second-level cache.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Blocks after which candidates are scored for the first time, so that the others have a distance to beat. Each further
+/// time there are twice as many.
+const FIRST_STEP: usize = 8;
+/// Queries that pass over a block together: their codes, too, should stay in the cache.
+const QUERIES_AT_ONCE: usize = 128;
+/// Where fewer than one row of so many is allowed, or all of them have fewer numbers, it is faster to score them at once.
+const SPARSE: usize = 8;
+const FEW_NUMBERS: usize = 128 << 10;
+/// Rows that a thread scores before it takes more.
+const ROWS_AT_ONCE: usize = 256;
+/// Below so many products of numbers a second thread costs more than it saves.
+const PRODUCTS_PER_THREAD: usize = 8 << 20;
 
 /// A row and its distance; ordered by distance, then by row.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Scored {
-    pub(super) distance: f32,
-    pub(super) row: RowId,
+pub struct Scored {
+    /// In the metric's unit.
+    pub distance: f32,
+    /// The row.
+    pub row: RowId,
 }
 
 impl Eq for Scored {}
@@ -39,17 +61,17 @@ impl PartialOrd for Scored {
 
 /// The `k` nearest of what was pushed.
 #[derive(Debug)]
-pub(super) struct TopK {
+struct TopK {
     k: usize,
     heap: BinaryHeap<Scored>,
 }
 
 impl TopK {
-    pub(super) fn new(k: usize) -> Self {
+    fn new(k: usize) -> Self {
         Self { k, heap: BinaryHeap::with_capacity(k.min(4096) + 1) }
     }
 
-    pub(super) fn push(&mut self, scored: Scored) {
+    fn push(&mut self, scored: Scored) {
         if self.heap.len() < self.k {
             self.heap.push(scored);
         } else if let Some(mut worst) = self.heap.peek_mut()
@@ -59,55 +81,282 @@ impl TopK {
         }
     }
 
+    /// What a further row may have at most, once there are `k`.
+    fn worst(&self) -> Option<f32> {
+        self.heap.peek().filter(|_| self.heap.len() == self.k).map(|worst| worst.distance)
+    }
+
     /// Nearest first.
-    pub(super) fn into_sorted(self) -> Vec<Scored> {
+    fn into_sorted(self) -> Vec<Scored> {
         self.heap.into_sorted_vec()
     }
 }
 
-/// The distance from a query to one row; `None` where the column has no such row.
-pub(super) fn distance(column: &VectorColumn, query: &Query<'_>, row: RowId) -> Option<f32> {
-    Some(match column.row(row)? {
-        VectorRef::F32(values) => query.distance(values),
-        VectorRef::F16(values) => query.distance(values),
+/// Scans of one column.
+#[derive(Debug)]
+pub struct ExactScan {
+    metric: Metric,
+    column: Arc<VectorColumn>,
+    rows_per_chunk: usize,
+    sketches: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    chunks: Vec<Arc<Sketches>>,
+    used: Instant,
+}
+
+impl ExactScan {
+    /// Scans of this column.
+    #[must_use]
+    pub fn new(metric: Metric, column: Arc<VectorColumn>) -> Self {
+        let rows = CHUNK_BYTES / (column.dims() / 2 + 16);
+        let rows_per_chunk = rows.max(Sketches::ROWS_OF_BLOCK).next_multiple_of(Sketches::ROWS_OF_BLOCK);
+        let kept = Kept { chunks: Vec::new(), used: Instant::now() };
+        Self { metric, column, rows_per_chunk, sketches: Mutex::new(kept) }
+    }
+
+    /// The distance from a query to one row; `None` where the column has no such row.
+    #[must_use]
+    pub fn distance(&self, query: &Query<'_>, row: RowId) -> Option<f32> {
+        Some(query.distance_to(self.column.row(row)?))
+    }
+
+    /// For each of the `queries` (`[n, dims]`, row-major) the `k` nearest rows among `allowed`, nearest first, and of
+    /// equally near ones the one of the lower number. Uses all permitted cores for large scans.
+    ///
+    /// Rows up to the length of `allowed` must not change any more.
+    #[must_use]
+    pub fn nearest(&self, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
+        let products = allowed.count_ones(..).saturating_mul(queries.len());
+        self.nearest_on(permitted_cores().min(products / PRODUCTS_PER_THREAD).max(1), queries, k, allowed)
+    }
+
+    /// As [`nearest`](Self::nearest), on so many threads, of which the caller's is one.
+    #[must_use]
+    pub fn nearest_on(&self, threads: usize, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
+        let dims = self.column.dims();
+        let queries: Vec<Query<'_>> =
+            queries.chunks_exact(dims).map(|values| Query::new(self.metric, values)).collect();
+        let rows = allowed.count_ones(..);
+        if rows * SPARSE < allowed.len() || rows * dims <= FEW_NUMBERS {
+            return self.score_each(threads, &queries, k, allowed);
+        }
+        let chunks = self.sketches(allowed.len(), threads);
+        let batches = queries.chunks(QUERIES_AT_ONCE);
+        batches.flat_map(|queries| self.scan_sketches(threads, &chunks, queries, k, allowed)).collect()
+    }
+
+    fn score_each(&self, threads: usize, queries: &[Query<'_>], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
+        let rows: Vec<RowId> = allowed.ones().map(|row| row as RowId).collect();
+        let parts = Parts::of(rows.len(), ROWS_AT_ONCE);
+        let best = on_threads(threads.min(parts.count()), || {
+            let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k)).collect();
+            while let Some(part) = parts.next() {
+                for &row in &rows[part] {
+                    let Some(values) = self.column.row(row) else { continue };
+                    for (query, best) in queries.iter().zip(&mut best) {
+                        best.push(Scored { distance: query.distance_to(values), row });
+                    }
+                }
+            }
+            best
+        });
+        merge(best, queries.len(), k)
+    }
+
+    fn scan_sketches(
+        &self,
+        threads: usize,
+        chunks: &[Arc<Sketches>],
+        queries: &[Query<'_>],
+        k: usize,
+        allowed: &FixedBitSet,
+    ) -> Vec<Vec<Scored>> {
+        let Some(first) = chunks.first() else { return vec![Vec::new(); queries.len()] };
+        let prepared = first.queries(queries);
+        let parts = Parts::of(chunks.len(), 1);
+        let best = on_threads(threads.min(chunks.len()), || {
+            let mut pass = Pass {
+                scan: self,
+                queries,
+                prepared: prepared.clone(),
+                candidates: vec![Vec::new(); queries.len()],
+                best: queries.iter().map(|_| TopK::new(k)).collect(),
+                step: FIRST_STEP,
+            };
+            while let Some(part) = parts.next() {
+                pass.over(part.start * self.rows_per_chunk, &chunks[part.start], allowed);
+            }
+            pass.best
+        });
+        merge(best, queries.len(), k)
+    }
+
+    /// Sketches of all rows up to `rows`.
+    fn sketches(&self, rows: usize, threads: usize) -> Vec<Arc<Sketches>> {
+        let mut kept = self.kept();
+        kept.used = Instant::now();
+        let chunks = &mut kept.chunks;
+        if chunks.last().map_or(0, |last| (chunks.len() - 1) * self.rows_per_chunk + last.len()) < rows {
+            let started = chunks.pop_if(|last| last.len() < self.rows_per_chunk).map(Arc::unwrap_or_clone);
+            let (first, started) = (chunks.len(), Mutex::new(started));
+            let parts = Parts::of(rows.div_ceil(self.rows_per_chunk) - first, 1);
+            let made = on_threads(threads.min(parts.count()), || {
+                let mut made = Vec::new();
+                while let Some(part) = parts.next() {
+                    let chunk = first + part.start;
+                    let started = if part.start == 0 { lock(&started).take() } else { None };
+                    let sketches = started.unwrap_or_else(|| Sketches::new(self.metric, self.column.dims()));
+                    made.push((chunk, Arc::new(self.complete(chunk, sketches, rows))));
+                }
+                made
+            });
+            let mut made: Vec<_> = made.into_iter().flatten().collect();
+            made.sort_unstable_by_key(|(chunk, _)| *chunk);
+            chunks.extend(made.into_iter().map(|(_, sketches)| sketches));
+        }
+        chunks.clone()
+    }
+
+    /// Adds the rows up to `rows` that the chunk lacks.
+    fn complete(&self, chunk: usize, mut sketches: Sketches, rows: usize) -> Sketches {
+        let start = chunk * self.rows_per_chunk;
+        let missing = start + sketches.len()..rows.min(start + self.rows_per_chunk);
+        sketches.reserve(missing.len());
+        let mut vector = vec![0.0; self.column.dims()];
+        for row in missing {
+            match self.column.row(row as RowId) {
+                Some(values) => values.copy_to(&mut vector),
+                // It has no distance either, so whatever its sketch says, it is not found.
+                None => vector.fill(0.0),
+            }
+            sketches.push(&vector);
+        }
+        sketches
+    }
+
+    /// Gives back the memory of the sketches if nobody has needed them for so long.
+    pub fn release(&self, unused: Duration) {
+        let mut kept = self.kept();
+        if kept.used.elapsed() >= unused {
+            kept.chunks = Vec::new();
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.sketches)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One thread's way over sketches.
+struct Pass<'a> {
+    scan: &'a ExactScan,
+    queries: &'a [Query<'a>],
+    prepared: SketchQueries,
+    /// For each query bounds of scores and rows, which are to be scored.
+    candidates: Vec<Vec<(f32, RowId)>>,
+    best: Vec<TopK>,
+    step: usize,
+}
+
+impl Pass<'_> {
+    fn over(&mut self, first_row: usize, sketches: &Sketches, allowed: &FixedBitSet) {
+        // A word has the bits of two blocks, the lower ones first.
+        let words: &[u32] = bytemuck::cast_slice(allowed.as_slice());
+        let first_word = first_row / Sketches::ROWS_OF_BLOCK;
+        let mut block = 0;
+        while block < sketches.blocks() {
+            let end = (block + self.step).min(sketches.blocks());
+            let candidates = &mut self.candidates;
+            sketches.candidates(
+                &self.prepared,
+                block..end,
+                |block| words.get(first_word + block).copied().unwrap_or(0),
+                |query, row, bound| {
+                    // Not a number: nothing is known about this row.
+                    let bound = if bound.is_nan() { f32::INFINITY } else { bound };
+                    candidates[query].push((bound, (first_row + row) as RowId));
+                },
+            );
+            (0..self.queries.len()).for_each(|query| self.score(query));
+            block = end;
+            self.step *= 2;
+        }
+    }
+
+    /// Scores the candidates, the most promising ones first: soon the others are out.
+    fn score(&mut self, query: usize) {
+        let (candidates, best) = (&mut self.candidates[query], &mut self.best[query]);
+        candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        for (at, &(bound, row)) in candidates.iter().enumerate() {
+            if bound < self.prepared.least_score(query) {
+                break;
+            }
+            if let Some(next) = candidates.get(at + 2).and_then(|&(_, row)| self.scan.column.row(row)) {
+                next.prefetch();
+            }
+            if let Some(distance) = self.scan.distance(&self.queries[query], row) {
+                best.push(Scored { distance, row });
+                if let Some(worst) = best.worst() {
+                    self.prepared.set_distance(query, worst);
+                }
+            }
+        }
+        candidates.clear();
+    }
+}
+
+/// Pieces of work, for whoever is free next.
+struct Parts {
+    len: usize,
+    size: usize,
+    next: AtomicUsize,
+}
+
+impl Parts {
+    fn of(len: usize, size: usize) -> Self {
+        Self { len, size, next: AtomicUsize::new(0) }
+    }
+
+    fn count(&self) -> usize {
+        self.len.div_ceil(self.size)
+    }
+
+    fn next(&self) -> Option<std::ops::Range<usize>> {
+        // Relaxed: the number is all that is passed.
+        let start = self.next.fetch_add(1, atomic::Ordering::Relaxed) * self.size;
+        (start < self.len).then(|| start..self.len.min(start + self.size))
+    }
+}
+
+/// Runs the same on so many threads, of which the caller's is one.
+fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let work = &work;
+        // A thread that the system refuses is one less: the work is shared out by who takes it.
+        let others: Vec<_> =
+            (1..threads).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mut results = vec![work()];
+        // A scan does not panic; if it did, its rows would be missing, which the caller can't tell from none.
+        results.extend(others.into_iter().map(|other| other.join().expect("a scan does not panic")));
+        results
     })
 }
 
-/// For each of the `queries` (`[n, dims]`, row-major) the `k` nearest rows among `allowed`, nearest first. Uses all
-/// cores for large scans.
-pub(super) fn nearest(
-    column: &VectorColumn,
-    metric: Metric,
-    queries: &[f32],
-    k: usize,
-    allowed: &FixedBitSet,
-) -> Vec<Vec<Scored>> {
-    let queries: Vec<Query<'_>> =
-        queries.chunks_exact(column.dims()).map(|values| Query::new(metric, values)).collect();
-    let rows: Vec<RowId> = allowed.ones().map(|row| row as RowId).collect();
-    let products = rows.len() * queries.len() * column.dims();
-    let threads =
-        thread::available_parallelism().map_or(1, NonZeroUsize::get).min(products / PRODUCTS_PER_THREAD).max(1);
-    let scan = |rows: &[RowId]| match column.element() {
-        Element::F32 => scan_rows(&queries, k, rows, |row| match column.row(row) {
-            Some(VectorRef::F32(values)) => Some(values),
-            _ => None,
-        }),
-        Element::F16 => scan_rows::<f16>(&queries, k, rows, |row| match column.row(row) {
-            Some(VectorRef::F16(values)) => Some(values),
-            _ => None,
-        }),
-    };
-    let parts: Vec<Vec<TopK>> = match threads {
-        1 => vec![scan(&rows)],
-        threads => thread::scope(|scope| {
-            let parts = rows.chunks(rows.len().div_ceil(threads));
-            let running: Vec<_> = parts.map(|part| scope.spawn(|| scan(part))).collect();
-            // A scan does not panic; if it did, its rows would be missing, which the caller can't tell from none.
-            running.into_iter().map(|part| part.join().expect("a scan does not panic")).collect()
-        }),
-    };
-    let mut merged: Vec<TopK> = queries.iter().map(|_| TopK::new(k)).collect();
+/// How many cores this process may use. Asking the system takes as long as a small scan.
+fn permitted_cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
+}
+
+fn merge(parts: Vec<Vec<TopK>>, queries: usize, k: usize) -> Vec<Vec<Scored>> {
+    let mut merged: Vec<TopK> = (0..queries).map(|_| TopK::new(k)).collect();
     for part in parts {
         for (merged, part) in merged.iter_mut().zip(part) {
             part.heap.into_iter().for_each(|scored| merged.push(scored));
@@ -116,60 +365,5 @@ pub(super) fn nearest(
     merged.into_iter().map(TopK::into_sorted).collect()
 }
 
-fn scan_rows<'a, E: photondb_distance::Element + 'a>(
-    queries: &[Query<'_>],
-    k: usize,
-    rows: &[RowId],
-    row: impl Fn(RowId) -> Option<&'a [E]>,
-) -> Vec<TopK> {
-    let mut best: Vec<TopK> = queries.iter().map(|_| TopK::new(k)).collect();
-    let mut distances = vec![0.0; queries.len() * BLOCK];
-    let (mut numbers, mut values) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
-    for block in rows.chunks(BLOCK) {
-        numbers.clear();
-        values.clear();
-        for &number in block {
-            if let Some(found) = row(number) {
-                numbers.push(number);
-                values.push(found);
-            }
-        }
-        if values.is_empty() {
-            continue;
-        }
-        distances_of_queries(queries, &values, &mut distances);
-        for (best, distances) in best.iter_mut().zip(distances.chunks(values.len())) {
-            for (&row, &distance) in numbers.iter().zip(distances) {
-                best.push(Scored { distance, row });
-            }
-        }
-    }
-    best
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scan_agrees_with_a_sort_whatever_the_size() {
-        let dims = 8;
-        let value = |at: usize| ((at * 7919) % 1000) as f32 / 500.0 - 1.0;
-        let rows: Vec<f32> = (0..5000 * dims).map(value).collect();
-        let queries: Vec<f32> = (0..3 * dims).map(|at| value(at + 17)).collect();
-        let column = VectorColumn::in_memory(dims as u32, Element::F32, &rows).expect("memory");
-        let mut allowed = FixedBitSet::with_capacity(5000);
-        allowed.extend((0..5000).filter(|row| row % 3 != 0));
-        let found = nearest(&column, Metric::L2, &queries, 10, &allowed);
-        for (query, found) in queries.chunks(dims).zip(&found) {
-            let query = Query::new(Metric::L2, query);
-            let mut all: Vec<Scored> = allowed
-                .ones()
-                .map(|row| Scored { distance: query.distance(&rows[row * dims..(row + 1) * dims]), row: row as RowId })
-                .collect();
-            all.sort();
-            let rows = |scored: &[Scored]| scored.iter().map(|scored| scored.row).collect::<Vec<_>>();
-            assert_eq!(rows(found), rows(&all[..10]));
-        }
-    }
-}
+mod tests;

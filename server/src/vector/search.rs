@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::index::{VectorIndex, View};
 use super::maintain::OpenGraph;
-use super::scan::{self, Scored};
+use super::scan::Scored;
 use crate::config::OnFailure;
 use crate::query::nested::Origin;
 use crate::storage::{StoreError, Table, VectorIndexHandle};
@@ -285,7 +285,7 @@ impl Searcher<'_> {
             let found = rows
                 .into_iter()
                 .filter(|&row| allowed.contains(row as usize))
-                .filter_map(|row| Some(Scored { distance: scan::distance(self.index.column(), &query, row)?, row }));
+                .filter_map(|row| Some(Scored { distance: self.index.scan().distance(&query, row)?, row }));
             let mut scored = merge(found, &pending, extra.get(at).map_or(&[], Vec::as_slice), k);
             if scored.len() < k.min(wanted) {
                 scored = self.scan(values, k, &allowed).swap_remove(0);
@@ -296,7 +296,7 @@ impl Searcher<'_> {
     }
 
     fn scan(&self, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
-        scan::nearest(self.index.column(), self.index.metric(), queries, k, allowed)
+        self.index.scan().nearest(queries, k, allowed)
     }
 
     /// Until when to wait for the plugin.

@@ -1,16 +1,20 @@
 //! Kernels for AVX2 with FMA and F16C: 8 floats or 32 codes at a time.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm_movehl_ps, _mm_shuffle_epi32, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_castps256_ps128,
-    _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sub_ps,
+    __m128i, __m256, __m256i, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadl_epi64,
+    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_epi32, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_madd_epi16, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sub_ps,
 };
 
 use half::f16;
 
 use super::products::padded;
 use super::{Line, TILE_QUERIES, TILE_ROWS, Tile, code_row, prefetch};
+
+mod sketch;
+pub(super) use sketch::block_bounds;
 
 type Vector = __m256;
 const LANES: usize = 8;
@@ -37,6 +41,14 @@ fn load_f16(block: &[f16; LANES]) -> Vector {
     // SAFETY: the reference guarantees 16 readable bytes, and this load asks for no alignment.
     let halves = unsafe { _mm_loadu_si128(block.as_ptr().cast::<__m128i>()) };
     _mm256_cvtph_ps(halves)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_i8(block: &[i8; LANES]) -> Vector {
+    // SAFETY: the reference guarantees 8 readable bytes, and this load asks for no alignment.
+    let bytes = unsafe { _mm_loadl_epi64(block.as_ptr().cast::<__m128i>()) };
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
 }
 
 #[inline]
@@ -79,6 +91,10 @@ products!(
 products!(
     features: "avx2,fma,f16c", element: f16, load: load_f16,
     dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16
+);
+products!(
+    features: "avx2,fma", element: i8, load: load_i8,
+    dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8
 );
 
 /// Sixteen codes, each as 16 bits.

@@ -1,15 +1,19 @@
 //! Kernels for AVX-512 (F, BW) and VNNI: 16 floats or 64 codes at a time.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_reduce_add_epi32,
-    _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sub_ps, _mm512_xor_si512,
+    __m128i, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_si512,
+    _mm512_loadu_ps, _mm512_reduce_add_epi32, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_sub_ps, _mm512_xor_si512,
 };
 
 use half::f16;
 
 use super::products::padded;
 use super::{Line, TILE_QUERIES, TILE_ROWS, Tile, code_row, prefetch};
+
+mod sketch;
+pub(super) use sketch::block_bounds;
 
 type Vector = __m512;
 const LANES: usize = 16;
@@ -36,6 +40,14 @@ fn load_f16(block: &[f16; LANES]) -> Vector {
     // SAFETY: the reference guarantees 32 readable bytes, and this load asks for no alignment.
     let halves = unsafe { _mm256_loadu_si256(block.as_ptr().cast::<__m256i>()) };
     _mm512_cvtph_ps(halves)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_i8(block: &[i8; LANES]) -> Vector {
+    // SAFETY: the reference guarantees 16 readable bytes, and this load asks for no alignment.
+    let bytes = unsafe { _mm_loadu_si128(block.as_ptr().cast::<__m128i>()) };
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
 }
 
 #[inline]
@@ -76,6 +88,10 @@ products!(
 products!(
     features: "avx512f", element: f16, load: load_f16,
     dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16
+);
+products!(
+    features: "avx512f", element: i8, load: load_i8,
+    dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8
 );
 
 #[inline]

@@ -36,6 +36,43 @@ impl Line {
     pub(crate) const ZERO: Self = Self([0; Self::CODES]);
 }
 
+/// How many rows the codes of a sketch are interleaved for.
+pub(crate) const BLOCK_ROWS: usize = 32;
+
+/// Eight dimensions of a block of a sketch: 4 bytes for each of its rows, which hold the first four dimensions in their
+/// low halves and the others in their high ones.
+pub(crate) type Octet = [Line; 2];
+
+/// What makes bounds of the sums of a block: for each row one of each.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct RowFactors {
+    pub(crate) scale: [f32; BLOCK_ROWS],
+    pub(crate) offset: [f32; BLOCK_ROWS],
+    pub(crate) error: [f32; BLOCK_ROWS],
+    pub(crate) length: [f32; BLOCK_ROWS],
+}
+
+impl RowFactors {
+    pub(crate) const ZERO: Self = {
+        let zeros = [0.0; BLOCK_ROWS];
+        Self { scale: zeros, offset: zeros, error: zeros, length: zeros }
+    };
+}
+
+/// The query's part in the bounds, and the least bound that is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct QueryFactors {
+    pub(crate) shift: i32,
+    pub(crate) scale: f32,
+    pub(crate) error: f32,
+    pub(crate) rest: f32,
+    pub(crate) threshold: f32,
+}
+
+/// The bounds of a query's scores with the rows of a block.
+pub(crate) type Bounds = [f32; BLOCK_ROWS];
+
 /// A set of kernels that this processor can run. The field is private so that no value exists without detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(Set);
@@ -105,11 +142,12 @@ mod sealed {
     }
 }
 
-/// What rows are made of: `f32` or [`half::f16`].
+/// What rows are made of: `f32`, [`half::f16`] or `i8`.
 pub trait Element: sealed::Kernels {}
 
 impl Element for f32 {}
 impl Element for f16 {}
+impl Element for i8 {}
 
 macro_rules! element {
     ($element:ty: $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident, $dot_tile:ident, $l2_tile:ident) => {
@@ -138,6 +176,7 @@ macro_rules! element {
 
 element!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32, dot_tile_f32, l2_tile_f32);
 element!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16);
+element!(i8: dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8);
 
 /// Writes the dot product of the query with each of the `rows` to `out`. A row is `query.len()` consecutive lines.
 ///
@@ -145,6 +184,22 @@ element!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_t
 /// When a row is not within `lines`.
 pub(crate) fn dots_of_codes(level: Level, query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
     dispatch!(level, dots_of_codes(query, lines, rows, out));
+}
+
+/// Computes for each query and row `factor * (2 * sum - shift)` and what is to be added to it (see [`RowFactors`] and
+/// [`QueryFactors`]), where `sum` is the dot product of the query's signed and the row's unsigned codes. Returns for each
+/// query one bit a row: whether the bound is not less than the threshold, or not a number.
+///
+/// `words` are the query's codes in the order of the block's bytes, for each octet of dimensions and each query.
+pub(crate) fn block_bounds<const Q: usize>(
+    level: Level,
+    block: &[Octet],
+    rows: &RowFactors,
+    words: &[[[i32; Q]; 2]],
+    queries: &[QueryFactors; Q],
+    bounds: &mut [Bounds; Q],
+) -> [u32; Q] {
+    dispatch!(level, block_bounds(block, rows, words, queries, bounds))
 }
 
 /// The lines of a row.

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Line, TILE_QUERIES, TILE_ROWS, Tile, code_row};
+use super::{BLOCK_ROWS, Bounds, Line, Octet, QueryFactors, RowFactors, TILE_QUERIES, TILE_ROWS, Tile, code_row};
 
 fn sum_over<E: Copy + Into<f32>>(query: &[f32], row: &[E], term: impl Fn(f32, f32) -> f32) -> f32 {
     query.iter().zip(row).map(|(&a, &b)| term(a, b.into())).sum()
@@ -37,6 +37,7 @@ macro_rules! kernels {
 
 kernels!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32, dot_tile_f32, l2_tile_f32);
 kernels!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16);
+kernels!(i8: dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8);
 
 pub(super) fn dots_of_codes(query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
     for (&row, out) in rows.iter().zip(out) {
@@ -46,4 +47,36 @@ pub(super) fn dots_of_codes(query: &[Line], lines: &[Line], rows: &[u32], out: &
             .flat_map(|(a, b)| a.0.iter().zip(&b.0))
             .fold(0, |sum, (&a, &b)| sum.wrapping_add(i32::from(a) * i32::from(b)));
     }
+}
+
+pub(super) fn block_bounds<const Q: usize>(
+    block: &[Octet],
+    rows: &RowFactors,
+    words: &[[[i32; Q]; 2]],
+    queries: &[QueryFactors; Q],
+    bounds: &mut [Bounds; Q],
+) -> [u32; Q] {
+    let mut sums = [[0; BLOCK_ROWS]; Q];
+    for (octet, words) in block.iter().zip(words) {
+        for (row, codes) in octet.iter().flat_map(|line| line.0.as_chunks::<4>().0).enumerate() {
+            for (query, sums) in sums.iter_mut().enumerate() {
+                let [low, high] =
+                    [words[0][query], words[1][query]].map(|word| word.to_le_bytes().map(u8::cast_signed));
+                for ((code, low), high) in codes.iter().map(|code| code.cast_unsigned()).zip(low).zip(high) {
+                    sums[row] += i32::from(code & 15) * i32::from(low) + i32::from(code >> 4) * i32::from(high);
+                }
+            }
+        }
+    }
+    let mut passed = [0; Q];
+    for (query, factors) in queries.iter().enumerate() {
+        for row in 0..BLOCK_ROWS {
+            let product = (2 * sums[query][row] - factors.shift) as f32 * rows.scale[row] * factors.scale;
+            let slack = rows.error[row] * factors.error + rows.length[row] * factors.rest;
+            let bound = product + slack + rows.offset[row];
+            bounds[query][row] = bound;
+            passed[query] |= u32::from(bound >= factors.threshold || bound.is_nan()) << row;
+        }
+    }
+    passed
 }

@@ -56,6 +56,12 @@ proptest! {
     }
 
     #[test]
+    fn i8_kernels_agree_with_f64((query, row, offset) in pair()) {
+        let row: Vec<i8> = row.into_iter().map(|value| value as i8).collect();
+        check(&query[offset..], &row[offset..])?;
+    }
+
+    #[test]
     fn every_f16_widens_to_the_same_f32(bits in any::<u16>()) {
         let value = f16::from_bits(bits);
         prop_assume!(value.is_finite());

@@ -100,6 +100,35 @@ impl<'a> DatumRef<'a> {
         }
     }
 
+    /// True or false, if this is one of them.
+    #[must_use]
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.tag {
+            FALSE => Some(false),
+            TRUE => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array that is packed as f32, each little-endian.
+    #[must_use]
+    pub(crate) fn packed_f32s(&self) -> Option<&'a [[u8; 4]]> {
+        let (elements, rest) = self.body.as_chunks();
+        (self.tag == F32S && rest.is_empty()).then_some(elements)
+    }
+
+    /// What the value has in front of its [`body`](Self::body) when it is encoded on its own.
+    #[must_use]
+    pub(crate) fn head(&self) -> [u8; 2] {
+        [FORMAT_VERSION, self.tag]
+    }
+
+    /// The bytes behind the tag: of a string its text.
+    #[must_use]
+    pub(crate) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// The text, if this is a string.
     #[must_use]
     pub fn as_str(&self) -> Option<&'a str> {

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use photondb_plugin_host::Cgroup;
-use photondb_plugin_sdk::{Datum, PluginError};
+use photondb_plugin_sdk::PluginError;
 use photondb_sandbox_profiles::{Confinement, Layer, Permissions, ProfileError, ResolvedProfile, StateDirectory};
 
 use super::Supervisor;
@@ -45,7 +45,7 @@ impl Supervisor {
             ));
         }
         check_protocol(self.name(), package.manifest.plugin.protocol)?;
-        let settings = self.settings().map_err(refused)?;
+        let settings = environment.plugins.settings_of(self.name()).map_err(refused)?;
         let is_of_this = |it: &Prepared| Arc::ptr_eq(&it.executable, &package.executable) && it.host.is_alive();
         let prepared = match self.standby.take().filter(is_of_this) {
             Some(standby) => standby,
@@ -112,16 +112,6 @@ impl Supervisor {
         let groups = self.environment.cgroups.as_ref()?;
         let made = groups.create(self.name(), number, granted.memory_bytes, confinement.threads_max);
         made.inspect_err(|error| tracing::warn!(plugin = self.name(), "no cgroup: {error}")).ok()
-    }
-
-    /// The operator's settings as the plugin gets them.
-    fn settings(&self) -> Result<Datum, String> {
-        let Some(table) = self.environment.plugins.settings.get(self.plugin.name()) else {
-            return Ok(Datum::object::<&str, Datum>([]));
-        };
-        let wrong = |problem: String| format!("[plugins.settings.{}]: {problem}", self.plugin.name());
-        let json = serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?;
-        Datum::from_json(&json).map_err(|error| wrong(error.to_string()))
     }
 
     pub(super) fn grant(&self, package: &Package) -> Result<Granted, String> {

@@ -11,6 +11,7 @@ use crate::query::error::{ErrorKind, ReqlError, Result};
 use crate::query::eval::{Call, framed, number};
 use crate::query::function::{Function, Prepared};
 use crate::query::order::compare;
+use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
 use crate::query::tables::Order;
 use crate::query::value::{Shortcut, Value};
@@ -44,7 +45,8 @@ fn count(call: &Call<'_>) -> Result<Value> {
     }
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
     let function = if call.count() > 1 { Some(predicate(call, 1)?) } else { None };
-    let rows = Fused::new(stream.into_all_rows()?);
+    let pace = stream.pace();
+    let rows = Fused::new(stream.into_all_stored()?);
     let mut count = 0_u64;
     match function {
         None => {
@@ -54,7 +56,9 @@ fn count(call: &Call<'_>) -> Result<Value> {
             }
         }
         Some(function) => {
-            for prepared in Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), call.ctx().clone()) {
+            for prepared in
+                Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), call.ctx().clone())
+            {
                 count += u64::from(accepts(&function, call.ctx(), prepared?).map_err(|error| error.at(1))?);
             }
         }
@@ -63,19 +67,20 @@ fn count(call: &Call<'_>) -> Result<Value> {
 }
 
 /// The elements, each with the value that the aggregation is about; those without one are left out.
-fn keyed(call: &Call<'_>, stream: Stream) -> Result<impl Iterator<Item = Result<(Datum, Datum)>>> {
+fn keyed(call: &Call<'_>, stream: Stream) -> Result<impl Iterator<Item = Result<(Row, Datum)>>> {
     let function = if call.count() > 1 { Some(call.function(1, Shortcut::Field)?) } else { None };
-    let rows = Fused::new(stream.into_all_rows()?).map(|row| row.map(|row| vec![row]));
+    let pace = stream.pace();
+    let rows = Fused::new(stream.into_all_stored()?).map(|row| row.map(|row| vec![row]));
     let ctx = call.ctx().clone();
     let itself = Arc::new(Function::Constant(Datum::Null));
-    let calls = Calls::new(rows, function.clone().unwrap_or(itself), ctx.clone());
+    let calls = Calls::new(rows, pace, function.clone().unwrap_or(itself), ctx.clone());
     Ok(calls.filter_map(move |prepared| {
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Some(Err(error)),
         };
-        let row = prepared.args.first().cloned().unwrap_or_default();
-        let Some(function) = &function else { return Some(Ok((row.clone(), row))) };
+        let row = prepared.row();
+        let Some(function) = &function else { return Some(row.datum().cloned().map(|value| (row.clone(), value))) };
         match value_of(function, &ctx, prepared) {
             Ok(Some(value)) => Some(Ok((row, value))),
             Ok(None) => None,
@@ -157,7 +162,7 @@ fn extreme(call: &Call<'_>, order: Order, name: &str) -> Result<Value> {
         other if by_index => return Err(other.wrong_kind("TABLE").at(0)),
         other => framed(other.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0),
     };
-    let mut best: Option<(Datum, Datum)> = None;
+    let mut best: Option<(Row, Datum)> = None;
     for pair in keyed(call, source)? {
         let pair = pair?;
         let better = best.as_ref().is_none_or(|best| match order {
@@ -168,7 +173,7 @@ fn extreme(call: &Call<'_>, order: Order, name: &str) -> Result<Value> {
             best = Some(pair);
         }
     }
-    Ok(best.ok_or_else(|| empty(name))?.0.into())
+    Ok(best.ok_or_else(|| empty(name))?.0.into_datum()?.into())
 }
 
 fn reduce(call: &Call<'_>) -> Result<Value> {

@@ -11,6 +11,7 @@ use crate::query::error::{ErrorKind, ReqlError, Result};
 use crate::query::eval::{Call, Context, framed};
 use crate::query::function::{Function, Prepared};
 use crate::query::order::Ordered;
+use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
 use crate::query::value::{Groups, Shortcut, Value};
 
@@ -47,8 +48,8 @@ fn group(call: &Call<'_>) -> Result<Value> {
     }
     let single = functions.len() + usize::from(index.is_some()) == 1;
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
-    let mut rows = Fused::new(stream.into_all_rows()?);
-    let mut groups: BTreeMap<Ordered, Vec<Datum>> = BTreeMap::new();
+    let mut rows = Fused::new(stream.into_all_stored()?);
+    let mut groups: BTreeMap<Ordered, Vec<Row>> = BTreeMap::new();
     let chunk = if functions.iter().any(|function| batches(function)) { CHUNK } else { 1 };
     loop {
         let rows = rows.by_ref().take(chunk).collect::<Result<Vec<_>>>()?;
@@ -65,20 +66,20 @@ fn group(call: &Call<'_>) -> Result<Value> {
         }
         for (mut keys, row) in keys.into_iter().zip(rows) {
             if let Some(index) = &index {
-                let Some(value) = index.value(&row) else { continue };
+                let Some(value) = index.value(row.datum()?) else { continue };
                 keys.push(if index.is_multi() { alternatives(value, true) } else { vec![value] });
             }
             let count = keys.iter().fold(1_usize, |count, alternatives| count.saturating_mul(alternatives.len()));
             call.ctx().check_length(count)?;
             for key in combinations(&keys) {
                 let key = if single { key.into_iter().next().unwrap_or_default() } else { key.into() };
-                call.ctx().keep(&row)?;
+                call.ctx().keep_row(&row)?;
                 groups.entry(Ordered(key)).or_default().push(row.clone());
             }
         }
     }
     let groups =
-        groups.into_iter().map(|(key, rows)| (key.0, Value::Stream(Stream::from_list(rows).with_array(false))));
+        groups.into_iter().map(|(key, rows)| (key.0, Value::Stream(Stream::of_stored(rows.into_iter().map(Ok)))));
     Ok(Value::Grouped(Groups { open: true, groups: groups.collect() }))
 }
 

@@ -61,7 +61,7 @@ fn matches_of(
 ) -> Result<Vec<Datum>> {
     let mut pairs = Vec::new();
     for candidate in right {
-        let call = Prepared::new(vec![left.clone(), candidate.clone()]);
+        let call = Prepared::new(vec![left.clone().into(), candidate.clone().into()]);
         if function.matches(ctx, call, &Missing::Value(false)).map_err(|error| error.at(2))? {
             pairs.push(pair(left, Some(candidate)));
         }

@@ -50,6 +50,10 @@ pub const DESC: u32 = 74;
 pub const LITERAL: u32 = 137;
 /// ARGS
 pub const ARGS: u32 = 154;
+/// GET_FIELD
+pub const GET_FIELD: u32 = 31;
+/// BRACKET
+pub const BRACKET: u32 = 170;
 /// GET_NEAREST
 pub const GET_NEAREST: u32 = 168;
 /// Calls a plugin's function by name; PhotonDB's own.

@@ -19,8 +19,8 @@ use crate::query::value::{Shortcut, Value};
 
 /// The terms of this family.
 pub const OPS: &[Op] = &[
-    Op::new(31, "get_field", 2, 2, get_field),
-    Op::new(170, "bracket", 2, 2, bracket).with(Op::DROPS_EMPTY_GROUPS),
+    Op::new(super::GET_FIELD, "get_field", 2, 2, get_field),
+    Op::new(super::BRACKET, "bracket", 2, 2, bracket).with(Op::DROPS_EMPTY_GROUPS),
     Op::new(32, "has_fields", 1, MANY, has_fields),
     Op::new(96, "with_fields", 1, MANY, with_fields),
     Op::new(33, "pluck", 1, MANY, pluck),
@@ -198,14 +198,14 @@ fn merge(call: &Call<'_>) -> Result<Value> {
 }
 
 fn merged_rows(call: &Call<'_>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
-    let ctx = call.ctx().clone();
-    stream.map_rows(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
+    stream.map_stored(move |rows| {
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         Fused::new(calls.map(move |prepared| {
             let prepared = prepared?;
-            let row = prepared.args.first().cloned().unwrap_or_default();
+            let row = prepared.row();
             let change = function.finish(&ctx, prepared).and_then(|value| value.into_datum(&ctx));
-            change.and_then(|change| merge_checked(&row, &change)).map_err(|error| error.at(position))
+            change.and_then(|change| merge_checked(row.datum()?, &change)).map_err(|error| error.at(position))
         }))
     })
 }

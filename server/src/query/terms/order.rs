@@ -85,13 +85,13 @@ fn with_keys(ctx: &Arc<Context>, criteria: &[Criterion], rows: Vec<Datum>) -> Re
     for criterion in criteria {
         let function = &criterion.function;
         if batches(function) {
-            let calls = prepare(function, ctx, keyed.iter().map(|(_, row)| vec![row.clone()]).collect());
+            let calls = prepare(function, ctx, keyed.iter().map(|(_, row)| vec![row.clone().into()]).collect());
             for ((keys, _), prepared) in keyed.iter_mut().zip(calls) {
                 keys.push(key_of(function, ctx, prepared)?);
             }
         } else {
             for (keys, row) in &mut keyed {
-                keys.push(key_of(function, ctx, Prepared::new(vec![row.clone()]))?);
+                keys.push(key_of(function, ctx, Prepared::of(row.clone()))?);
             }
         }
     }
@@ -300,7 +300,7 @@ impl Merged {
         };
         let keys = criteria
             .iter()
-            .map(|criterion| key_of(&criterion.function, ctx, Prepared::new(vec![row.clone()])))
+            .map(|criterion| key_of(&criterion.function, ctx, Prepared::of(row.clone())))
             .collect::<Result<Keys>>()?;
         if head.last.as_ref().is_some_and(|last| compare_keys(criteria, last, &keys).is_gt()) {
             return Err(ReqlError::logic("The streams given as arguments are not ordered by given ordering."));

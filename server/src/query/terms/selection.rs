@@ -236,15 +236,15 @@ pub(super) fn filtered(
     missing: Missing,
     position: usize,
 ) -> Stream {
-    let ctx = call.ctx().clone();
-    stream.map_rows(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
+    stream.pick(move |rows| {
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let kept = calls.filter_map(move |prepared| {
             let prepared = match prepared {
                 Ok(prepared) => prepared,
                 Err(error) => return Some(Err(error)),
             };
-            let row = prepared.args.first().cloned().unwrap_or_default();
+            let row = prepared.row();
             match function.matches(&ctx, prepared, &missing) {
                 Ok(true) => Some(Ok(row)),
                 Ok(false) => None,

@@ -11,7 +11,8 @@ use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, Context, framed};
 use crate::query::function::{Function, Missing, Prepared};
 use crate::query::order::{Ordered, equal};
-use crate::query::stream::{Fused, Rows, Stream};
+use crate::query::row::Row;
+use crate::query::stream::{Fused, Pace, Rows, StoredRows, Stream};
 use crate::query::value::{Shortcut, Single, Value};
 
 /// The terms of this family.
@@ -47,7 +48,7 @@ fn map(call: &Call<'_>) -> Result<Value> {
     check_map_arity(&function, sequences)?;
     let array = streams.iter().all(Stream::is_array);
     let infinite = streams.iter().all(Stream::is_infinite);
-    let mut rows: Vec<Rows> = streams.into_iter().map(Stream::into_rows).collect();
+    let mut rows: Vec<StoredRows> = streams.into_iter().map(Stream::into_stored).collect();
     let tuples = std::iter::from_fn(move || {
         let mut tuple = Vec::with_capacity(rows.len());
         for rows in &mut rows {
@@ -58,7 +59,7 @@ fn map(call: &Call<'_>) -> Result<Value> {
         }
         Some(Ok(tuple))
     });
-    let results = called(call.ctx().clone(), tuples, function, sequences);
+    let results = called(call.ctx().clone(), tuples, Pace::Unknown, function, sequences);
     let stream = if infinite { Stream::infinite(results) } else { Stream::new(results) };
     Ok(stream.with_array(array).into())
 }
@@ -77,18 +78,19 @@ fn check_map_arity(function: &Function, sequences: usize) -> Result<()> {
 
 /// The results of the function for each element.
 pub(super) fn mapped(ctx: &Arc<Context>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
-    let ctx = ctx.clone();
-    stream.map_rows(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), function, position))
+    let (ctx, pace) = (ctx.clone(), stream.pace());
+    stream.map_stored(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), pace, function, position))
 }
 
 /// The results of the function for each row of arguments.
 fn called(
     ctx: Arc<Context>,
-    rows: impl Iterator<Item = Result<Vec<Datum>>> + Send + 'static,
+    rows: impl Iterator<Item = Result<Vec<Row>>> + Send + 'static,
+    pace: Pace,
     function: Arc<Function>,
     position: usize,
 ) -> impl Iterator<Item = Result<Datum>> + Send + 'static {
-    let calls = Calls::new(rows, function.clone(), ctx.clone());
+    let calls = Calls::new(rows, pace, function.clone(), ctx.clone());
     Fused::new(calls.map(move |prepared| {
         let value = function.finish(&ctx, prepared?).and_then(|value| value.into_datum(&ctx));
         value.map_err(|error| error.at(position))
@@ -98,9 +100,9 @@ fn called(
 fn concat_map(call: &Call<'_>) -> Result<Value> {
     let stream = call.stream(0)?;
     let function = call.function(1, Shortcut::Field)?;
-    let ctx = call.ctx().clone();
-    let concatenated = stream.map_rows(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
+    let concatenated = stream.map_stored(move |rows| {
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let parts = calls.map(move |prepared| {
             let part = function.finish(&ctx, prepared?).and_then(|value| value.into_stream(&ctx));
             part.map_err(|error| error.at(1))
@@ -142,7 +144,7 @@ fn limit(call: &Call<'_>) -> Result<Value> {
     let count = count_argument(call, 1)?;
     let count = usize::try_from(count)
         .map_err(|_| ReqlError::logic(format!("LIMIT takes a non-negative argument (got {count})")).at(1))?;
-    picked(call, source, |stream| stream.finite().map_rows(|rows| rows.take(count)))
+    picked(call, source, |stream| stream.finite().pick(|rows| rows.take(count)))
 }
 
 fn slice(call: &Call<'_>) -> Result<Value> {
@@ -198,8 +200,8 @@ fn slice_of(call: &Call<'_>, source: Value, left: i64, right: i64, closed: bool)
         right => Some(usize::try_from(right + i64::from(closed) - left).unwrap_or(0)),
     };
     picked(call, source, |stream| match count {
-        None => stream.map_rows(|rows| rows.skip(start)),
-        Some(count) => stream.finite().map_rows(|rows| rows.skip(start).take(count)),
+        None => stream.pick(|rows| rows.skip(start)),
+        Some(count) => stream.finite().pick(|rows| rows.skip(start).take(count)),
     })
 }
 
@@ -267,15 +269,15 @@ pub(super) fn nth_of(call: &Call<'_>, source: Value, position: i64) -> Result<Va
 }
 
 fn is_empty(call: &Call<'_>) -> Result<Value> {
-    Ok(call.stream(0)?.into_rows().next().transpose()?.is_none().into())
+    Ok(call.stream(0)?.into_stored().next().transpose()?.is_none().into())
 }
 
 fn offsets_of(call: &Call<'_>) -> Result<Value> {
     let stream = call.stream(0)?;
     let function = predicate(call, 1)?;
-    let ctx = call.ctx().clone();
-    let offsets = stream.map_rows(move |rows| {
-        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), function.clone(), ctx.clone());
+    let (ctx, pace) = (call.ctx().clone(), stream.pace());
+    let offsets = stream.map_stored(move |rows| {
+        let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let offsets = calls.enumerate().filter_map(move |(offset, prepared)| {
             match prepared.and_then(|prepared| accepts(&function, &ctx, prepared)) {
                 Ok(true) => Some(Ok(Datum::from(offset))),
@@ -299,7 +301,7 @@ pub(super) fn predicate(call: &Call<'_>, position: usize) -> Result<Arc<Function
 /// Whether the predicate accepts the first argument.
 pub(super) fn accepts(function: &Function, ctx: &Arc<Context>, call: Prepared) -> Result<bool> {
     match function {
-        Function::Constant(expected) => Ok(call.args.first().is_some_and(|row| equal(expected, row))),
+        Function::Constant(expected) => Ok(equal(expected, call.row().datum()?)),
         function => function.matches(ctx, call, &Missing::Value(false)),
     }
 }
@@ -311,10 +313,10 @@ fn contains(call: &Call<'_>) -> Result<Value> {
     if wanted.is_empty() {
         return Ok(true.into());
     }
-    for row in Fused::new(stream.into_rows()) {
+    for row in Fused::new(stream.into_stored()) {
         let row = row?;
         for (found, (position, function)) in wanted.iter().enumerate() {
-            let accepted = accepts(function, call.ctx(), Prepared::new(vec![row.clone()]));
+            let accepted = accepts(function, call.ctx(), Prepared::of(row.clone()));
             if accepted.map_err(|error| error.at(*position))? {
                 // An element counts for one argument only.
                 wanted.swap_remove(found);

@@ -190,6 +190,6 @@ fn predicate(call: &Call<'_>, table: &TableRef, within: Option<Stream>) -> Resul
 
 fn accepts(ctx: &Arc<crate::query::eval::Context>, function: Option<&Arc<Function>>, document: &Datum) -> Result<bool> {
     let Some(function) = function else { return Ok(true) };
-    let accepted = function.matches(ctx, Prepared::new(vec![document.clone()]), &Missing::Value(false));
+    let accepted = function.matches(ctx, Prepared::of(document.clone()), &Missing::Value(false));
     accepted.map_err(|error| error.within(Frame::Option("filter".into())))
 }

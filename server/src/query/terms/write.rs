@@ -518,7 +518,7 @@ impl Writer<'_> {
             let known = prepared.get_mut(position).and_then(Option::take).filter(|call| {
                 // Somebody may have changed the document since: then its results are computed again.
                 matches!(call.known, Known::Nothing)
-                    || call.args.first().zip(old).is_some_and(|(seen, old)| equal(seen, old))
+                    || call.row().datum().ok().zip(old).is_some_and(|(seen, old)| equal(seen, old))
             });
             let running = self.ctx.check_call();
             running.and_then(|()| self.apply(old, known)).map_err(|error| Refusal { error, old: old.cloned() })
@@ -529,7 +529,7 @@ impl Writer<'_> {
     fn prepare(&self, seen: &[Datum]) -> Vec<Prepared> {
         match self.change {
             Change::Update(function) | Change::Replace(function) if bulk::batches(function) => {
-                bulk::prepare(function, self.ctx, seen.iter().map(|row| vec![row.clone()]).collect())
+                bulk::prepare(function, self.ctx, seen.iter().map(|row| vec![row.clone().into()]).collect())
             }
             _ => Vec::new(),
         }
@@ -539,8 +539,8 @@ impl Writer<'_> {
         let primary_key = self.table.info().primary_key.as_str();
         let document = old.cloned().unwrap_or_default();
         let call = match known {
-            Some(Prepared { known, .. }) => Prepared { args: vec![document.clone()], known },
-            None => Prepared::new(vec![document.clone()]),
+            Some(Prepared { known, .. }) => Prepared { args: vec![document.clone().into()], known },
+            None => Prepared::of(document.clone()),
         };
         let new = match self.change {
             Change::Delete => return Ok(None),

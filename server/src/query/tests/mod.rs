@@ -1,12 +1,14 @@
 //! Queries in process, over a store in a temporary directory.
 
+mod bulk;
 mod nested;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use photondb_plugin_sdk::batch::{Cell, Shape, Value as Argument};
 use photondb_plugin_sdk::kinds::function::FunctionSignature;
-use photondb_plugin_sdk::{Datum, PluginError};
+use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,6 +20,11 @@ struct Double {
     signature: FunctionSignature,
     batches: Mutex<Vec<usize>>,
     failures: AtomicUsize,
+    /// How many calls may be in flight, and how many are.
+    slots: AtomicUsize,
+    taken: Arc<AtomicUsize>,
+    /// So many calls will be lost.
+    lost: AtomicUsize,
 }
 
 impl PluginFunction for Double {
@@ -27,16 +34,62 @@ impl PluginFunction for Double {
 
     fn invoke_batch(
         &self,
-        args: &[Vec<Datum>],
+        args: &[&[Argument<'_>]],
         rows: usize,
         _origin: &crate::query::nested::Origin<'_>,
     ) -> Result<Vec<Datum>, PluginError> {
         self.batches.lock().unwrap().push(rows);
-        let double = |arg: &Datum| arg.as_number().map(|number| Datum::from(number * 2.0));
+        let double = |arg: &Argument<'_>| match arg.shape() {
+            Shape::Number => Some(Datum::from(arg.number() * 2.0)),
+            _ => None,
+        };
         args[0].iter().map(double).collect::<Option<Vec<_>>>().ok_or_else(|| {
             self.failures.fetch_add(1, Ordering::Relaxed);
             PluginError::argument("not a number").of("double")
         })
+    }
+
+    fn start(
+        &self,
+        args: &[&[Argument<'_>]],
+        rows: usize,
+        origin: &crate::query::nested::Origin<'_>,
+    ) -> Option<Box<dyn Running>> {
+        let slots = self.slots.load(Ordering::Relaxed);
+        let begin = |taken: usize| (taken < slots).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin).ok()?;
+        // Fewer than asked for, as where rows are large.
+        let rows = rows.min(700);
+        let part: Vec<&[Argument<'_>]> = args.iter().map(|column| &column[..rows]).collect();
+        let lost = self.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lost| lost.checked_sub(1)).is_ok();
+        let results = match lost {
+            true => Err(PluginError::runtime(Cause::Crashed, "killed").of("double")),
+            false => self.invoke_batch(&part, rows, origin),
+        };
+        Some(Box::new(InFlight { results, rows, taken: self.taken.clone() }))
+    }
+}
+
+/// Rows that were doubled, and take a slot until somebody asks for them.
+struct InFlight {
+    results: Result<Vec<Datum>, PluginError>,
+    rows: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Running for InFlight {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn finish(self: Box<Self>, _: std::time::Instant) -> Result<Vec<Datum>, PluginError> {
+        self.results.clone()
     }
 }
 
@@ -59,8 +112,14 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let options =
             StoreOptions { cache_bytes: 1 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
-        let signature = FunctionSignature::pure("double", 1, 1);
-        let double = Arc::new(Double { signature, batches: Mutex::default(), failures: AtomicUsize::new(0) });
+        let double = Arc::new(Double {
+            signature: FunctionSignature::pure("double", 1, 1),
+            batches: Mutex::default(),
+            failures: AtomicUsize::new(0),
+            slots: AtomicUsize::new(0),
+            taken: Arc::default(),
+            lost: AtomicUsize::new(0),
+        });
         let engine = Engine::new(EngineParts {
             store: Store::open(directory.path(), &options).unwrap(),
             plugins: Arc::new(Plugins(double.clone())),

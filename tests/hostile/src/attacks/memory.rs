@@ -388,7 +388,7 @@ impl Ring {
         let buffer = unsafe { std::slice::from_raw_parts_mut(self.own.wrapping_add(self.buffer()), 4096) };
         let datum = photondb_plugin_sdk::Datum::from(text.to_owned());
         let written = BatchWriter::new(buffer, 1, 1).and_then(|mut writer| {
-            writer.values(photondb_ipc_schema::batch::Kind::Datum, 1, |_, out| datum.encode(out))?;
+            writer.values(photondb_ipc_schema::batch::Kind::Datum, 1, |_, out| out.put(&datum.encoded()))?;
             Ok(writer.finish())
         });
         Words { payload: written.unwrap_or(0) as u64, ..Words::good(self) }

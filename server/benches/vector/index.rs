@@ -1,0 +1,110 @@
+//! One index twice: in this process, and in a confined one that sees the same files.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use photondb_ipc_schema::lane::Operation;
+use photondb_plugin_hnsw::Hnsw;
+use photondb_plugin_sdk::calls::{self, Search};
+use photondb_plugin_sdk::column::{ColumnShape, ColumnWriter, Element, VectorColumn};
+use photondb_plugin_sdk::kinds::vector::{
+    IndexOptions, Metric, RowId, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin,
+};
+use photondb_plugin_sdk::{Cancel, Datum, PluginError};
+use photondb_server::bench::{Vectors, soon};
+use photondb_server::plugins::instance::Instance;
+use photondb_server::query::nested::Origin;
+use tempfile::TempDir;
+
+/// Rows wanted for each query.
+pub const K: usize = 10;
+/// The number of the index in the confined process, which has no other.
+const INDEX: u32 = 0;
+
+/// Vectors in column files, as the server keeps them, and what the index over them is.
+pub struct Settled {
+    column: ColumnWriter,
+    shape: ColumnShape,
+    options: IndexOptions,
+    _folder: TempDir,
+}
+
+impl Settled {
+    pub fn write(vectors: &Vectors) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let dims = vectors.dims as u32;
+        let shape = ColumnShape::new(dims, Element::F16).context("no column has such vectors")?;
+        let mut column = ColumnWriter::open(folder.path(), shape)?;
+        for (row, vector) in vectors.base.chunks_exact(vectors.dims).enumerate() {
+            column.write(row as u32, vector)?;
+        }
+        let options = IndexOptions { dims, metric: Metric::Cosine, settings: Datum::Null };
+        Ok(Self { column, shape, options, _folder: folder })
+    }
+}
+
+/// The index in this process.
+pub struct Linked {
+    index: Box<dyn VectorIndex>,
+    dims: usize,
+}
+
+impl Linked {
+    pub fn open(settled: &Settled) -> anyhow::Result<Self> {
+        let column = VectorColumn::new(settled.shape);
+        for segment in 0..settled.column.segments() {
+            column.attach(segment, &settled.column.segment(segment)?)?;
+        }
+        let index = Hnsw::default().create(&settled.options, Arc::new(column))?;
+        Ok(Self { index, dims: settled.options.dims as usize })
+    }
+
+    pub fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
+        self.index.insert(rows)
+    }
+
+    pub fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {
+        let count = queries.len() / self.dims;
+        let (mut rows, mut distances, mut counts) = (vec![0; count * K], vec![0.0; count * K], vec![0; count]);
+        let request = SearchRequest { queries, k: K, allow: None, settings: &Datum::Null, cancel: Cancel::never() };
+        let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
+        self.index.search(&request, &mut results)?;
+        Ok(rows.chunks_exact(K).zip(&counts).map(|(rows, &found)| rows[..found as usize].to_vec()).collect())
+    }
+}
+
+/// The index in a confined process.
+pub struct Process {
+    instance: Arc<Instance>,
+    dims: usize,
+}
+
+impl Process {
+    pub fn open(instance: Arc<Instance>, settled: &Settled) -> anyhow::Result<Self> {
+        instance.open_index(INDEX, "hnsw", &settled.options, settled.shape, soon())?;
+        for segment in 0..settled.column.segments() {
+            instance.attach_segment(INDEX, segment, settled.column.segment(segment)?, soon())?;
+        }
+        Ok(Self { instance, dims: settled.options.dims as usize })
+    }
+
+    pub fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
+        calls::maintain(self.instance.maintenance_lane(), Operation::IndexInsert, INDEX, rows, soon())
+    }
+
+    pub fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {
+        self.search_with(queries, &Datum::Null)
+    }
+
+    /// As `search`, with search settings.
+    pub fn search_with(&self, queries: &[f32], settings: &Datum) -> Result<Vec<Vec<RowId>>, PluginError> {
+        let search = Search { queries, dims: self.dims, k: K, allow: None, settings };
+        let draft = self.instance.lane(&Origin::until(soon()))?.begin(soon())?;
+        search.run(draft, INDEX, soon()).map(|searched| searched.rows)
+    }
+
+    /// Bytes that the index takes beside the vectors.
+    pub fn memory_bytes(&self) -> Result<u64, PluginError> {
+        Ok(self.instance.index_statistics(INDEX, soon())?.memory_bytes)
+    }
+}

@@ -1,0 +1,155 @@
+//! Other vector indexes, measured by `tests/bench/vector_peers.py`.
+//!
+//! That takes minutes, for each of them is built first; so ours is measured before it and after it, and the peers, whose best
+//! of some passes counts, stand beside both.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use anyhow::Context;
+use photondb_plugin_sdk::Datum;
+use photondb_server::bench::{Bound, Comparison, Goal, Measure, Vectors, less, more, seconds};
+use serde::Deserialize;
+
+use super::index::{K, Process};
+use super::{CONFINED, single};
+
+const TARGETS: [f64; 2] = [0.95, 0.99];
+const WIDTHS: [u32; 21] = [10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320];
+const SEARCH: [Measure; 3] =
+    [more("one thread", "queries a second"), more("two threads", "queries a second"), more("recall@10", "")];
+const BUILD: [Measure; 2] = [less("time", "s"), less("memory", "bytes")];
+const THREADS: usize = 2;
+
+/// A line of the script.
+#[derive(Debug, Deserialize)]
+struct Line {
+    peer: String,
+    what: Option<String>,
+    target: Option<f64>,
+    threads: Option<usize>,
+    seconds: Option<f64>,
+    bytes: Option<f64>,
+    recall: Option<f64>,
+    single_1_thread_qps: Option<f64>,
+    batch_2_threads_qps: Option<f64>,
+    skipped: Option<String>,
+}
+
+impl Line {
+    fn search(&self) -> Option<Vec<f64>> {
+        Some(vec![self.single_1_thread_qps?, self.batch_2_threads_qps?, self.recall?])
+    }
+}
+
+/// Compares our index, which took `built` seconds to build, with each of the peers that is installed.
+pub fn compare(vectors: &Vectors, ours: &Process, built: f64) -> anyhow::Result<Vec<Comparison>> {
+    let measure = || TARGETS.map(|target| at_recall(vectors, ours, target));
+    let before = measure();
+    eprintln!("measuring: other indexes, each of which is built first; this takes minutes");
+    let lines = run(&vectors.folder)?;
+    let after = measure();
+    let mut comparisons = vec![build(&lines, built, ours.memory_bytes()? as f64)];
+    for ((target, before), after) in TARGETS.into_iter().zip(before).zip(after) {
+        comparisons.push(search(&lines, target, before?, after?));
+    }
+    Ok(comparisons)
+}
+
+fn run(folder: &Path) -> anyhow::Result<Vec<Line>> {
+    let python = std::env::var("PHOTONDB_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bench/vector_peers.py");
+    // Without numpy, or Python, there are no lines; what it says of that is on standard error.
+    let output = Command::new(&python).arg(&script).arg(folder).stderr(std::process::Stdio::inherit()).output();
+    let printed = output.map(|output| output.stdout).unwrap_or_default();
+    let lines = String::from_utf8(printed)?;
+    lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("the peers printed {line}"))).collect()
+}
+
+/// The figures at the least width that reaches a recall.
+fn at_recall(vectors: &Vectors, ours: &Process, target: f64) -> anyhow::Result<Vec<f64>> {
+    for width in WIDTHS {
+        let settings = Datum::object([("ef_search", f64::from(width))]);
+        let found = ours.search_with(&vectors.queries, &settings)?;
+        let recall = vectors.recall(&found, K);
+        if recall >= target {
+            let one = single(vectors, |query| ours.search_with(query, &settings))?[0];
+            return Ok(vec![one, two_threads(vectors, ours, &settings)?, recall]);
+        }
+    }
+    anyhow::bail!("the recall of {target} is not reached")
+}
+
+/// Queries a second where each of two threads asks half of them at once.
+fn two_threads(vectors: &Vectors, ours: &Process, settings: &Datum) -> anyhow::Result<f64> {
+    let rows = vectors.queries.len() / vectors.dims;
+    let half = rows.div_ceil(THREADS) * vectors.dims;
+    let (taken, ()) = seconds(|| {
+        thread::scope(|scope| {
+            let halves = vectors.queries.chunks(half).map(|half| scope.spawn(|| ours.search_with(half, settings)));
+            for asked in halves.collect::<Vec<_>>() {
+                asked.join().map_err(|_| anyhow::anyhow!("a search panicked"))??;
+            }
+            Ok(())
+        })
+    })?;
+    Ok(rows as f64 / taken)
+}
+
+fn search(lines: &[Line], target: f64, before: Vec<f64>, after: Vec<f64>) -> Comparison {
+    let title = format!("The nearest {K} at recall@10 of {target}; peers: best of 3 passes, between two of ours");
+    let mut comparison = Comparison { title, measures: SEARCH.into(), ..Comparison::default() };
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for line in lines.iter().filter(|line| line.target.is_none_or(|at| at == target)) {
+        if let Some(figures) = line.search() {
+            comparison.cases.push(line.peer.clone());
+            first.push(figures.clone());
+            second.push(figures);
+        } else if let Some(reason) = &line.skipped {
+            comparison.skipped.push((line.peer.clone(), reason.clone()));
+        }
+    }
+    comparison.cases.push(CONFINED.into());
+    comparison.rounds = vec![[first, vec![before]].concat(), [second, vec![after]].concat()];
+    let strict = target > 0.97;
+    let single = |times, peer| Goal::new((CONFINED, "one thread"), Bound::AtLeast(times), (peer, "one thread"));
+    comparison = comparison.with_goal(single(if strict { 6.0 } else { 4.0 }, "faiss-hnsw16-flat"));
+    if strict {
+        comparison = comparison.with_goal(single(2.0, "faiss-pq192x4fs-refined"));
+    }
+    for peer in ["hnswlib", "faiss-hnsw16-flat", "faiss-hnsw16-fp16", "usearch-f16"] {
+        let bound = Bound::AtLeast(if strict { 5.0 } else { 3.0 });
+        comparison = comparison.with_goal(Goal::new((CONFINED, "two threads"), bound, (peer, "two threads")));
+    }
+    comparison
+}
+
+fn build(lines: &[Line], built: f64, bytes: f64) -> Comparison {
+    let mut comparison = Comparison {
+        title: "Building on two threads, and what the index takes beside the vectors (peers: with them)".into(),
+        measures: BUILD.into(),
+        rounds: vec![Vec::new()],
+        ..Comparison::default()
+    };
+    for line in lines {
+        match (line.what.as_deref(), line.threads, line.seconds, line.bytes) {
+            (Some("build"), Some(THREADS), Some(taken), Some(bytes)) => {
+                comparison.cases.push(line.peer.clone());
+                comparison.rounds[0].push(vec![taken, bytes]);
+            }
+            (None, ..) => {
+                let reason = line.skipped.clone().unwrap_or_default();
+                comparison.skipped.push((line.peer.clone(), reason));
+            }
+            _ => {}
+        }
+    }
+    comparison.cases.push(CONFINED.into());
+    comparison.rounds[0].push(vec![built, bytes]);
+    comparison.with_goal(Goal::new((CONFINED, "time"), Bound::AtMost(0.4), ("hnswlib", "time"))).with_goal(Goal::new(
+        (CONFINED, "memory"),
+        Bound::AtMost(0.34),
+        ("hnswlib", "memory"),
+    ))
+}
