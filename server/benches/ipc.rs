@@ -241,7 +241,7 @@ impl Ipc {
         let asked = || {
             let search = Search { queries: &query, dims: DIMS as usize, k: 1, allow: None, settings: &Datum::Null };
             let searched = search.run(lane.begin(soon())?, INDEX, soon())?;
-            anyhow::ensure!(searched.rows == [[expected.to_bits()]], "confined, another sum");
+            anyhow::ensure!(searched == [[expected.to_bits()]], "confined, another sum");
             Ok(())
         };
         let computed = || {
