@@ -302,8 +302,8 @@ impl Sketches {
 /// The cell of a number: of 16 cells the one from `(code - 8)` to `(code - 7)` steps, or the nearest one.
 #[inline]
 fn encode(value: f32, inverse_step: f32) -> u8 {
-    // Without `clamp`, which is slow where the bounds are not in order.
-    (value * inverse_step + 8.0).max(0.0).min(15.0) as u8
+    // What is not a number, of a row of zeros, becomes 0.
+    (value * inverse_step + 8.0).clamp(0.0, 15.0) as u8
 }
 
 impl SketchQueries {

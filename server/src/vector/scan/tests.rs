@@ -31,7 +31,7 @@ fn vectors(count: usize, dims: usize, salt: usize, huge: f32) -> Vec<f32> {
             13 => 1e-41,
             _ => 1.0,
         };
-        let row = if row % 5 == 0 { row % 200 } else { row };
+        let row = if row.is_multiple_of(5) { row % 200 } else { row };
         (0..dims).map(move |at| if row % 17 == 1 && at == 2 { 50.0 } else { number(at) } * scale)
     };
     (0..count).flat_map(row).collect()
@@ -108,7 +108,7 @@ proptest! {
         let column = VectorColumn::in_memory(dims as u32, element, &vectors(count, dims, salt, 100.0)).expect("memory");
         let scan = ExactScan::new(metric, Arc::new(column));
         let mut allowed = FixedBitSet::with_capacity(count);
-        allowed.extend((0..count).filter(|row| (row * salt) % density == 0));
+        allowed.extend((0..count).filter(|row| (row * salt).is_multiple_of(density)));
         let queries = vectors(3, dims, salt + 7, 100.0);
         for (query, found) in queries.chunks(dims).zip(scan.nearest_on(1, &queries, k, &allowed)) {
             prop_assert_eq!(found, sorted(&scan.column, &Query::new(metric, query), k, &allowed));

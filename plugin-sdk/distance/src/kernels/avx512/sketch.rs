@@ -48,10 +48,10 @@ pub(in super::super) fn block_bounds<const Q: usize>(
     }
     for query in 0..Q {
         let factors = queries[query];
-        for i in 0..2 {
+        for (i, &sum) in sums[query].iter().enumerate() {
             let of_rows = |values: &[f32; 2 * LANES]| load_f32(&values.as_chunks::<LANES>().0[i]);
             let shift = _mm512_set1_epi32(factors.shift);
-            let product = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_slli_epi32::<1>(sums[query][i]), shift));
+            let product = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_slli_epi32::<1>(sum), shift));
             let product = _mm512_mul_ps(product, of_rows(&rows.scale));
             let rest = _mm512_fmadd_ps(of_rows(&rows.length), _mm512_set1_ps(factors.rest), of_rows(&rows.offset));
             let rest = _mm512_fmadd_ps(of_rows(&rows.error), _mm512_set1_ps(factors.error), rest);
