@@ -1,7 +1,7 @@
 //! Other vector indexes, measured by `tests/bench/vector_peers.py`.
 //!
-//! That takes minutes, for each of them is built first; so ours is measured before it and after it, and the peers, whose best
-//! of some passes counts, stand beside both.
+//! That takes minutes, for each of them is built first; so ours is measured before it and after it, and the peers stand
+//! beside both. The best of some passes counts, with all of them.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +24,8 @@ const SEARCH: [Measure; 3] =
     [more("one thread", "queries a second"), more("two threads", "queries a second"), more("recall@10", "")];
 const BUILD: [Measure; 2] = [less("time", "s"), less("memory", "bytes")];
 const THREADS: usize = 2;
+/// The best of so many counts, as with the peers.
+const PASSES: usize = 3;
 
 /// A line of the script.
 #[derive(Debug, Default, Deserialize)]
@@ -83,8 +85,12 @@ fn at_recall(vectors: &Vectors, ours: &Process, target: f64) -> anyhow::Result<V
         let found = ours.search_with(&vectors.queries, &settings)?;
         let recall = vectors.recall(&found, K);
         if recall >= target {
-            let one = single(vectors, |query| ours.search_with(query, &settings))?[0];
-            return Ok(vec![one, two_threads(vectors, ours, &settings)?, recall]);
+            let (mut one, mut two) = (0.0f64, 0.0f64);
+            for _ in 0..PASSES {
+                one = one.max(single(vectors, |query| ours.search_with(query, &settings))?[0]);
+                two = two.max(two_threads(vectors, ours, &settings)?);
+            }
+            return Ok(vec![one, two, recall]);
         }
     }
     anyhow::bail!("the recall of {target} is not reached")
@@ -107,7 +113,8 @@ fn two_threads(vectors: &Vectors, ours: &Process, settings: &Datum) -> anyhow::R
 }
 
 fn search(lines: &[Line], target: f64, before: Vec<f64>, after: Vec<f64>) -> Comparison {
-    let title = format!("The nearest {K} at recall@10 of {target}; peers: best of 3 passes, between two of ours");
+    let title =
+        format!("The nearest {K} at recall@10 of {target}; best of 3 passes; the peers once, between ours twice");
     let mut comparison = Comparison { title, measures: SEARCH.into(), ..Comparison::default() };
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for line in lines.iter().filter(|line| line.target.is_none_or(|at| at == target)) {

@@ -183,7 +183,7 @@ mod tests {
             title: "calls".into(),
             measures: vec![less("p50", "ns")],
             cases: vec!["raw".into(), "ours".into()],
-            rounds: vec![vec![vec![100.0], vec![120.0]], vec![vec![50.0], vec![75.0]]],
+            rounds: vec![vec![vec![100.0], vec![125.0]], vec![vec![50.0], vec![87.5]]],
             skipped: vec![("peer".into(), "not installed".into())],
             goals: vec![
                 Goal::new(("ours", "p50"), Bound::AtMost(1.3), ("raw", "p50")),
@@ -201,9 +201,9 @@ mod tests {
             json!({
                 "name": "ours",
                 "baseline": false,
-                "values": [120.0, 75.0],
-                "spread": { "min": 75.0, "median": 120.0, "max": 120.0 },
-                "ratio": { "min": 1.2, "median": 1.5, "max": 1.5 },
+                "values": [125.0, 87.5],
+                "spread": { "min": 87.5, "median": 106.25, "max": 125.0 },
+                "ratio": { "min": 1.25, "median": 1.5, "max": 1.75 },
             })
         );
         assert_eq!(json["comparisons"][0]["skipped"], json!([{ "name": "peer", "reason": "not installed" }]));

@@ -169,7 +169,7 @@ fn clear_progress() {
 pub struct Spread {
     /// The least.
     pub min: f64,
-    /// The middle one; of an even number, the greater of the two.
+    /// The middle one; of an even number, the mean of the two.
     pub median: f64,
     /// The greatest.
     pub max: f64,
@@ -181,7 +181,8 @@ impl Spread {
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |rank: usize| values.get(rank).copied().unwrap_or(f64::NAN);
-        Self { min: at(0), median: at(values.len() / 2), max: at(values.len().saturating_sub(1)) }
+        let last = values.len().saturating_sub(1);
+        Self { min: at(0), median: f64::midpoint(at(last / 2), at(last.div_ceil(2))), max: at(last) }
     }
 }
 
@@ -293,7 +294,7 @@ mod tests {
     #[test]
     fn a_spread_is_of_any_order_and_of_nothing() {
         assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Spread { min: 1.0, median: 2.0, max: 3.0 });
-        assert_eq!(Spread::of(vec![3.0, 1.0]).median, 3.0);
+        assert_eq!(Spread::of(vec![3.0, 1.0]).median, 2.0);
         assert!(Spread::of(Vec::new()).median.is_nan());
     }
 
