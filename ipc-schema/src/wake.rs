@@ -25,7 +25,7 @@ mod calibrate;
 /// Looks before the clock is read for the first time, and from one reading to the next: it costs as much as many looks.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 64 };
 /// A call that takes up to so many wake-ups is worth spinning through: it ends one wake-up earlier.
-const WORTHWHILE_WAKE_UPS: u32 = 8;
+const WORTHWHILE_WAKE_UPS: u32 = 16;
 /// The most waits in a row that go to sleep at once before spinning is tried again.
 const LONGEST_PAUSE: u32 = 256;
 
@@ -77,7 +77,7 @@ fn wake_up() -> Duration {
 #[derive(Debug)]
 pub(crate) struct Habit {
     spin: Spin,
-    /// The longest that is ever spun.
+    /// The longest that is ever spun; what usually takes longer is not spun through.
     longest: Duration,
     /// Whether threads here compete for the cores with each other.
     crowd: Option<&'static Crowd>,
@@ -85,7 +85,7 @@ pub(crate) struct Habit {
     skip: AtomicU32,
     /// How many do after the next spin in vain.
     pause: AtomicU32,
-    /// How long waits took lately, in nanoseconds; 0 where none was slept through.
+    /// How long waits took lately that were not over at once, in nanoseconds.
     typical: AtomicU64,
 }
 
@@ -169,9 +169,15 @@ impl Habit {
     }
 
     fn until_late<T>(&self, ready: impl FnMut() -> Option<T>) -> Option<T> {
-        let likely = Duration::from_nanos(self.typical.load(Ordering::Relaxed)) * 2;
-        let budget = if likely <= self.longest { likely.max(self.spin.0) } else { self.spin.0 };
-        spin_for(budget, self.spin.0, ready)
+        let typical = Duration::from_nanos(self.typical.load(Ordering::Relaxed));
+        let is_worthwhile = typical <= self.longest;
+        let budget = if is_worthwhile { (typical * 2).clamp(self.spin.0, self.longest) } else { self.spin.0 };
+        let start = Instant::now();
+        let found = spin_for(budget, self.spin.0, ready);
+        if found.is_some() {
+            self.learn(start.elapsed());
+        }
+        found
     }
 
     /// As [`until`](Self::until), for a worker that was told that work is about to come.
@@ -179,8 +185,12 @@ impl Habit {
         spin_for(self.spin.0 * WORTHWHILE_WAKE_UPS, self.spin.0, ready)
     }
 
-    /// What was waited for came after a sleep, so long after the wait began.
+    /// What was waited for came after a sleep, so long after that began: the wake-up included.
     pub(crate) fn slept(&self, waited: Duration) {
+        self.learn(waited.saturating_sub(self.spin.0));
+    }
+
+    fn learn(&self, waited: Duration) {
         let waited = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         let typical = self.typical.load(Ordering::Relaxed);
         // Follows a change within a few waits, and forgets a single one.
@@ -272,13 +282,13 @@ mod tests {
     #[test]
     fn callers_learn_how_long_a_call_takes_and_workers_do_not_wait_for_it() {
         let spin = Spin::from_nanos(1000);
-        for (habit, longest) in [(Habit::of_callers(spin), 8000), (Habit::of_worker(spin), 1000)] {
+        for (habit, longest) in [(Habit::of_callers(spin), 16_000), (Habit::of_worker(spin), 1000)] {
             (0..50).for_each(|_| habit.slept(Duration::from_secs(1)));
             assert_eq!(habit.longest.as_nanos(), longest);
         }
         let habit = Habit::of_callers(spin);
-        habit.slept(Duration::from_nanos(3000));
-        habit.slept(Duration::from_nanos(1000));
+        habit.slept(Duration::from_nanos(4000));
+        habit.slept(Duration::from_nanos(2000));
         assert_eq!(habit.typical.load(Ordering::Relaxed), 2500);
     }
 }
