@@ -17,6 +17,31 @@ pub struct CodeRows {
 #[derive(Clone, Debug, Default)]
 pub struct Code(Vec<Line>);
 
+impl Code {
+    /// The query side of [`CodeRows::dots`] and [`DigitRows::dots`](crate::DigitRows::dots).
+    #[must_use]
+    pub fn new(codes: &[i8]) -> Self {
+        let mut code = Self::default();
+        code.set(codes);
+        code
+    }
+
+    /// Makes this what [`new`](Self::new) makes of `codes`, in the memory that it has.
+    pub fn set(&mut self, codes: &[i8]) {
+        write_lines(codes, self.reset(codes.len()));
+    }
+
+    /// The lines for `dims` codes, in which anything may be.
+    pub(crate) fn reset(&mut self, dims: usize) -> &mut [Line] {
+        self.0.resize(dims.div_ceil(Line::CODES).max(1), Line::ZERO);
+        &mut self.0
+    }
+
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.0
+    }
+}
+
 impl CodeRows {
     /// No rows, of `dims` codes each. Dot products are exact up to 131,071 dimensions.
     #[must_use]

@@ -17,7 +17,7 @@
 //! - [`Metric`]: what distance means; [`Query`]: one query against one row, many rows, or beside other queries;
 //! - [`VectorRef`]: a row as it is stored;
 //! - [`dot`], [`l2_squared`], [`norm_squared`]: the raw products;
-//! - [`CodeRows`]: 8-bit codes, for walks that score exactly at the end;
+//! - [`CodeRows`], [`DigitRows`]: codes of 8 and of 2 bits a number, for walks that score exactly at the end;
 //! - [`Sketches`]: 4-bit codes with bounds of their error, for exact scans that read a quarter of the bytes.
 //!
 //! Three sets of kernels exist, and the best one that the processor has is picked once: AVX-512 (F, BW, VNNI),
@@ -31,6 +31,7 @@
 #![deny(unsafe_code)]
 
 mod codes;
+mod digits;
 #[expect(unsafe_code, reason = "vector loads, prefetches and calls of functions compiled for detected features")]
 mod kernels;
 mod metric;
@@ -39,6 +40,7 @@ mod row;
 mod sketch;
 
 pub use codes::{Code, CodeRows};
+pub use digits::DigitRows;
 pub use kernels::{Element, prefetch};
 pub use metric::Metric;
 pub use query::{Query, distances_of_queries};
@@ -65,6 +67,15 @@ pub fn norm_squared<E: Element>(row: &[E]) -> f32 {
     E::norm_squared(Level::detected(), row)
 }
 
+/// Applies the Hadamard transform in place, scaled so that it is a rotation and its own inverse.
+///
+/// # Panics
+/// When the length is not a power of two.
+pub fn hadamard(values: &mut [f32]) {
+    assert!(values.len().is_power_of_two(), "a Hadamard transform of {} numbers", values.len());
+    kernels::hadamard(Level::detected(), values);
+}
+
 /// The difference of two vectors of this squared length has a squared length that f32 holds, with room for rounding.
 const MAX_SQUARED_LENGTH: f32 = f32::MAX / 8.0;
 
@@ -79,6 +90,24 @@ pub fn is_measurable(vector: &[f32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hadamard_transform_is_the_matrix_of_signs() {
+        for bits in 0..7 {
+            let size = 1_usize << bits;
+            for level in Level::available() {
+                for column in 0..size {
+                    let mut values = vec![0.0; size];
+                    values[column] = 1.0;
+                    kernels::hadamard(level, &mut values);
+                    for (row, value) in values.iter().enumerate() {
+                        let sign = if (row & column).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                        assert!((value - sign / (size as f32).sqrt()).abs() < 1e-6, "{size} {level:?}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn distances_of_measurable_vectors_are_finite() {

@@ -1,6 +1,6 @@
-//! Build time, recall and speed on a data set: `cargo run --release --example recall -- FOLDER`.
+//! Build time, recall and speed on a data set: `cargo run --release --example recall -- FOLDER [EF_SEARCH ...]`.
 //!
-//! Then the speed of filtered searches, for filters that let a share of the rows through.
+//! Then, if no widths are given, the speed of filtered searches, for filters that let a share of the rows through.
 //!
 //! The folder holds `*embeddings.f16.npy`, `queries.f32.npy` and `groundtruth.i32.npy` (nearest rows by cosine).
 
@@ -25,7 +25,9 @@ const K: usize = 10;
 const PASSES: usize = 5;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().nth(1).ok_or("usage: recall FOLDER")?;
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("usage: recall FOLDER [EF_SEARCH ...]")?;
+    let widths: Vec<i32> = arguments.map(|width| width.parse()).collect::<Result<_, _>>()?;
     let folder = Path::new(&folder);
     let embeddings = npy::embeddings(folder).ok_or("there is no *embeddings.f16.npy in the folder")?;
 
@@ -37,14 +39,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(rows);
 
     let options = IndexOptions { dims: dims as u32, metric: Metric::Cosine, settings: Datum::Null };
-    let index = Hnsw::default().create(&options, column)?;
+    let index = Hnsw::default().create(&options, Arc::clone(&column))?;
     let start = Instant::now();
     index.insert(&(0..count as u32).collect::<Vec<_>>())?;
-    println!("{count} rows of {dims} dims: built in {:.2} s, one thread", start.elapsed().as_secs_f64());
+    println!("{count} rows of {dims} dims: built in {:.2} s by one thread", start.elapsed().as_secs_f64());
+    let twice = Hnsw::default().create(&options, column)?;
+    let start = Instant::now();
+    let insert = |first: u32| {
+        let rows: Vec<u32> = (0..count as u32).filter(|row| row / 64 % 2 == first).collect();
+        twice.insert(&rows).is_ok()
+    };
+    let is_built = std::thread::scope(|scope| {
+        let other = scope.spawn(|| insert(1));
+        insert(0) && other.join().unwrap_or(false)
+    });
+    println!("the same by two threads: {:.2} s, {is_built}", start.elapsed().as_secs_f64());
+    drop(twice);
     println!("private memory: {:.1} MiB", index.statistics().memory_bytes as f64 / f64::from(1 << 20));
 
     println!("{:>9} {:>10} {:>10} {:>13}", "ef_search", "recall@10", "QPS", "2 threads QPS");
-    for ef in [10, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 320, 400] {
+    let all = [10, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 320, 400];
+    for &ef in if widths.is_empty() { &all } else { &widths[..] } {
         let settings = Datum::object([("ef_search", ef)]);
         let found = search(&*index, &queries, dims, None, &settings)?;
         let hits: usize = found
@@ -64,6 +79,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{ef:>9} {:>10.4} {one:>10.0} {two:>13.0}", hits as f64 / found.len() as f64);
     }
 
+    if !widths.is_empty() {
+        return Ok(());
+    }
     println!("{:>9} {:>10}", "allowed", "QPS");
     for step in [2, 4, 10, 30, 100, 1000] {
         let mut allow = vec![0_u8; count.div_ceil(8)];

@@ -25,7 +25,7 @@ use photondb_plugin_sdk::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::Metric;
 use photondb_plugin_sdk::{Cause, PluginError};
 
-use crate::encoder::Encoder;
+use crate::encoder::{EncodeScratch, Encoder};
 use crate::graph::{Graph, MAX_LAYER, Shape};
 use crate::links::NONE;
 use crate::search::vector;
@@ -176,12 +176,12 @@ fn load_header(reader: &mut Reader<'_>, shape: Shape) -> Result<(u32, u32, Encod
     if !centre.iter().all(|value| value.is_finite()) {
         return Err(damaged("its centre is not finite"));
     }
-    Ok((count, entry, Encoder::with_centre(shape.metric, centre)))
+    Ok((count, entry, Encoder::with_centre(shape.metric, shape.dims, centre)))
 }
 
 fn load_rows(reader: &mut Reader<'_>, column: &VectorColumn, count: u32, graph: &mut Graph) -> Result<(), PluginError> {
-    let mut values = vec![0.0; graph.shape().dims];
-    let mut codes = vec![0; graph.shape().dims];
+    let encoder = graph.encoder().clone();
+    let mut scratch = EncodeScratch::default();
     for _ in 0..count {
         let (row, top) = (reader.number()?, usize::from(reader.byte()?));
         if graph.node(row).is_some() {
@@ -190,9 +190,9 @@ fn load_rows(reader: &mut Reader<'_>, column: &VectorColumn, count: u32, graph: 
         if top > MAX_LAYER {
             return Err(damaged(format_args!("row {row} is in layer {top}, and {MAX_LAYER} is the highest")));
         }
-        vector(column, row).map_err(|error| damaged(error.message()))?.copy_to(&mut values);
-        let factors = graph.encoder().encode(&mut values, &mut codes);
-        graph.add_to_layers(row, &codes, factors, top).ok_or_else(|| damaged("it has too many rows"))?;
+        let values = vector(column, row).map_err(|error| damaged(error.message()))?;
+        let encoded = encoder.encode(values, graph.shape().dims, &mut scratch);
+        graph.add_to_layers(row, &encoded, top).ok_or_else(|| damaged("it has too many rows"))?;
     }
     Ok(())
 }

@@ -4,18 +4,20 @@
 //! row's node stays as a waypoint (a tombstone) until `repair` leads all paths around it and frees it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use photondb_plugin_sdk::distance::CodeRows;
 use photondb_plugin_sdk::kinds::vector::{AllowBitmap, Metric, RowId};
 
-use crate::encoder::{Encoder, Factors};
+use crate::codes::{Codes, Target};
+use crate::encoder::{Encoded, Encoder};
 use crate::links::{Links, NONE};
-use crate::walk::Target;
 
 /// No node is in a higher layer; with `m = 2` about one of 65,536 would be.
 pub(crate) const MAX_LAYER: usize = 16;
 /// The highest bit of a node's number is a mark in candidates.
 const MAX_NODES: usize = 1 << 31;
+/// Enough that two threads seldom want the same one.
+const LOCKS: usize = 256;
 
 /// What a graph is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +83,7 @@ impl LiveRows {
 pub(crate) struct Graph {
     shape: Shape,
     encoder: Encoder,
-    codes: CodeRows,
-    factors: Vec<Factors>,
+    codes: Codes,
     links: Links,
     /// By node: its row; [`NONE`] where the node is free.
     rows: Vec<RowId>,
@@ -92,6 +93,8 @@ pub(crate) struct Graph {
     free: Vec<u32>,
     /// Where walks start: a node of the highest layer, or [`NONE`].
     entry: AtomicU32,
+    /// Held to change a node's lists; each is for many nodes.
+    locks: Box<[Mutex<()>]>,
 }
 
 impl Graph {
@@ -99,14 +102,14 @@ impl Graph {
         Self {
             shape,
             encoder,
-            codes: CodeRows::new(shape.dims),
-            factors: Vec::new(),
+            codes: Codes::new(shape.dims),
             links: Links::new(shape.m),
             rows: Vec::new(),
             nodes: Vec::new(),
             live: LiveRows::default(),
             free: Vec::new(),
             entry: AtomicU32::new(NONE),
+            locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
         }
     }
 
@@ -118,7 +121,7 @@ impl Graph {
         &self.encoder
     }
 
-    pub(crate) fn codes(&self) -> &CodeRows {
+    pub(crate) fn codes(&self) -> &Codes {
         &self.codes
     }
 
@@ -160,15 +163,6 @@ impl Graph {
         (0..self.len() as u32).filter(|&node| self.is_live(node))
     }
 
-    pub(crate) fn factors(&self, node: u32) -> Factors {
-        self.factors[node as usize]
-    }
-
-    #[inline]
-    pub(crate) fn prefetch_factors(&self, node: u32) {
-        photondb_plugin_sdk::distance::prefetch(&self.factors[node as usize..=node as usize]);
-    }
-
     pub(crate) fn entry(&self) -> Option<u32> {
         Some(self.entry.load(Ordering::Relaxed)).filter(|&node| node != NONE)
     }
@@ -177,17 +171,23 @@ impl Graph {
         self.entry.store(node.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// A query as the target of a walk; destroys `vector`.
-    pub(crate) fn target_of_vector(&self, vector: &mut [f32]) -> Target {
-        let mut codes = vec![0; vector.len()];
-        let Factors { scale, bias } = self.encoder.encode(vector, &mut codes);
-        Target { code: self.codes.code(&codes), factor: -self.encoder.weight() * scale, bias }
+    /// Makes a node that is linked in all its layers the entry, if it is in a higher one than the present entry.
+    pub(crate) fn offer_entry(&self, node: u32) {
+        let is_higher = |entry| entry == NONE || self.links.top_layer(node) > self.links.top_layer(entry);
+        // An error says that the present entry is at least as high.
+        let _ = self.entry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entry| is_higher(entry).then_some(node));
     }
 
-    /// A node as the target of a walk.
-    pub(crate) fn target_of_node(&self, node: u32) -> Target {
-        let Factors { scale, bias } = self.factors(node);
-        Target { code: self.codes.code_of_row(node), factor: -self.encoder.weight() * scale, bias }
+    /// Locks the lists of a node against other changes, though not against being read.
+    pub(crate) fn lock_lists(&self, node: u32) -> MutexGuard<'_, ()> {
+        // The lock guards no data that a panic could have left half changed: a list is valid at any time.
+        self.locks[node as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `target` of a node.
+    pub(crate) fn target_node(&self, node: u32, target: &mut Target) {
+        let factors = self.codes.code_of(node, target);
+        (target.factor, target.bias) = (-self.encoder.weight() * factors.scale, factors.bias);
     }
 
     /// Makes room, so that `additional` rows can be added quickly.
@@ -199,28 +199,25 @@ impl Graph {
         }
         let wanted = wanted.max(self.rows.len() / 4);
         self.codes.reserve(wanted);
-        self.factors.reserve_exact(wanted);
         self.links.reserve(wanted);
         self.rows.reserve_exact(wanted);
     }
 
     /// Gives a row that has no node a node without neighbours; `None` when there are too many.
-    pub(crate) fn add(&mut self, row: RowId, codes: &[i8], factors: Factors) -> Option<u32> {
-        self.add_to_layers(row, codes, factors, top_layer_of(row, self.shape.m))
+    pub(crate) fn add(&mut self, row: RowId, encoded: &Encoded<'_>) -> Option<u32> {
+        self.add_to_layers(row, encoded, top_layer_of(row, self.shape.m))
     }
 
     /// As [`add`](Self::add), with a given highest layer.
-    pub(crate) fn add_to_layers(&mut self, row: RowId, codes: &[i8], factors: Factors, top: usize) -> Option<u32> {
+    pub(crate) fn add_to_layers(&mut self, row: RowId, encoded: &Encoded<'_>, top: usize) -> Option<u32> {
         let node = if let Some(node) = self.free.pop() {
-            self.codes.set(node as usize, codes);
-            self.factors[node as usize] = factors;
+            self.codes.set(node as usize, encoded);
             self.rows[node as usize] = row;
             self.links.reset(node, top);
             node
         } else {
             let node = u32::try_from(self.rows.len()).ok().filter(|_| self.rows.len() < MAX_NODES)?;
-            self.codes.push(codes);
-            self.factors.push(factors);
+            self.codes.push(encoded);
             self.rows.push(row);
             self.links.push(top);
             node
@@ -259,28 +256,16 @@ impl Graph {
         self.free.push(node);
     }
 
-    /// Replaces the encoder, and with it the codes of every node, which `encode` makes of a row.
-    pub(crate) fn encode_again(
-        &mut self,
-        encoder: Encoder,
-        mut encode: impl FnMut(&Encoder, RowId, &mut [i8]) -> Factors,
-    ) {
+    /// Replaces the encoder, and with it what is kept of each row, as `codes`: those of every node.
+    pub(crate) fn encode_again(&mut self, encoder: Encoder, codes: Codes) {
         self.encoder = encoder;
-        let mut codes = vec![0; self.shape.dims];
-        for node in 0..self.len() as u32 {
-            let row = self.row(node);
-            if row != NONE {
-                self.factors[node as usize] = encode(&self.encoder, row, &mut codes);
-                self.codes.set(node as usize, &codes);
-            }
-        }
+        self.codes = codes;
     }
 
     /// The memory that the graph takes, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.codes.memory_bytes()
             + self.links.memory_bytes()
-            + self.factors.capacity() * size_of::<Factors>()
             + (self.rows.capacity() + self.nodes.capacity() + self.free.capacity()) * size_of::<u32>()
             + self.live.bits.capacity()
     }
@@ -289,19 +274,25 @@ impl Graph {
 /// The highest layer of a row: layer `l` has a share of `m^-l` of all rows. Drawn from the row's number, so that an
 /// index which is built again is the same one.
 pub(crate) fn top_layer_of(row: RowId, m: usize) -> usize {
-    // The finaliser of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-    let mut bits = u64::from(row).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^= bits >> 31;
+    let bits = mixed(u64::from(row));
     // In (0, 1].
     let uniform = ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64;
     ((-uniform.ln() / (m as f64).ln()) as usize).min(MAX_LAYER)
 }
 
+/// Bits that look random: the finaliser of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+/// Generators, 2014).
+pub(crate) fn mixed(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoder::Factors;
 
     #[test]
     fn layers_thin_out_by_m() {
@@ -330,8 +321,9 @@ mod tests {
     #[test]
     fn nodes_are_used_again() {
         let shape = Shape { dims: 2, metric: Metric::L2, m: 4, ef_construction: 8 };
-        let mut graph = Graph::new(shape, Encoder::new(Metric::L2));
-        let add = |graph: &mut Graph, row| graph.add(row, &[1, 2], Factors::default()).unwrap();
+        let mut graph = Graph::new(shape, Encoder::new(Metric::L2, 2));
+        let add =
+            |graph: &mut Graph, row| graph.add(row, &Encoded { codes: &[1, 2], factors: Factors::default() }).unwrap();
         assert_eq!([add(&mut graph, 5), add(&mut graph, 6)], [0, 1]);
         graph.remove(5);
         assert_eq!((graph.tombstones(), graph.live().count(), graph.node(5)), (1, 1, Some(0)));

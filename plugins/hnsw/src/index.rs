@@ -1,7 +1,8 @@
 //! The index: a graph, the lock around it, and the column under it.
 //!
-//! Searches share the graph with the one maintenance call that may run beside them. Links are changed beside searches;
-//! the exclusive lock is taken only to store new codes and to mark and free nodes, a few rows at a time.
+//! Searches share the graph with the calls that change it; several may add rows at once, the others are alone. Links are
+//! changed beside searches; the exclusive lock is taken only to store new codes and to mark and free nodes, a few rows at
+//! a time.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,7 +13,8 @@ use photondb_plugin_sdk::kinds::vector::{
 };
 use photondb_plugin_sdk::{Cause, PluginError};
 
-use crate::encoder::{Encoder, Factors};
+use crate::codes::Codes;
+use crate::encoder::{EncodeScratch, Encoded, Encoder};
 use crate::format;
 use crate::graph::{Graph, Shape};
 use crate::insert::LinkScratch;
@@ -34,10 +36,12 @@ pub(crate) struct HnswIndex {
     options: Options,
     column: Arc<VectorColumn>,
     graph: RwLock<Graph>,
-    /// Held by what changes the graph: one at a time.
-    maintenance: Mutex<LinkScratch>,
+    /// Held by what changes the graph: shared by those who add rows, alone by the others.
+    maintenance: RwLock<()>,
     /// One for each search that ever ran at the same time.
     scratches: Mutex<Vec<SearchScratch>>,
+    /// One for each maintenance call that ever ran at the same time.
+    link_scratches: Mutex<Vec<LinkScratch>>,
 }
 
 impl HnswIndex {
@@ -52,9 +56,10 @@ impl HnswIndex {
         Ok(Self {
             options,
             column,
-            graph: RwLock::new(Graph::new(shape, Encoder::new(index.metric))),
-            maintenance: Mutex::default(),
+            graph: RwLock::new(Graph::new(shape, Encoder::new(index.metric, wanted))),
+            maintenance: RwLock::default(),
             scratches: Mutex::default(),
+            link_scratches: Mutex::default(),
         })
     }
 
@@ -66,52 +71,68 @@ impl HnswIndex {
         self.graph.write().map_err(|_| damaged())
     }
 
-    fn maintain(&self) -> Result<MutexGuard<'_, LinkScratch>, PluginError> {
-        self.maintenance.lock().map_err(|_| damaged())
+    fn maintain(&self) -> Result<RwLockWriteGuard<'_, ()>, PluginError> {
+        self.maintenance.write().map_err(|_| damaged())
+    }
+
+    /// Calls `work` with working memory for changes to links.
+    fn with_scratch<T>(&self, work: impl FnOnce(&mut LinkScratch) -> T) -> T {
+        let mut scratch = lock(&self.link_scratches).pop().unwrap_or_default();
+        let result = work(&mut scratch);
+        lock(&self.link_scratches).push(scratch);
+        result
+    }
+
+    /// Whether [`fit`](Self::fit) has something to do, now that `coming` rows come.
+    fn is_fit_due(&self, coming: usize) -> Result<bool, PluginError> {
+        let graph = self.read()?;
+        Ok(graph.encoder().centre().is_empty() && graph.live().count() + coming >= ROWS_FOR_CENTRE)
     }
 
     /// Finds the centre of the codes, when with `coming` there are rows enough for the first time.
     fn fit(&self, coming: &[RowId]) -> Result<(), PluginError> {
-        let encoder = {
-            let graph = self.read()?;
-            let is_fitted = !graph.encoder().centre().is_empty();
-            if is_fitted || graph.live().count() + coming.len() < ROWS_FOR_CENTRE {
-                return Ok(());
+        if !self.is_fit_due(coming.len())? {
+            return Ok(());
+        }
+        let graph = self.read()?;
+        let (shape, dims) = (graph.shape(), graph.shape().dims);
+        let present = graph.live_nodes().map(|node| graph.row(node));
+        let rows: Vec<RowId> = present.chain(coming.iter().copied()).collect();
+        let step = rows.len().div_ceil(SAMPLE);
+        let sample = rows.iter().step_by(step).filter_map(|&row| self.column.row(row));
+        let encoder = Encoder::fitted(shape.metric, dims, sample);
+        let mut codes = Codes::new(dims);
+        let mut scratch = EncodeScratch::default();
+        codes.reserve(graph.len());
+        for node in 0..graph.len() as u32 {
+            match self.column.row(graph.row(node)) {
+                Some(row) => codes.push(&encoder.encode(row, dims, &mut scratch)),
+                // The node is free, or the server has taken a removed row away: nothing but a path depends on it.
+                None => codes.push(&Encoded::default()),
             }
-            let present = graph.live_nodes().map(|node| graph.row(node));
-            let rows: Vec<RowId> = present.chain(coming.iter().copied()).collect();
-            let step = rows.len().div_ceil(SAMPLE);
-            let sample = rows.iter().step_by(step).filter_map(|&row| self.column.row(row));
-            Encoder::fitted(graph.shape().metric, graph.shape().dims, sample)
-        };
-        let mut vector = vec![0.0; self.column.dims()];
-        self.write()?.encode_again(encoder, |encoder, row, codes| match self.column.row(row) {
-            Some(row) => {
-                row.copy_to(&mut vector);
-                encoder.encode(&mut vector, codes)
-            }
-            // The server has taken a removed row away; nothing but a path depends on its codes.
-            None => Factors::default(),
-        });
+        }
+        drop(graph);
+        self.write()?.encode_again(encoder, codes);
         Ok(())
     }
 
     /// Stores and links a few rows. Those that are in the index already are skipped.
     fn insert_batch(&self, rows: &[RowId], scratch: &mut LinkScratch) -> Result<(), PluginError> {
         let dims = self.column.dims();
+        let mut codes = Vec::with_capacity(dims * rows.len());
         let mut encoded = Vec::with_capacity(rows.len());
         let mut present = Vec::new();
-        let mut codes = vec![0; dims * rows.len()];
         {
             let graph = self.read()?;
-            let mut vector = vec![0.0; dims];
-            for (&row, codes) in rows.iter().zip(codes.chunks_exact_mut(dims)) {
+            for &row in rows {
                 if graph.node(row).is_some() {
                     present.push(row);
                     continue;
                 }
-                search::vector(&self.column, row)?.copy_to(&mut vector);
-                encoded.push((row, graph.encoder().encode(&mut vector, codes), &*codes));
+                let values = search::vector(&self.column, row)?;
+                let found = graph.encoder().encode(values, dims, &mut scratch.encode);
+                codes.extend_from_slice(found.codes);
+                encoded.push((row, found.factors));
             }
         }
         let mut nodes = Vec::with_capacity(encoded.len());
@@ -120,18 +141,20 @@ impl HnswIndex {
             let mut graph = self.write()?;
             present.into_iter().for_each(|row| graph.revive(row));
             graph.reserve(encoded.len());
-            for (row, factors, codes) in encoded {
+            for ((row, factors), codes) in encoded.into_iter().zip(codes.chunks_exact(dims)) {
                 // A row may occur twice in a batch.
                 if graph.node(row).is_none() {
-                    match graph.add(row, codes, factors) {
+                    match graph.add(row, &Encoded { codes, factors }) {
                         Some(node) => nodes.push(node),
                         None => is_full = true,
                     }
                 }
             }
         }
-        let graph = self.read()?;
-        nodes.into_iter().for_each(|node| graph.link(node, scratch));
+        // Locked for each node: others who add rows wait for the lock, and all who come after them too.
+        for node in nodes {
+            self.read()?.link(node, scratch);
+        }
         if is_full { Err(too_many()) } else { Ok(()) }
     }
 
@@ -151,13 +174,16 @@ impl HnswIndex {
 
 impl VectorIndex for HnswIndex {
     fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
-        let mut scratch = self.maintain()?;
-        self.fit(rows)?;
-        rows.chunks(BATCH).try_for_each(|rows| self.insert_batch(rows, &mut scratch))
+        if self.is_fit_due(rows.len())? {
+            let _alone = self.maintain()?;
+            self.fit(rows)?;
+        }
+        let _maintenance = self.maintenance.read().map_err(|_| damaged())?;
+        self.with_scratch(|scratch| rows.chunks(BATCH).try_for_each(|rows| self.insert_batch(rows, scratch)))
     }
 
     fn remove(&self, rows: &[RowId]) -> Result<(), PluginError> {
-        let mut scratch = self.maintain()?;
+        let _maintenance = self.maintain()?;
         let mut rows = rows;
         while !rows.is_empty() {
             let mut graph = self.write()?;
@@ -167,7 +193,7 @@ impl VectorIndex for HnswIndex {
             let is_repair_due = graph.tombstones() >= graph.tolerable_tombstones();
             drop(graph);
             if is_repair_due {
-                self.repair(&mut scratch)?;
+                self.with_scratch(|scratch| self.repair(scratch))?;
             }
             rows = later;
         }
@@ -191,7 +217,7 @@ impl VectorIndex for HnswIndex {
             results.counts.fill(0);
             return Ok(());
         }
-        let mut scratch = self.scratches().pop().unwrap_or_default();
+        let mut scratch = lock(&self.scratches).pop().unwrap_or_default();
         let answer = (|| {
             for (at, query) in request.queries.chunks_exact(dims).enumerate() {
                 request.cancel.check()?;
@@ -207,14 +233,14 @@ impl VectorIndex for HnswIndex {
             }
             Ok(())
         })();
-        self.scratches().push(scratch);
+        lock(&self.scratches).push(scratch);
         answer
     }
 
     fn save(&self, out: &mut dyn Write) -> Result<(), PluginError> {
-        let mut scratch = self.maintain()?;
+        let _maintenance = self.maintain()?;
         if self.read()?.tombstones() > 0 {
-            self.repair(&mut scratch)?;
+            self.with_scratch(|scratch| self.repair(scratch))?;
         }
         let graph = self.read()?;
         format::save(&graph, out)
@@ -238,11 +264,9 @@ impl VectorIndex for HnswIndex {
     }
 }
 
-impl HnswIndex {
-    fn scratches(&self) -> MutexGuard<'_, Vec<SearchScratch>> {
-        // Scratches are overwritten before they are read, so that a panic beside this lock harms nothing.
-        self.scratches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Locks working memory, which is overwritten before it is read, so that a panic beside the lock harms nothing.
+fn lock<T>(scratches: &Mutex<T>) -> MutexGuard<'_, T> {
+    scratches.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn damaged() -> PluginError {

@@ -13,14 +13,15 @@
 //! | `options` | what users may set |
 //! | `index` | the index that the server sees; locks |
 //! | `search` | one search: walk or scan, then exact scores |
-//! | `graph`, `links` | nodes, codes, neighbours |
+//! | `graph`, `codes`, `links` | nodes, codes, neighbours |
 //! | `walk` | greedy walks |
 //! | `insert`, `repair` | linking new nodes; leading around removed ones |
-//! | `encoder` | vectors as codes |
+//! | `encoder`, `rotation` | vectors as codes |
 //! | `format` | the saved form |
 
 #![forbid(unsafe_code)]
 
+mod codes;
 mod encoder;
 mod format;
 mod graph;
@@ -29,6 +30,7 @@ mod insert;
 mod links;
 mod options;
 mod repair;
+mod rotation;
 mod search;
 mod walk;
 

@@ -80,6 +80,19 @@ impl Links {
         numbers.map(|number| number.load(Ordering::Relaxed)).take_while(|&node| node != NONE)
     }
 
+    /// Calls `visit` with each neighbour of a node in the base layer: as [`of`](Self::of), and faster.
+    #[inline]
+    pub(crate) fn each_in_base(&self, node: u32, mut visit: impl FnMut(u32)) {
+        for line in self.lines(node) {
+            for number in &line.0 {
+                match number.load(Ordering::Relaxed) {
+                    NONE => return,
+                    neighbour => visit(neighbour),
+                }
+            }
+        }
+    }
+
     /// Replaces the neighbours of a node in a layer that it is in; what exceeds the limit is left out.
     pub(crate) fn set(&self, node: u32, layer: usize, neighbours: &[u32]) {
         let (lines, upper): (&[Line], &[AtomicU32]) =

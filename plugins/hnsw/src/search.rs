@@ -5,6 +5,8 @@ use photondb_plugin_sdk::distance::Query;
 use photondb_plugin_sdk::kinds::vector::{AllowBitmap, RowId};
 use photondb_plugin_sdk::{Cause, PluginError};
 
+use crate::codes::Target;
+use crate::encoder::EncodeScratch;
 use crate::graph::Graph;
 use crate::walk::Scratch;
 
@@ -40,7 +42,10 @@ impl<'a> Eligible<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct SearchScratch {
     walk: Scratch,
-    vector: Vec<f32>,
+    target: Target,
+    encode: EncodeScratch,
+    candidates: Vec<u32>,
+    distances: Vec<f32>,
     found: Vec<Found>,
 }
 
@@ -76,11 +81,9 @@ pub(crate) fn search<'s>(
 }
 
 fn walk(graph: &Graph, query: &[f32], width: usize, scratch: &mut SearchScratch) {
-    scratch.vector.clear();
-    scratch.vector.extend_from_slice(query);
-    let target = graph.target_of_vector(&mut scratch.vector);
-    if let Some(start) = graph.descend(&target, 0, &mut scratch.walk) {
-        graph.walk(&target, start, 0, width, &mut scratch.walk);
+    graph.encoder().encode_query(query, &mut scratch.target, &mut scratch.encode);
+    if let Some(start) = graph.descend(&scratch.target, 0, &mut scratch.walk) {
+        graph.walk(&scratch.target, start, 0, width, &mut scratch.walk);
     }
 }
 
@@ -94,10 +97,21 @@ fn score_candidates(
     eligible: &Eligible<'_>,
     scratch: &mut SearchScratch,
 ) -> Result<(), PluginError> {
-    let SearchScratch { walk, found, .. } = scratch;
-    let candidates = walk.pool.candidates().iter().map(|candidate| graph.row(candidate.node()));
-    let best = candidates.filter(|&row| eligible.contains(graph, row)).take(2 * k + 16);
-    found.extend(best.map(|row| Found { distance: 0.0, row }));
+    let SearchScratch { walk, target, candidates, distances, found, .. } = scratch;
+    candidates.clear();
+    let reached = walk.pool.candidates().iter().map(|candidate| candidate.node());
+    candidates.extend(reached.filter(|&node| eligible.contains(graph, graph.row(node))).take(4 * k + 32));
+    graph.codes().distances(target, candidates, distances);
+    let measured = candidates.iter().zip(distances);
+    found.extend(measured.map(|(&node, &mut distance)| Found { distance, row: graph.row(node) }));
+    let scored = k + 14;
+    if found.len() > scored {
+        found.select_nth_unstable_by(scored, order);
+        found.truncate(scored);
+    }
+    for found in found.iter() {
+        vector(column, found.row)?.prefetch();
+    }
     for found in found.iter_mut() {
         found.distance = distance(column, query, found.row)?;
     }

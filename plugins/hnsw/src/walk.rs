@@ -1,17 +1,7 @@
 //! Greedy walks over the graph, on codes.
 
-use photondb_plugin_sdk::distance::Code;
-
+use crate::codes::Target;
 use crate::graph::Graph;
-
-/// What a walk goes towards: a query or a node, as codes.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) code: Code,
-    /// Minus the metric's weight times the scale of the codes.
-    pub(crate) factor: f32,
-    pub(crate) bias: f32,
-}
 
 /// A node with its walk distance. The highest bit of the number says whether its neighbours were looked at, so that a
 /// candidate is 8 bytes.
@@ -102,17 +92,10 @@ pub(crate) struct Scratch {
     pub(crate) pool: Pool,
     pub(crate) visited: Visited,
     pub(crate) nodes: Vec<u32>,
-    pub(crate) products: Vec<i32>,
+    pub(crate) distances: Vec<f32>,
 }
 
 impl Graph {
-    /// The distance from `target` to a node, given the product of their codes.
-    #[inline]
-    pub(crate) fn walk_distance(&self, target: &Target, node: u32, product: i32) -> f32 {
-        let factors = self.factors(node);
-        target.factor * factors.scale * product as f32 + (target.bias + factors.bias)
-    }
-
     /// Walks from the entry down to `layer`, in each layer above it to the node nearest to `target`, and returns the
     /// last one; `None` in an empty graph.
     pub(crate) fn descend(&self, target: &Target, layer: usize, scratch: &mut Scratch) -> Option<Candidate> {
@@ -123,10 +106,8 @@ impl Graph {
                 let before = best.node();
                 scratch.nodes.clear();
                 scratch.nodes.extend(self.links().of(before, layer));
-                scratch.products.resize(scratch.nodes.len(), 0);
-                self.codes().dots(&target.code, &scratch.nodes, &mut scratch.products);
-                for (&node, &product) in scratch.nodes.iter().zip(&scratch.products) {
-                    let distance = self.walk_distance(target, node, product);
+                self.codes().rough_distances(target, &scratch.nodes, &mut scratch.distances);
+                for (&node, &distance) in scratch.nodes.iter().zip(&scratch.distances) {
                     if distance < best.distance {
                         best = Candidate::new(distance, node);
                     }
@@ -141,7 +122,7 @@ impl Graph {
 
     /// Leaves the `width` nodes nearest to `target` that a walk from `start` finds in `scratch.pool`.
     pub(crate) fn walk(&self, target: &Target, start: Candidate, layer: usize, width: usize, scratch: &mut Scratch) {
-        let Scratch { pool, visited, nodes, products } = scratch;
+        let Scratch { pool, visited, nodes, distances } = scratch;
         pool.reset(width);
         visited.reset(self.len());
         visited.insert(start.node());
@@ -155,22 +136,30 @@ impl Graph {
             }
             candidate.tagged |= Candidate::EXPANDED;
             next += 1;
-            nodes.clear();
-            for neighbour in self.links().of(node, layer) {
-                if visited.insert(neighbour) {
-                    self.prefetch_factors(neighbour);
-                    nodes.push(neighbour);
-                }
+            // Written before it is known whether it counts: that is hard to foretell, and a wrong guess costs more.
+            nodes.resize(self.links().limit(layer), 0);
+            let mut count = 0;
+            let mut see = |neighbour| {
+                nodes[count] = neighbour;
+                count += usize::from(visited.insert(neighbour));
+            };
+            if layer == 0 {
+                self.links().each_in_base(node, see);
+            } else {
+                self.links().of(node, layer).for_each(&mut see);
             }
+            nodes.truncate(count);
+            nodes.iter().for_each(|&node| self.codes().prefetch(node));
             // Probably the next to be looked at; its list arrives while the distances are computed.
             if let Some(following) = pool.candidates.get(next) {
                 self.links().prefetch(following.node());
             }
-            products.resize(nodes.len(), 0);
-            self.codes().dots(&target.code, nodes, products);
-            for (&node, &product) in nodes.iter().zip(products.iter()) {
-                let distance = self.walk_distance(target, node, product);
+            self.codes().rough_distances(target, nodes, distances);
+            for (&node, &distance) in nodes.iter().zip(distances.iter()) {
                 if let Some(at) = pool.insert(Candidate::new(distance, node)) {
+                    if at <= next {
+                        self.links().prefetch(node);
+                    }
                     next = next.min(at);
                 }
             }
@@ -178,9 +167,9 @@ impl Graph {
     }
 
     fn measure(&self, target: &Target, node: u32) -> Candidate {
-        let mut product = [0];
-        self.codes().dots(&target.code, &[node], &mut product);
-        Candidate::new(self.walk_distance(target, node, product[0]), node)
+        let mut distance = Vec::with_capacity(1);
+        self.codes().rough_distances(target, &[node], &mut distance);
+        Candidate::new(distance[0], node)
     }
 }
 

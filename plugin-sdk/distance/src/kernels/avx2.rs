@@ -3,15 +3,16 @@
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadl_epi64,
     _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_epi32, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-    _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_madd_epi16, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sub_ps,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16, _mm256_sub_ps,
 };
 
 use half::f16;
 
 use super::products::padded;
-use super::{Line, TILE_QUERIES, TILE_ROWS, Tile, code_row, prefetch};
+use super::{Line, TILE_QUERIES, TILE_ROWS, Tile, code_row, hadamard_loops, prefetch};
 
 mod sketch;
 pub(super) use sketch::block_bounds;
@@ -131,4 +132,40 @@ pub(super) fn dots_of_codes(query: &[Line], lines: &[Line], rows: &[u32], out: &
         let [a, b, c, d] = sums;
         *out = sum_i32(_mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)));
     }
+}
+
+/// Half a line.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_half(half: &[i8; 32]) -> __m256i {
+    // SAFETY: the reference guarantees 32 readable bytes, and this load asks for no alignment.
+    unsafe { _mm256_loadu_si256(half.as_ptr().cast::<__m256i>()) }
+}
+
+/// Two products of a digit and a byte are at most 768, so that `maddubs` does not saturate here.
+#[target_feature(enable = "avx2")]
+pub(super) fn dots_of_digits(query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
+    let (three, ones) = (_mm256_set1_epi8(3), _mm256_set1_epi16(1));
+    let excess = 3 * query.iter().flat_map(|line| line.0).map(i32::from).sum::<i32>();
+    let per_row = query.len().div_ceil(4);
+    for (&row, out) in rows.iter().zip(out) {
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (query, line) in query.chunks(4).zip(code_row(lines, per_row, row)) {
+            for (sum, (at, half)) in sums.iter_mut().zip(line.0.as_chunks::<32>().0.iter().enumerate()) {
+                let mut digits = load_half(half);
+                for query in query {
+                    let query = load_half(&query.0.as_chunks::<32>().0[at]);
+                    let products = _mm256_maddubs_epi16(_mm256_and_si256(digits, three), query);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(products, ones));
+                    digits = _mm256_srli_epi16::<2>(digits);
+                }
+            }
+        }
+        *out = 2 * sum_i32(_mm256_add_epi32(sums[0], sums[1])) - excess;
+    }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn hadamard(values: &mut [f32]) {
+    hadamard_loops(values);
 }

@@ -200,6 +200,52 @@ pub(crate) fn block_bounds<const Q: usize>(
     dispatch!(level, block_bounds(block, rows, words, queries, bounds));
 }
 
+/// Writes the dot product of the query with each of the `rows` of 2-bit digits to `out`. A row is a line for every
+/// four of `query`, begun or whole.
+///
+/// # Panics
+/// When a row is not within `lines`.
+pub(crate) fn dots_of_digits(level: Level, query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
+    dispatch!(level, dots_of_digits(query, lines, rows, out));
+}
+
+/// Applies the Hadamard transform, scaled so that it is a rotation, in place.
+pub(crate) fn hadamard(level: Level, values: &mut [f32]) {
+    dispatch!(level, hadamard(values));
+}
+
+/// The plain loops of [`hadamard`], which the compiler makes vector instructions of where it is inlined.
+#[inline(always)]
+fn hadamard_loops(values: &mut [f32]) {
+    butterflies::<1>(values);
+    butterflies::<2>(values);
+    butterflies::<4>(values);
+    butterflies::<8>(values);
+    let mut half = 16;
+    while half < values.len() {
+        for pair in values.chunks_exact_mut(2 * half) {
+            let (low, high) = pair.split_at_mut(half);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
+    let scale = 1.0 / (values.len() as f32).sqrt();
+    values.iter_mut().for_each(|value| *value *= scale);
+}
+
+/// One step of [`hadamard_loops`], of a width that is known to the compiler.
+#[inline(always)]
+fn butterflies<const HALF: usize>(values: &mut [f32]) {
+    for pair in values.chunks_exact_mut(2 * HALF) {
+        for i in 0..HALF {
+            let (a, b) = (pair[i], pair[i + HALF]);
+            (pair[i], pair[i + HALF]) = (a + b, a - b);
+        }
+    }
+}
+
 /// The lines of a row.
 fn code_row(lines: &[Line], per_row: usize, row: u32) -> &[Line] {
     &lines[row as usize * per_row..][..per_row]

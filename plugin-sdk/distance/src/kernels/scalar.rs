@@ -2,7 +2,9 @@
 
 use half::f16;
 
-use super::{BLOCK_ROWS, Bounds, Line, Octet, QueryFactors, RowFactors, TILE_QUERIES, TILE_ROWS, Tile, code_row};
+use super::{
+    BLOCK_ROWS, Bounds, Line, Octet, QueryFactors, RowFactors, TILE_QUERIES, TILE_ROWS, Tile, code_row, hadamard_loops,
+};
 
 fn sum_over<E: Copy + Into<f32>>(query: &[f32], row: &[E], term: impl Fn(f32, f32) -> f32) -> f32 {
     query.iter().zip(row).map(|(&a, &b)| term(a, b.into())).sum()
@@ -76,4 +78,23 @@ pub(super) fn block_bounds<const Q: usize>(
             bounds[query][row] = bound;
         }
     }
+}
+
+pub(super) fn dots_of_digits(query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
+    for (&row, out) in rows.iter().zip(out) {
+        let row = code_row(lines, query.len().div_ceil(4), row);
+        *out = 0;
+        for (query, row) in query.chunks(4).zip(row) {
+            for (place, query) in query.iter().enumerate() {
+                for (&a, &byte) in query.0.iter().zip(&row.0) {
+                    let digit = i32::from((byte.cast_unsigned() >> (2 * place)) & 3);
+                    *out += i32::from(a) * (2 * digit - 3);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn hadamard(values: &mut [f32]) {
+    hadamard_loops(values);
 }
