@@ -59,7 +59,7 @@ pub struct HostPlan<'a> {
     pub cgroup: Option<Cgroup>,
     /// One lane each.
     pub threads: u32,
-    /// Whether it stands by, until [`ReportSocket::begin`].
+    /// Whether it stands by, until it is told to begin.
     pub waits: bool,
 }
 

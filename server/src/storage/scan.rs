@@ -71,7 +71,7 @@ impl Document {
     /// The whole value.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when the bytes are none.
+    /// When the bytes are no value.
     pub fn datum(&self) -> Result<&Datum, StoreError> {
         match self.decoded.get() {
             Some(datum) => Ok(datum),
