@@ -99,8 +99,13 @@ impl Process {
     /// As `search`, with search settings.
     pub fn search_with(&self, queries: &[f32], settings: &Datum) -> Result<Vec<Vec<RowId>>, PluginError> {
         let search = Search { queries, dims: self.dims, k: K, allow: None, settings };
-        let draft = self.instance.lane(&Origin::until(soon()))?.begin(soon())?;
-        search.run(draft, INDEX, soon())
+        let origin = Origin::until(soon());
+        let lane = self.instance.lane(&origin)?;
+        let mut found = Vec::with_capacity(queries.len() / self.dims);
+        for queries in queries.chunks(search.queries_per_call(lane).max(1) * self.dims) {
+            found.extend(Search { queries, ..search }.run(lane.begin(soon())?, INDEX, soon())?);
+        }
+        Ok(found)
     }
 
     /// Bytes that the index takes beside the vectors.
