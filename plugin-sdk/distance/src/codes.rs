@@ -1,6 +1,7 @@
 //! 8-bit codes of vectors, and their dot products.
 
-use crate::kernels::{Level, Line, dots_of_codes, prefetch};
+use crate::kernels::{Level, Line, dots_of_codes};
+use crate::lines::LineRows;
 
 /// Rows of signed 8-bit codes, each starting on a cache line.
 ///
@@ -8,8 +9,7 @@ use crate::kernels::{Level, Line, dots_of_codes, prefetch};
 /// many rows at once.
 #[derive(Clone, Debug)]
 pub struct CodeRows {
-    lines: Vec<Line>,
-    per_row: usize,
+    lines: LineRows,
     dims: usize,
 }
 
@@ -46,30 +46,30 @@ impl CodeRows {
     /// No rows, of `dims` codes each. Dot products are exact up to 131,071 dimensions.
     #[must_use]
     pub fn new(dims: usize) -> Self {
-        Self { lines: Vec::new(), per_row: dims.div_ceil(Line::CODES).max(1), dims }
+        Self { lines: LineRows::new(dims.div_ceil(Line::CODES)), dims }
     }
 
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lines.len() / self.per_row
+        self.lines.len()
     }
 
     /// Whether there is no row.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.len() == 0
     }
 
     /// The memory that the rows take, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+        self.lines.memory_bytes()
     }
 
     /// Makes room for `additional` more rows.
     pub fn reserve(&mut self, additional: usize) {
-        self.lines.reserve_exact(additional * self.per_row);
+        self.lines.reserve(additional);
     }
 
     /// Appends a row; what `codes` lacks in length is zero.
@@ -77,8 +77,7 @@ impl CodeRows {
     /// # Panics
     /// When there are more codes than dimensions.
     pub fn push(&mut self, codes: &[i8]) {
-        let row = self.len();
-        self.lines.resize(self.lines.len() + self.per_row, Line::ZERO);
+        let row = self.lines.push();
         self.set(row, codes);
     }
 
@@ -88,7 +87,7 @@ impl CodeRows {
     /// When there is no such row, or more codes than dimensions.
     pub fn set(&mut self, row: usize, codes: &[i8]) {
         assert!(codes.len() <= self.dims, "{} codes for {} dimensions", codes.len(), self.dims);
-        let lines = &mut self.lines[row * self.per_row..][..self.per_row];
+        let lines = self.lines.row_mut(row);
         write_lines(codes, lines);
     }
 
@@ -99,7 +98,7 @@ impl CodeRows {
     #[must_use]
     pub fn code(&self, codes: &[i8]) -> Code {
         assert!(codes.len() <= self.dims, "{} codes for {} dimensions", codes.len(), self.dims);
-        let mut lines = vec![Line::ZERO; self.per_row];
+        let mut lines = vec![Line::ZERO; self.lines.per_row()];
         write_lines(codes, &mut lines);
         Code(lines)
     }
@@ -110,7 +109,7 @@ impl CodeRows {
     /// When there is no such row.
     #[must_use]
     pub fn code_of_row(&self, row: u32) -> Code {
-        Code(self.row(row).to_vec())
+        Code(self.lines.row(row).to_vec())
     }
 
     /// Writes the dot products of `query` with the given `rows` to `out`, in the same order; stops at the shorter of
@@ -127,12 +126,12 @@ impl CodeRows {
     /// # Panics
     /// When a row does not exist.
     pub fn dots_of_row(&self, query: u32, rows: &[u32], out: &mut [i32]) {
-        self.dots_with(Level::detected(), self.row(query), rows, out);
+        self.dots_with(Level::detected(), self.lines.row(query), rows, out);
     }
 
     fn dots_with(&self, level: Level, query: &[Line], rows: &[u32], out: &mut [i32]) {
-        assert_eq!(query.len(), self.per_row, "the query has another length than the rows");
-        dots_of_codes(level, query, &self.lines, rows, out);
+        assert_eq!(query.len(), self.lines.per_row(), "the query has another length than the rows");
+        dots_of_codes(level, query, self.lines.all(), rows, out);
     }
 
     /// Asks the processor to load a row into its caches.
@@ -140,11 +139,7 @@ impl CodeRows {
     /// # Panics
     /// When there is no such row.
     pub fn prefetch(&self, row: u32) {
-        prefetch(self.row(row));
-    }
-
-    fn row(&self, row: u32) -> &[Line] {
-        &self.lines[row as usize * self.per_row..][..self.per_row]
+        self.lines.prefetch(row);
     }
 }
 

@@ -1,7 +1,8 @@
 //! 2-bit digits of vectors, and their dot products with 8-bit codes.
 
 use crate::codes::Code;
-use crate::kernels::{Level, Line, dots_of_digits, prefetch};
+use crate::kernels::{Level, Line, dots_of_digits};
+use crate::lines::LineRows;
 
 /// Digits in a byte.
 const PER_BYTE: usize = 4;
@@ -17,8 +18,7 @@ const PER_LINE: usize = PER_BYTE * Line::CODES;
 /// Byte `i` of line `l` holds, from its lowest bits up, the digits of the dimensions `256 l + i + {0, 64, 128, 192}`.
 #[derive(Clone, Debug)]
 pub struct DigitRows {
-    lines: Vec<Line>,
-    per_row: usize,
+    lines: LineRows,
     dims: usize,
 }
 
@@ -26,30 +26,30 @@ impl DigitRows {
     /// No rows, of `dims` digits each. Dot products are exact up to a million dimensions.
     #[must_use]
     pub fn new(dims: usize) -> Self {
-        Self { lines: Vec::new(), per_row: dims.div_ceil(PER_LINE).max(1), dims }
+        Self { lines: LineRows::new(dims.div_ceil(PER_LINE)), dims }
     }
 
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lines.len() / self.per_row
+        self.lines.len()
     }
 
     /// Whether there is no row.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.len() == 0
     }
 
     /// The memory that the rows take, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+        self.lines.memory_bytes()
     }
 
     /// Makes room for `additional` more rows.
     pub fn reserve(&mut self, additional: usize) {
-        self.lines.reserve_exact(additional * self.per_row);
+        self.lines.reserve(additional);
     }
 
     /// Appends a row of the lowest two bits of each of `digits`; what they lack in length is zero.
@@ -57,8 +57,7 @@ impl DigitRows {
     /// # Panics
     /// When there are more digits than dimensions.
     pub fn push(&mut self, digits: &[u8]) {
-        let row = self.len();
-        self.lines.resize(self.lines.len() + self.per_row, Line::ZERO);
+        let row = self.lines.push();
         self.set(row, digits);
     }
 
@@ -68,7 +67,7 @@ impl DigitRows {
     /// When there is no such row, or more digits than dimensions.
     pub fn set(&mut self, row: usize, digits: &[u8]) {
         assert!(digits.len() <= self.dims, "{} digits for {} dimensions", digits.len(), self.dims);
-        let lines = &mut self.lines[row * self.per_row..][..self.per_row];
+        let lines = self.lines.row_mut(row);
         lines.fill(Line::ZERO);
         for (line, digits) in lines.iter_mut().zip(digits.chunks(PER_LINE)) {
             for (place, digits) in digits.chunks(Line::CODES).enumerate() {
@@ -86,7 +85,7 @@ impl DigitRows {
     pub fn code_of(high: &Self, low: &Self, row: u32, code: &mut Code) {
         assert_eq!(high.dims, low.dims, "the two digits of a number are in matrices of the same dimensions");
         let lines = code.reset(high.dims);
-        for ((lines, high), low) in lines.chunks_mut(PER_BYTE).zip(high.row(row)).zip(low.row(row)) {
+        for ((lines, high), low) in lines.chunks_mut(PER_BYTE).zip(high.lines.row(row)).zip(low.lines.row(row)) {
             for (place, line) in lines.iter_mut().enumerate() {
                 for ((code, high), low) in line.0.iter_mut().zip(&high.0).zip(&low.0) {
                     let digit = |byte: &i8| ((byte.cast_unsigned() >> (2 * place)) & 3).cast_signed();
@@ -112,7 +111,7 @@ impl DigitRows {
     fn dots_with(&self, level: Level, query: &Code, rows: &[u32], out: &mut [i32]) {
         let lines = self.dims.div_ceil(Line::CODES).max(1);
         assert_eq!(query.lines().len(), lines, "the query has another length than the rows");
-        dots_of_digits(level, query.lines(), &self.lines, rows, out);
+        dots_of_digits(level, query.lines(), self.lines.all(), rows, out);
     }
 
     /// Asks the processor to load a row into its caches.
@@ -121,12 +120,7 @@ impl DigitRows {
     /// When there is no such row.
     #[inline]
     pub fn prefetch(&self, row: u32) {
-        prefetch(self.row(row));
-    }
-
-    #[inline]
-    fn row(&self, row: u32) -> &[Line] {
-        &self.lines[row as usize * self.per_row..][..self.per_row]
+        self.lines.prefetch(row);
     }
 }
 

@@ -34,6 +34,7 @@ mod codes;
 mod digits;
 #[expect(unsafe_code, reason = "vector loads, prefetches and calls of functions compiled for detected features")]
 mod kernels;
+mod lines;
 mod metric;
 mod query;
 mod row;

@@ -193,9 +193,7 @@ impl Function {
             }
             let Some((invocation, _allowed)) = in_flight.pop_front() else { break };
             let answer = invocation.wait(deadline, &mut reply);
-            if answer.as_ref().map_or_else(|error| error.cause().is_answer(), |_| true) {
-                self.plugin.answered();
-            }
+            self.plugin.heard(&answer);
             results.extend(answer.map_err(|error| instance.judge(error))?);
             counters.copied(reply.bytes().len());
         }
@@ -227,9 +225,7 @@ impl StartedCall {
         let Self { plugin, instance, invocation, started } = self;
         let (rows, mut reply) = (invocation.rows(), PrivateCopy::default());
         let answer = invocation.wait(deadline, &mut reply);
-        if answer.as_ref().map_or_else(|error| error.cause().is_answer(), |_| true) {
-            plugin.answered();
-        }
+        plugin.heard(&answer);
         plugin.counters().record(started.elapsed(), answer.is_ok());
         plugin.counters().copied(reply.bytes().len());
         match answer.map_err(|error| instance.judge(error)) {

@@ -232,6 +232,15 @@ impl Plugin {
         }
     }
 
+    /// As [`answered`](Self::answered), if the outcome of a call is an answer.
+    pub(super) fn heard<T>(&self, outcome: &Result<T, PluginError>) -> bool {
+        let is_answer = outcome.as_ref().map_or_else(|error| error.cause().is_answer(), |_| true);
+        if is_answer {
+            self.answered();
+        }
+        is_answer
+    }
+
     pub(super) fn send(&self, command: Command) {
         if command.is_stop() {
             self.stops.send_modify(|stops| *stops += 1);

@@ -24,10 +24,7 @@ impl Function {
         if let Some(instance) = instance {
             let started = Instant::now();
             let outcome = self.call_on(&instance, &args, deadline).await;
-            let is_answer = outcome.as_ref().map_or_else(|error| error.cause().is_answer(), |_| true);
-            if is_answer {
-                self.plugin.answered();
-            }
+            let is_answer = self.plugin.heard(&outcome);
             let is_final = match &outcome {
                 Err(error) if self.signature.purity == Purity::Pure => is_answer || !is_retryable(&instance, error),
                 _ => true,
