@@ -55,6 +55,8 @@ pub struct Provides {
     pub functions: Vec<String>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
+    /// Kinds of storage engine.
+    pub storage_engines: Vec<String>,
 }
 
 /// `[permissions]`.
@@ -137,9 +139,11 @@ impl Manifest {
             let found = format!("`{}`", crate::calls::escape(executable));
             return reject("plugin.executable", found, "the name of a file beside the manifest");
         }
-        for (key, names) in
-            [("provides.functions", &provides.functions), ("provides.vector_indexes", &provides.vector_indexes)]
-        {
+        for (key, names) in [
+            ("provides.functions", &provides.functions),
+            ("provides.vector_indexes", &provides.vector_indexes),
+            ("provides.storage_engines", &provides.storage_engines),
+        ] {
             if let Some(name) = names.iter().find(|name| !is_name(name, 64)) {
                 let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
                 return reject(key, format!("a list with `{}`", crate::calls::escape(name)), wanted);
@@ -198,6 +202,7 @@ mod tests {
             ("name = \"approx\"", "name = \"Approx\"", "plugin.name"),
             ("executable = \"approx\"", "executable = \"../approx\"", "plugin.executable"),
             ("functions = [\"approx\"]", "functions = [\"a-b\"]", "provides.functions"),
+            ("functions = [\"approx\"]", "storage_engines = [\"A\"]", "provides.storage_engines"),
             ("memory = \"64MiB\"", "memory = \"1\"", "permissions.memory"),
             ("memory =", "momory =", "momory"),
             ("version = \"1.2.0\"", "version = \"one\"", "line 4"),

@@ -55,7 +55,8 @@ pub(super) fn register(
         }
         let started = config.settings_of(&name).map_err(PluginError::init).and_then(|settings| {
             let code = Code::new(code, Services::default(), &settings)?;
-            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), Vec::new())?;
+            let engines = engine_names(&code);
+            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), Vec::new(), engines, Some(&code))?;
             Ok(code)
         });
         let outcome = started.map_err(|error| error.of(&name));
@@ -65,8 +66,9 @@ pub(super) fn register(
                 Ok(code) => {
                     let functions = code.registry().functions().iter();
                     current.state = State::Ready;
-                    current.provides =
-                        functions.map(|function| format!("function {}", function.signature().name)).collect();
+                    let functions = functions.map(|function| format!("function {}", function.signature().name));
+                    let engines = engine_names(code).into_iter().map(|kind| format!("storage_engine {kind}"));
+                    current.provides = functions.chain(engines).collect();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {
@@ -81,6 +83,10 @@ pub(super) fn register(
         }
         tokio::task::spawn_local(answer(name, queue));
     }
+}
+
+fn engine_names(code: &Code) -> Vec<String> {
+    code.registry().storage_engines().iter().map(|kind| kind.engine_type().to_owned()).collect()
 }
 
 /// Answers what an operator asks of a plugin that has no process.

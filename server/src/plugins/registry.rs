@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use photondb_plugin_sdk::runtime::Instance as Code;
 use photondb_plugin_sdk::{Cause, PluginError};
 
 use super::call::Function;
@@ -28,6 +29,16 @@ struct Names {
     plugins: BTreeMap<String, Arc<Plugin>>,
     functions: BTreeMap<String, Function>,
     vector_indexes: BTreeMap<String, Arc<Plugin>>,
+    storage_engines: BTreeMap<String, EngineProvider>,
+}
+
+/// Who provides a kind of storage engine.
+#[derive(Clone)]
+pub struct EngineProvider {
+    /// The plugin.
+    pub plugin: Arc<Plugin>,
+    /// Its code, where it is linked in.
+    pub code: Option<Code>,
 }
 
 impl Names {
@@ -78,10 +89,10 @@ impl Registry {
     pub(super) fn provide(&self, plugin: &Arc<Plugin>, provided: &Provided) -> Result<(), PluginError> {
         let functions = provided.functions.iter().cloned();
         let functions = functions.map(|signature| Function::new(Arc::clone(plugin), signature)).collect();
-        self.provide_all(plugin, functions, provided.vector_indexes.clone())
+        self.provide_all(plugin, functions, provided.vector_indexes.clone(), provided.storage_engines.clone(), None)
     }
 
-    /// The same, with functions that may be linked in.
+    /// The same, of a plugin whose `code` is linked in, or is not.
     ///
     /// # Errors
     /// As [`provide`](Self::provide).
@@ -90,6 +101,8 @@ impl Registry {
         plugin: &Arc<Plugin>,
         functions: Vec<Function>,
         vector_indexes: Vec<String>,
+        storage_engines: Vec<String>,
+        code: Option<&Code>,
     ) -> Result<(), PluginError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let conflict = |what: &str, name: &str, owner: &str| PluginError::CapabilityConflict {
@@ -113,13 +126,24 @@ impl Registry {
                 return Err(conflict("vector index type", kind, taken.name()));
             }
         }
+        for kind in &storage_engines {
+            if let Some(taken) = names.storage_engines.get(kind)
+                && names.is_held_against(taken.plugin.name(), plugin)
+            {
+                return Err(conflict("storage engine", kind, taken.plugin.name()));
+            }
+        }
         names.functions.retain(|_, function| function.plugin() != plugin.name());
         names.vector_indexes.retain(|_, owner| owner.name() != plugin.name());
+        names.storage_engines.retain(|_, owner| owner.plugin.name() != plugin.name());
         for function in functions {
             names.functions.insert(function.signature().name.clone(), function);
         }
         for kind in vector_indexes {
             names.vector_indexes.insert(kind, Arc::clone(plugin));
+        }
+        for kind in storage_engines {
+            names.storage_engines.insert(kind, EngineProvider { plugin: Arc::clone(plugin), code: code.cloned() });
         }
         Ok(())
     }
@@ -141,6 +165,16 @@ impl Registry {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let found = names.vector_indexes.get(kind).cloned();
         found.ok_or_else(|| nothing("vector index type", kind, names.vector_indexes.keys()))
+    }
+
+    /// Who provides the storage engine of that name.
+    ///
+    /// # Errors
+    /// When no plugin provides it.
+    pub fn storage_engine(&self, kind: &str) -> Result<EngineProvider, PluginError> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let found = names.storage_engines.get(kind).cloned();
+        found.ok_or_else(|| nothing("storage engine", kind, names.storage_engines.keys()))
     }
 }
 
@@ -167,7 +201,7 @@ mod tests {
 
     fn functions(names: &[&str]) -> Provided {
         let functions = names.iter().map(|name| FunctionSignature::pure(*name, 1, 1)).collect();
-        Provided { functions, vector_indexes: Vec::new() }
+        Provided { functions, ..Provided::default() }
     }
 
     #[test]

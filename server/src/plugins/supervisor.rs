@@ -292,7 +292,8 @@ impl Supervisor {
             let provided = instance.provides();
             let functions = provided.functions.iter().map(|function| format!("function {}", function.name));
             let indexes = provided.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
-            current.provides = functions.chain(indexes).collect();
+            let engines = provided.storage_engines.iter().map(|kind| format!("storage_engine {kind}"));
+            current.provides = functions.chain(indexes).chain(engines).collect();
             current.layers = process.report().enforced.iter().map(|report| report.layer.to_string()).collect();
             current.grade = Some(grade.to_string());
             current.grade_reasons.clone_from(&grade.reasons);

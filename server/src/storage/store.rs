@@ -178,7 +178,7 @@ impl Store {
             message: format!("can't be made: {error}"),
         })?;
         let lock = lock_directory(directory)?;
-        let config = StorageConfig { directory: storage, cache_bytes: options.cache_bytes, settings: Datum::Null };
+        let config = StorageConfig { directory: storage, cache_bytes: options.cache_bytes, options: Datum::Null };
         let engine: Arc<dyn StorageEngine> = Arc::new(FjallEngine::open(&config)?);
         Self::open_engine(directory, options, engine, lock)
     }
