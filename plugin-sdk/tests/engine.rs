@@ -116,16 +116,16 @@ fn honest(entries: Vec<Entry>) -> Vec<Entry> {
 fn an_engine_over_a_lane_keeps_to_the_contract() {
     let harness = Harness::start(Engines(honest));
     check(Persistence::Volatile, &mut || {
-        Box::new(harness.open_engine("map", "d", &Datum::object::<&str, Datum>([])).expect("opens"))
+        harness.open_engine("map", "d", &Datum::object::<&str, Datum>([])).expect("opens")
     });
 }
 
 #[test]
 fn options_that_an_engine_does_not_know_are_named() {
     let harness = Harness::start(Engines(honest));
-    let error = harness.open_engine("map", "d", &Datum::object([("size", 1)])).expect_err("no options");
+    let error = harness.open_engine("map", "d", &Datum::object([("size", 1)])).map(drop).expect_err("no options");
     assert!(error.message().contains("unknown option `size`") && error.message().contains("`map`"), "{error}");
-    let none = harness.open_engine("map", "../d", &Datum::object::<&str, Datum>([])).expect_err("no name");
+    let none = harness.open_engine("map", "../d", &Datum::object::<&str, Datum>([])).map(drop).expect_err("no name");
     assert!(none.message().contains("directory"), "{none}");
 }
 

@@ -80,7 +80,17 @@ impl CallError {
 
 /// An engine in another process.
 pub struct RemoteEngine<C: Connection> {
-    pub(super) core: Arc<Core<C>>,
+    core: Arc<Core<C>>,
+    closes_on_drop: bool,
+}
+
+impl<C: Connection> Drop for RemoteEngine<C> {
+    fn drop(&mut self) {
+        if self.closes_on_drop {
+            // Whoever wants to know calls `close`.
+            let _ = self.close();
+        }
+    }
 }
 
 impl<C: Connection> fmt::Debug for RemoteEngine<C> {
@@ -306,7 +316,14 @@ impl<C: Connection> RemoteEngine<C> {
             unreleased: Mutex::default(),
             ahead: AtomicUsize::new(0),
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: Arc::new(core), closes_on_drop: false })
+    }
+
+    /// The same engine, which is closed when it is dropped.
+    #[must_use]
+    pub fn closed_on_drop(mut self) -> Self {
+        self.closes_on_drop = true;
+        self
     }
 
     /// Flushes and closes the engine; one that is not open is no error.

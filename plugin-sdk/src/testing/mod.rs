@@ -36,6 +36,7 @@ use photondb_ipc_schema::wake::Spin;
 use crate::calls::{self, Invocation, Search};
 use crate::column::VectorColumn;
 use crate::engine::{Connection, RemoteEngine, validate};
+use crate::kinds::storage::StorageEngine;
 use crate::kinds::vector::{IndexOptions, IndexStatistics, RowId};
 use crate::registry::Plugin;
 use crate::runtime::Instance;
@@ -161,8 +162,8 @@ impl Harness {
         Ok(IndexHarness { harness: self, index, dims: options.dims as usize })
     }
 
-    /// Opens a storage engine, in the directory of that name in the plugin's own one, where it has one. Close it before it
-    /// is opened there again.
+    /// Opens a storage engine, in the directory of that name in the plugin's own one, where it has one. It is closed when
+    /// it is dropped.
     ///
     /// # Errors
     /// What the plugin has against the options or the directory.
@@ -171,11 +172,12 @@ impl Harness {
         kind: &str,
         directory: &str,
         options: &Datum,
-    ) -> Result<RemoteEngine<impl Connection + use<>>, PluginError> {
+    ) -> Result<Box<dyn StorageEngine>, PluginError> {
         let lane = LaneConnection(Arc::clone(&self.lane));
         validate(&lane, kind, options)?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        RemoteEngine::open(lane, number, kind, directory, 16 << 20, options)
+        let engine = RemoteEngine::open(lane, number, kind, directory, 16 << 20, options)?;
+        Ok(Box::new(engine.closed_on_drop()))
     }
 
     fn deadline(&self) -> Instant {

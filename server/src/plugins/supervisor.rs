@@ -177,7 +177,7 @@ impl Supervisor {
                 self.apply(Event::Disabled).await;
                 return Ok(());
             }
-            Change::Unload => {
+            Change::Unload | Change::ForceUnload => {
                 self.apply(Event::Unloaded).await;
                 return Ok(());
             }

@@ -26,6 +26,11 @@ impl Documents {
     pub fn stored(self) -> StoredDocuments {
         self.0
     }
+
+    /// The same documents, with errors that say more.
+    pub(super) fn map_errors(self, explain: impl Fn(StoreError) -> StoreError + Send + 'static) -> Self {
+        Self(Box::new(self.0.map(move |document| document.map_err(&explain))))
+    }
 }
 
 impl Iterator for Documents {
@@ -126,13 +131,7 @@ impl View {
         direction: Direction,
     ) -> Result<Documents, StoreError> {
         let entries = self.index_entries(number, range, direction)?;
-        Ok(Documents(Box::new(entries.map(move |entry| {
-            let entry = entry?;
-            let document = self.snapshot.get(&self.documents, &entry.primary_key)?.ok_or_else(|| {
-                StoreError::damaged(&self.entries, "an index entry has no document: drop the index and create it again")
-            })?;
-            Ok(Document::new(&self.documents, document))
-        }))))
+        Ok(Documents(Box::new(IndexedDocuments { view: self, entries, read: VecDeque::new(), ahead: 1 })))
     }
 
     /// The distinct values of an index.
@@ -157,6 +156,59 @@ impl View {
             last = Some(value.clone());
             Some(found)
         }))))
+    }
+}
+
+/// The documents of index entries. Reads some at a time, which costs an engine in another process no more than one does.
+struct IndexedDocuments {
+    view: View,
+    entries: IndexEntries,
+    read: VecDeque<Result<Document, StoreError>>,
+    /// How many are read at a time: one at first, since many look for one.
+    ahead: usize,
+}
+
+impl IndexedDocuments {
+    const MOST: usize = 64;
+
+    fn read(&mut self) {
+        let entries = self.entries.by_ref().take(self.ahead);
+        self.ahead = (self.ahead * 2).min(Self::MOST);
+        let (mut keys, mut failure) = (Vec::new(), None);
+        for entry in entries {
+            match entry {
+                Ok(entry) => keys.push(entry.primary_key),
+                Err(error) => {
+                    failure = Some(Err(error));
+                    break;
+                }
+            }
+        }
+        let View { snapshot, documents, entries } = &self.view;
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let document = |found: Option<Vec<u8>>| match found {
+            Some(bytes) => Ok(Document::new(documents, bytes)),
+            None => {
+                let message = "an index entry has no document: drop the index and create it again";
+                Err(StoreError::damaged(entries, message))
+            }
+        };
+        match snapshot.get_many(documents, &keys) {
+            Ok(found) => self.read.extend(found.into_iter().map(document)),
+            Err(error) => self.read.push_back(Err(error.into())),
+        }
+        self.read.extend(failure);
+    }
+}
+
+impl Iterator for IndexedDocuments {
+    type Item = Result<Document, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty() {
+            self.read();
+        }
+        self.read.pop_front()
     }
 }
 

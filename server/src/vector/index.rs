@@ -100,7 +100,11 @@ impl VectorIndex {
             writer.segment(segment).and_then(|file| column.attach(segment, &file)).map_err(unusable)?;
         }
         let (metric, column) = (options.metric, Arc::new(column));
-        let rows = Rows::load(&*context.engine, &context.keyspace)?;
+        let rows = match Rows::load(&*context.engine, &context.keyspace) {
+            // Read when the engine is open.
+            Err(StorageError::Closed(_)) => Rows::default(),
+            rows => rows?,
+        };
         let next = rows.next();
         let index = Arc::new(Self {
             engine: Arc::clone(&context.engine),
@@ -328,6 +332,25 @@ impl VectorIndexHook for VectorIndex {
         writing.overlay.clear();
         writing.staged.clear();
         writing.next = self.rows().next();
+    }
+
+    fn reload(&self, engine: &dyn StorageEngine) -> Result<(), StorageError> {
+        let mut stored = Rows::load(engine, &self.keyspace)?;
+        let mut writing = lock(&self.writing);
+        writing.overlay.clear();
+        writing.staged.clear();
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        // Numbers are never used again, also those that the engine forgot: the graph may know them.
+        stored.grow(rows.next() as usize);
+        if stored.next() == 0 && writing.column.segments() > 0 {
+            // It forgot all of them, before this server knew any: none behind the end of the column was used.
+            stored.grow((writing.column.segments() * self.column.shape().rows_per_segment()) as usize);
+        }
+        writing.next = stored.next();
+        *rows = stored;
+        drop((rows, writing));
+        self.notify(|signal| signal.changed = true);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StorageError> {
