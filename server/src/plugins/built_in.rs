@@ -27,6 +27,10 @@ const GRADE: &str = "built in: not confined";
 /// The plugins that this server was built with.
 pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
+        #[cfg(feature = "builtin-memory")]
+        Box::new(photondb_plugin_memory::Memory),
+        #[cfg(feature = "builtin-redb")]
+        Box::new(photondb_plugin_redb::Redb),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
     ]
