@@ -246,6 +246,12 @@ impl Instance {
         self.queries.as_ref().map(|queries| queries.allow(call, origin))
     }
 
+    /// How many calls can be in flight before others wait.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.depth()).sum()
+    }
+
     /// The lane for long work beside the queries: the last one.
     #[must_use]
     pub fn maintenance_lane(&self) -> &Arc<Lane> {

@@ -133,8 +133,13 @@ impl ExactScan {
     /// Rows up to the length of `allowed` must not change any more.
     #[must_use]
     pub fn nearest(&self, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
-        let products = allowed.count_ones(..).saturating_mul(queries.len());
-        self.nearest_on(permitted_cores().min(products / PRODUCTS_PER_THREAD).max(1), queries, k, allowed)
+        self.nearest_on(threads(allowed.count_ones(..).saturating_mul(queries.len())), queries, k, allowed)
+    }
+
+    /// How many scans of `rows` rows, for one query each, keep the permitted cores busy.
+    #[must_use]
+    pub fn at_once(&self, rows: usize) -> usize {
+        permitted_cores() / threads(rows.saturating_mul(self.column.dims()))
     }
 
     /// As [`nearest`](Self::nearest), on so many threads, of which the caller's is one.
@@ -391,6 +396,11 @@ fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
         results.extend(others.into_iter().map(|other| other.join().expect("a scan does not panic")));
         results
     })
+}
+
+/// Threads for a scan of so many products.
+fn threads(products: usize) -> usize {
+    permitted_cores().min(products / PRODUCTS_PER_THREAD).max(1)
 }
 
 /// How many cores this process may use. Asking the system takes as long as a small scan.
