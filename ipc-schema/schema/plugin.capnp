@@ -76,6 +76,8 @@ struct Function {
   maxArgs @2 :UInt16;
   # 65535: any number.
   pure @3 :Bool;
+  aggregate @4 :Bool;
+  # Takes the name of a step and an array: not for rows one by one, but for `reduce`.
 }
 
 struct Failure {
