@@ -174,6 +174,10 @@ impl HnswIndex {
 }
 
 impl VectorIndex for HnswIndex {
+    fn takes_parallel_inserts(&self) -> bool {
+        true
+    }
+
     fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
         if self.is_fit_due(rows.len())? {
             // Another may find the centre first. Who waited for the exclusive lock instead would go on waiting until that one
