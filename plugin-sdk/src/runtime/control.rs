@@ -161,7 +161,8 @@ impl plugin::Server for Service {
         let opened = shape
             .ok_or_else(|| PluginError::runtime(Cause::Protocol, "an impossible column"))
             .and_then(|shape| instance.open_index(params.get_index(), &kind, &options, VectorColumn::new(shape)));
-        report(opened, results.get().init_failure());
+        results.get().set_parallel_inserts(matches!(opened, Ok(true)));
+        report(opened.map(drop), results.get().init_failure());
         Ok(())
     }
 
