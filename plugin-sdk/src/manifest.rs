@@ -53,6 +53,8 @@ pub struct Identity {
 pub struct Provides {
     /// Query functions.
     pub functions: Vec<String>,
+    /// Aggregates.
+    pub aggregates: Vec<String>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
     /// Kinds of storage engine.
@@ -141,6 +143,7 @@ impl Manifest {
         }
         for (key, names) in [
             ("provides.functions", &provides.functions),
+            ("provides.aggregates", &provides.aggregates),
             ("provides.vector_indexes", &provides.vector_indexes),
             ("provides.storage_engines", &provides.storage_engines),
         ] {

@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -111,12 +112,19 @@ fn recall(vectors: &Vectors, found: &[Vec<Scored>]) -> f64 {
 // ---- A server ------------------------------------------------------------------------------------------------------
 
 const WIRE: [Measure; 1] = [less("time", "ms a batch")];
+const CLIENTS: [Measure; 1] = [more("queries", "per second")];
+/// Clients that search at the same time, one query after the other.
+const MANY_CLIENTS: usize = 64;
+/// Queries of each of them in a round.
+const QUERIES_OF_CLIENT: usize = 30;
 
 /// A server in a process of its own, stopped on drop.
 struct Server {
     process: Child,
+    executable: PathBuf,
+    address: String,
     client: Client,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Server {
@@ -130,15 +138,47 @@ impl Server {
             return Ok(None);
         }
         let data = tempfile::tempdir()?;
-        let mut command = Command::new(server);
+        let mut command = Command::new(&server);
         command.arg("serve").arg("--data").arg(data.path()).arg("--plugin-dir").arg(plugins);
         command.args(["--reql-port", "0", "--http-port", "0", "--rpc-port", "0"]);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut ready = String::new();
         BufReader::new(process.stdout.take().context("no output")?).read_line(&mut ready)?;
         let ready: Value = serde_json::from_str(&ready).context("the server did not start")?;
-        let client = Client::connect(&format!("127.0.0.1:{}", ready["reql"]), "admin", "")?;
-        Ok(Some(Self { process, client, _data: data }))
+        let address = format!("127.0.0.1:{}", ready["reql"]);
+        let client = Client::connect(&address, "admin", "")?;
+        Ok(Some(Self { process, executable: server, address, client, data }))
+    }
+
+    fn disable(&self, plugin: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.executable);
+        command.args(["plugin", "disable", plugin, "--data"]).arg(self.data.path());
+        let output = command.output()?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Searches a second of so many clients, each of which sends its next query when it has the answer to the last.
+    fn searches(&self, clients: usize, terms: &[Vec<u8>]) -> anyhow::Result<Vec<f64>> {
+        let connect = || Ok(Client::connect(&self.address, "admin", "")?);
+        let clients: Vec<Client> = (0..clients).map(|_| connect()).collect::<anyhow::Result<_>>()?;
+        let count = clients.len() * QUERIES_OF_CLIENT;
+        let (taken, ()) = seconds(|| {
+            thread::scope(|scope| {
+                let run = |(number, mut client): (usize, Client)| {
+                    scope.spawn(move || -> anyhow::Result<()> {
+                        let terms = terms.iter().cycle().skip(number * QUERIES_OF_CLIENT);
+                        for term in terms.take(QUERIES_OF_CLIENT) {
+                            client.run(term)?;
+                        }
+                        Ok(())
+                    })
+                };
+                let threads: Vec<_> = clients.into_iter().enumerate().map(run).collect();
+                threads.into_iter().try_for_each(|thread| thread.join().expect("a client panicked"))
+            })
+        })?;
+        Ok(vec![count as f64 / taken])
     }
 
     fn fill(&mut self, vectors: &Vectors) -> anyhow::Result<()> {
@@ -208,7 +248,27 @@ fn server(vectors: &Vectors, rounds: usize, report: &mut Report) -> anyhow::Resu
     ];
     let title = format!("The nearest {K} of {BATCH} queries: {}", vectors.name);
     report.add(&Comparison::measure(title, &WIRE, rounds, cases)?);
+    let server = server.into_inner();
+    let terms: Vec<Vec<u8>> = literal.iter().map(|query| nearest_ids(query).to_string().into_bytes()).collect();
+    for by in ["the index", "exact scan, since the plugin is disabled"] {
+        if by != "the index" {
+            server.disable("hnsw")?;
+        }
+        let cases = vec![
+            Case::new("one client", || server.searches(1, &terms)),
+            Case::new(format!("{MANY_CLIENTS} clients"), || server.searches(MANY_CLIENTS, &terms)),
+        ];
+        let title = format!("One query after the other over the wire, by {by}: {}", vectors.name);
+        report.add(&Comparison::measure(title, &CLIENTS, rounds.min(5), cases)?);
+    }
     Ok(())
+}
+
+/// The term for the ids of the documents that are nearest to one query.
+fn nearest_ids(query: &Value) -> Value {
+    let nearest = json!([168, [[15, ["t"]], query], {"index": "v", "max_results": K}]);
+    let id = json!([69, [[2, [2]], [170, [[170, [[10, [2]], "doc"]], "id"]]]]);
+    json!([38, [nearest, id]])
 }
 
 fn search(index: &dyn VectorIndex, queries: &[f32], dims: usize) -> anyhow::Result<()> {

@@ -195,14 +195,11 @@ impl Connection for ProcessConnection {
         self.instance.judge(error)
     }
 
-    fn record(&self, answered: bool, took: Duration, sent: usize, received: usize) {
+    fn record(&self, answered: bool, took: Duration) {
         if answered {
             self.plugin.answered();
         }
-        let counters = self.plugin.counters();
-        counters.record(took, answered);
-        counters.shared(sent);
-        counters.copied(received);
+        self.plugin.counters().record(took, answered);
     }
 }
 

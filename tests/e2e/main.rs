@@ -21,3 +21,4 @@ mod sandbox;
 mod services;
 mod supervision;
 mod tasks;
+mod vectors;

@@ -40,8 +40,8 @@ pub trait Connection: Send + Sync + 'static {
     /// be.
     fn judge(&self, error: PluginError) -> PluginError;
 
-    /// A call ended: whether it was answered, how long it took, the bytes of its request and of its reply.
-    fn record(&self, answered: bool, took: Duration, sent: usize, received: usize);
+    /// A call ended: whether it was answered, and how long it took.
+    fn record(&self, answered: bool, took: Duration);
 }
 
 /// How a call ended without success.
@@ -246,7 +246,7 @@ fn call<C: Connection>(
         Err(error) => Err(CallError::Answered(connection.judge(error))),
         Ok(pending) => answer(pending, deadline, reply).map_err(|error| judged(connection, error)),
     };
-    connection.record(outcome.is_ok(), started.elapsed(), payload.len(), reply.bytes().len());
+    connection.record(outcome.is_ok(), started.elapsed());
     outcome
 }
 

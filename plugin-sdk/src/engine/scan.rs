@@ -147,8 +147,7 @@ impl<C: Connection> RemoteScan<C> {
                 let started = Instant::now();
                 let answered = answer(pending, started + READ, &mut self.page);
                 self.core.ahead.fetch_sub(1, Ordering::Relaxed);
-                let received = self.page.bytes().len();
-                self.core.connection.record(answered.is_ok(), started.elapsed(), 4, received);
+                self.core.connection.record(answered.is_ok(), started.elapsed());
                 answered.map_err(|error| judged(&self.core.connection, error))
             }
         };

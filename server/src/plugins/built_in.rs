@@ -68,9 +68,9 @@ pub(super) fn register(
             (current.is_built_in, current.version) = (true, version.clone());
             match &outcome {
                 Ok(code) => {
-                    let functions = code.registry().functions().iter();
+                    let signatures = code.registry().functions().iter().map(|function| function.signature());
                     current.state = State::Ready;
-                    let functions = functions.map(|function| format!("function {}", function.signature().name));
+                    let functions = signatures.map(|signature| format!("{} {}", signature.role.name(), signature.name));
                     let engines = engine_names(code).into_iter().map(|kind| format!("storage_engine {kind}"));
                     current.provides = functions.chain(engines).collect();
                     current.grade = Some(GRADE.into());

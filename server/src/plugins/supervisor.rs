@@ -290,7 +290,8 @@ impl Supervisor {
         self.plugin.update(|current| {
             version.clone_from(&current.version);
             let provided = instance.provides();
-            let functions = provided.functions.iter().map(|function| format!("function {}", function.name));
+            let functions =
+                provided.functions.iter().map(|function| format!("{} {}", function.role.name(), function.name));
             let indexes = provided.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
             let engines = provided.storage_engines.iter().map(|kind| format!("storage_engine {kind}"));
             current.provides = functions.chain(indexes).chain(engines).collect();

@@ -14,6 +14,7 @@ use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
 
+use super::coalesce::Coalescer;
 use super::maintain::{self, OpenGraph};
 use super::rows::{self, Rows};
 use super::scan::ExactScan;
@@ -32,6 +33,7 @@ pub(super) struct VectorIndex {
     registry: Arc<Registry>,
     column: Arc<VectorColumn>,
     scan: ExactScan,
+    coalescer: Coalescer,
     writing: Mutex<Writing>,
     rows: RwLock<Rows>,
     graph: Mutex<GraphState>,
@@ -115,6 +117,7 @@ impl VectorIndex {
             registry,
             scan: ExactScan::new(metric, Arc::clone(&column)),
             column,
+            coalescer: Coalescer::default(),
             writing: Mutex::new(Writing { column: writer, staged: Vec::new(), overlay: HashMap::new(), next }),
             rows: RwLock::new(rows),
             graph: Mutex::default(),
@@ -144,6 +147,11 @@ impl VectorIndex {
     /// Exact scans of the column.
     pub(super) fn scan(&self) -> &ExactScan {
         &self.scan
+    }
+
+    /// Joins searches of all rows.
+    pub(super) fn coalescer(&self) -> &Coalescer {
+        &self.coalescer
     }
 
     pub(super) fn rows(&self) -> RwLockReadGuard<'_, Rows> {

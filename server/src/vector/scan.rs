@@ -10,9 +10,8 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{self, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,8 @@ use fixedbitset::FixedBitSet;
 use photondb_distance::{Metric, Query, SketchQueries, Sketches};
 use photondb_ipc_schema::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::RowId;
+
+use crate::query::workers::permitted_cores;
 
 /// About the bytes of sketches that are made, and taken by a thread, together.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -133,8 +134,13 @@ impl ExactScan {
     /// Rows up to the length of `allowed` must not change any more.
     #[must_use]
     pub fn nearest(&self, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
-        let products = allowed.count_ones(..).saturating_mul(queries.len());
-        self.nearest_on(permitted_cores().min(products / PRODUCTS_PER_THREAD).max(1), queries, k, allowed)
+        self.nearest_on(threads(allowed.count_ones(..).saturating_mul(queries.len())), queries, k, allowed)
+    }
+
+    /// How many scans of `rows` rows, for one query each, keep the permitted cores busy.
+    #[must_use]
+    pub fn at_once(&self, rows: usize) -> usize {
+        permitted_cores() / threads(rows.saturating_mul(self.column.dims()))
     }
 
     /// As [`nearest`](Self::nearest), on so many threads, of which the caller's is one.
@@ -393,10 +399,9 @@ fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     })
 }
 
-/// How many cores this process may use. Asking the system takes as long as a small scan.
-fn permitted_cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
+/// Threads for a scan of so many products.
+fn threads(products: usize) -> usize {
+    permitted_cores().min(products / PRODUCTS_PER_THREAD).max(1)
 }
 
 fn merge(parts: Vec<Vec<TopK>>, queries: usize, k: usize) -> Vec<Vec<Scored>> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fixedbitset::FixedBitSet;
@@ -13,12 +14,13 @@ use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use thiserror::Error;
 
 use super::ask::ask;
+use super::coalesce::{Answer, Kind};
 use super::index::{VectorIndex, View};
 use super::maintain::OpenGraph;
 use super::scan::Scored;
 use crate::config::OnFailure;
 use crate::query::nested::Origin;
-use crate::storage::{StoreError, Table, VectorIndexHandle};
+use crate::storage::{Document, StoreError, Table, VectorIndexHandle};
 
 /// How long the plugin may take before the exact scan answers instead.
 const PLUGIN_DEADLINE: Duration = Duration::from_secs(2);
@@ -40,8 +42,8 @@ pub struct Nearest<'a> {
     pub table: &'a Table,
     /// The index.
     pub index: &'a VectorIndexHandle,
-    /// The query vectors, each as long as the index's `dims`.
-    pub queries: &'a [Vec<f32>],
+    /// The query vectors, one behind the other, each as long as the index's `dims`.
+    pub queries: &'a [f32],
     /// The most documents for each query; at least 1.
     pub k: usize,
     /// The greatest distance.
@@ -58,7 +60,7 @@ pub struct Neighbour {
     /// Exact, in the metric's unit.
     pub distance: f64,
     /// The document.
-    pub document: Datum,
+    pub document: Arc<Document>,
 }
 
 /// How a search was answered, for the profile.
@@ -106,7 +108,7 @@ pub enum SearchError<E> {
 }
 
 /// What tells which documents count.
-type Filter<'f, E> = &'f mut dyn FnMut(&Datum) -> Result<bool, E>;
+type Filter<'f, E> = &'f mut dyn FnMut(&Arc<Document>) -> Result<bool, E>;
 
 impl Nearest<'_> {
     /// The nearest documents for each query, nearest first, and how they were found. With a `filter` exactly those
@@ -132,7 +134,7 @@ struct Searcher<'a> {
     request: &'a Nearest<'a>,
     index: &'a VectorIndex,
     /// The documents of rows that were found: the queries of a batch share them, or they would take memory for each.
-    read: RefCell<HashMap<u32, Option<Datum>>>,
+    read: RefCell<HashMap<u32, Option<Arc<Document>>>>,
 }
 
 impl Searcher<'_> {
@@ -221,24 +223,49 @@ impl Searcher<'_> {
     }
 
     /// The document of a row, if the row is still its own.
-    fn document<E>(&self, row: u32) -> Result<Option<Datum>, SearchError<E>> {
+    fn document<E>(&self, row: u32) -> Result<Option<Arc<Document>>, SearchError<E>> {
         let key = self.index.rows().key(row).map(<[u8]>::to_vec);
         let Some(key) = key else { return Ok(None) };
-        Ok(self.request.table.get_encoded(&key)?)
+        Ok(self.request.table.get_encoded(&key)?.map(Arc::new))
     }
 
     fn check_deadline<E>(&self) -> Result<(), SearchError<E>> {
         if Instant::now() < self.request.origin.deadline { Ok(()) } else { Err(SearchError::Deadline) }
     }
 
-    /// For each query the `k` nearest live rows among `allow`, scored exactly, nearest first.
+    /// For each query the `k` nearest live rows among `allow`, scored exactly, nearest first. Searches of others who want
+    /// as many of all rows may be answered together with it.
     fn candidates<E>(
         &self,
-        queries: &[Vec<f32>],
+        queries: &[f32],
         k: usize,
         allow: Option<&FixedBitSet>,
     ) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
-        let queries = queries.concat();
+        let (count, deadline) = (queries.len() / self.index.column().dims(), self.request.origin.deadline);
+        let answer = match self.places().filter(|_| allow.is_none()) {
+            None => self.nearest_rows(queries, k, allow, deadline),
+            Some(places) => {
+                let kind = Kind { k, settings: self.request.settings.clone() };
+                let search = |queries: &[f32], deadline| self.nearest_rows(queries, k, None, deadline);
+                let answer = self.index.coalescer().search(&kind, (queries, count), deadline, places, search);
+                answer.ok_or(SearchError::Deadline)?
+            }
+        };
+        answer.map_err(SearchError::Plugin)
+    }
+
+    /// How many searches may run at a time before others wait and are joined; `None` where that takes longer than to
+    /// search, or where a search must not wait for others: they might wait for the call that it is made in.
+    fn places(&self) -> Option<usize> {
+        let rows = self.index.rows().len();
+        if self.request.origin.within.is_some() || rows * self.index.column().dims() <= SMALL_TABLE {
+            return None;
+        }
+        let graph = self.index.graph();
+        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.instance.slots()))
+    }
+
+    fn nearest_rows(&self, queries: &[f32], k: usize, allow: Option<&FixedBitSet>, deadline: Instant) -> Answer {
         let view = self.index.view();
         let mut allowed = view.live.clone();
         if let Some(allow) = allow {
@@ -248,9 +275,9 @@ impl Searcher<'_> {
         let is_to_fail =
             plugin.as_ref().is_some_and(|plugin| plugin.on_failure().of_vector_indexes() == OnFailure::Fail);
         if is_to_fail && let Some(plugin) = &plugin {
-            plugin.call().instance(self.plugin_deadline()).map_err(SearchError::Plugin)?;
+            plugin.call().instance(plugin_deadline(deadline))?;
         }
-        let exact = |reason: Cow<'static, str>| (self.scan(&queries, k, &allowed), Plan::Exact(reason));
+        let exact = |reason: Cow<'static, str>| (self.scan(queries, k, &allowed), Plan::Exact(reason));
         let (wanted, numbers) = (allowed.count_ones(..), allowed.count_ones(..) * self.index.column().dims());
         let open = match &view.open {
             _ if numbers <= SMALL_TABLE => return Ok(exact("the table is small".into())),
@@ -269,15 +296,16 @@ impl Searcher<'_> {
             }
             Some(open) => open,
         };
-        let found = match self.ask(open, &view, &queries, k, allow.map(|_| &allowed)) {
+        let origin = Origin { deadline: plugin_deadline(deadline), ..self.request.origin };
+        let found = match self.ask(open, &view, queries, k, allow.map(|_| &allowed), &origin) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
-            Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(SearchError::Plugin(error)),
+            Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(error),
             Err(error) => return Ok(exact(error.to_string().into())),
         };
         let mut pending = view.pending.clone();
         pending.intersect_with(&allowed);
-        let extra = if pending.is_clear() { Vec::new() } else { self.scan(&queries, k, &pending) };
+        let extra = if pending.is_clear() { Vec::new() } else { self.scan(queries, k, &pending) };
         let dims = self.index.column().dims();
         let mut results = Vec::with_capacity(found.len());
         for (at, rows) in found.into_iter().enumerate() {
@@ -300,11 +328,6 @@ impl Searcher<'_> {
         self.index.scan().nearest(queries, k, allowed)
     }
 
-    /// Until when to wait for the plugin.
-    fn plugin_deadline(&self) -> Instant {
-        self.request.origin.deadline.min(Instant::now() + PLUGIN_DEADLINE)
-    }
-
     /// Asks the plugin; `None` where not even one query fits into a call.
     fn ask(
         &self,
@@ -313,16 +336,20 @@ impl Searcher<'_> {
         queries: &[f32],
         k: usize,
         allow: Option<&FixedBitSet>,
+        origin: &Origin<'_>,
     ) -> Result<Option<Vec<Vec<u32>>>, PluginError> {
         let dims = self.index.column().dims();
         let allow = allow.or((view.dead > MAX_DEAD).then_some(&view.live));
         let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
         let k = if allow.is_some() { k } else { k + view.dead };
-        let deadline = self.plugin_deadline();
-        let origin = Origin { deadline, ..self.request.origin };
         let search = Search { queries, dims, k, allow, settings: self.request.settings };
-        ask(open, self.index.plugin().as_deref(), search, &origin)
+        ask(open, self.index.plugin().as_deref(), search, origin)
     }
+}
+
+/// Until when to wait for the plugin, where somebody waits until `deadline`.
+fn plugin_deadline(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + PLUGIN_DEADLINE)
 }
 
 /// The `k` nearest of the rows that the plugin found and of the pending ones that were scanned, each once. The plugin may
