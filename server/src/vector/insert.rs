@@ -122,7 +122,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use photondb_ipc_schema::batch::{Batch, Column};
-    use photondb_ipc_schema::lane::{Completion, Worker};
+    use photondb_ipc_schema::lane::{Completion, Traffic, Worker};
     use photondb_ipc_schema::layout::Layout;
     use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
     use photondb_ipc_schema::wake::Spin;
@@ -139,7 +139,7 @@ mod tests {
         let bytes = layout.region_bytes();
         let (own, own_fd) = region::server_written("test", bytes).expect("memory");
         let (peer, peer_fd) = region::plugin_written("test", bytes).expect("memory");
-        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
+        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine(), &Traffic::default());
         let trusted = TrustedRegion::map(own_fd.as_fd(), bytes).expect("a mapping");
         let owned = OwnRegion::map(peer_fd.as_fd(), bytes).expect("a mapping");
         let seen = Calls::default();
