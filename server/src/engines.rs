@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::plugins::CALL_DEADLINE;
 use crate::plugins::instance::Instance;
-use crate::plugins::plugin::Plugin;
+use crate::plugins::plugin::{Caller, Plugin};
 use crate::plugins::registry::{EngineProvider, Registry};
 use crate::storage::{EngineDefinition, EngineSource, OpenEngine, StorageEngines, StoreError};
 
@@ -183,6 +183,14 @@ struct ProcessConnection {
 }
 
 impl Connection for ProcessConnection {
+    type Caller<'a> = Caller<'a>;
+
+    fn caller(&self, deadline: Instant) -> (Caller<'_>, Instant) {
+        let caller = self.plugin.call();
+        let turn_by = caller.turn_by(deadline);
+        (caller, turn_by)
+    }
+
     fn read_lane(&self) -> &Arc<Lane> {
         self.instance.least_busy_lane()
     }

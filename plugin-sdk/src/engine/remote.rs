@@ -20,16 +20,24 @@ use crate::{Cause, Datum, PluginError};
 /// What a read may take: it waits behind whatever its lane is at.
 pub(super) const READ: Duration = Duration::from_secs(10);
 /// What a commit or a flush may take, on a disk that many use.
-const WRITE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_secs(30);
 /// What opening may take: an engine that was killed may have much to repair.
 const OPEN: Duration = Duration::from_secs(120);
 /// How long dropping a snapshot may hold up who drops it.
 const RELEASE: Duration = Duration::from_millis(100);
 /// The largest value that is put together from pieces.
-pub(super) const MAX_VALUE: usize = 1 << 30;
+pub(super) const MAX_VALUE: usize = 256 << 20;
 
 /// The way to a process in which engines are open.
 pub trait Connection: Send + Sync + 'static {
+    /// Somebody who waits for the process, until dropped.
+    type Caller<'a>
+    where
+        Self: 'a;
+
+    /// Counts a caller, who may wait until `deadline` for its answer; and until when it may wait for its turn.
+    fn caller(&self, deadline: Instant) -> (Self::Caller<'_>, Instant);
+
     /// The lane for a read.
     fn read_lane(&self) -> &Arc<Lane>;
 
@@ -40,8 +48,8 @@ pub trait Connection: Send + Sync + 'static {
     /// be.
     fn judge(&self, error: PluginError) -> PluginError;
 
-    /// A call ended: whether it was answered, and how long it took.
-    fn record(&self, answered: bool, took: Duration);
+    /// A call ended: whether the process works, and how long it took.
+    fn record(&self, is_answered: bool, took: Duration);
 }
 
 /// How a call ended without success.
@@ -231,7 +239,8 @@ fn call<C: Connection>(
 ) -> Result<Completion, CallError> {
     let started = Instant::now();
     let deadline = started + patience;
-    let sent = lane.begin(deadline).map_err(PluginError::from).and_then(|mut draft| {
+    let (_caller, turn_by) = connection.caller(deadline);
+    let sent = lane.begin(turn_by).map_err(PluginError::from).and_then(|mut draft| {
         let capacity = draft.buffer().len();
         let buffer = draft.buffer().get_mut(..payload.len()).ok_or_else(|| {
             let message = format!("{} bytes do not fit into a message of {capacity}", payload.len());
@@ -246,7 +255,7 @@ fn call<C: Connection>(
         Err(error) => Err(CallError::Answered(connection.judge(error))),
         Ok(pending) => answer(pending, deadline, reply).map_err(|error| judged(connection, error)),
     };
-    connection.record(outcome.is_ok(), started.elapsed());
+    connection.record(!matches!(outcome, Err(CallError::Lost(_) | CallError::Late(_))), started.elapsed());
     outcome
 }
 

@@ -189,6 +189,12 @@ impl Harness {
 struct LaneConnection(Arc<Lane>);
 
 impl Connection for LaneConnection {
+    type Caller<'a> = ();
+
+    fn caller(&self, deadline: Instant) -> ((), Instant) {
+        ((), deadline)
+    }
+
     fn read_lane(&self) -> &Arc<Lane> {
         &self.0
     }

@@ -6,8 +6,8 @@
 //! change that was computed from what was read in an earlier epoch is refused: it would belong to another state.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{
@@ -18,6 +18,12 @@ use uuid::Uuid;
 use super::engines::{EngineDefinition, OpenEngine, StorageEngines};
 use super::error::StoreError;
 use super::writer::Writer;
+
+/// Those who may wait for an engine that somebody else opens: each holds a thread of those that queries run on.
+const PATIENT: usize = 32;
+/// How long they wait, and how long any further one does.
+const PATIENCE: Duration = Duration::from_secs(5);
+const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// An engine as it was open at some moment.
 #[derive(Clone)]
@@ -70,6 +76,17 @@ pub(super) struct TableEngine {
     pub(super) name: String,
 }
 
+impl TableEngine {
+    fn unavailable(&self, problem: String) -> StoreError {
+        StoreError::TableUnavailable {
+            table: self.name.clone(),
+            engine: self.definition.kind.clone(),
+            plugin: self.definition.plugin.clone(),
+            problem,
+        }
+    }
+}
+
 /// An engine and its writer.
 pub(super) struct Backend {
     core: Arc<Core>,
@@ -83,15 +100,18 @@ pub(super) struct Core {
     /// Held by the writer during a commit, and by whoever opens the engine anew.
     changes: Mutex<()>,
     opening: Mutex<Opening>,
+    opening_ended: Condvar,
     follower: OnceLock<Weak<dyn Follower>>,
     is_shut: AtomicBool,
 }
 
 #[derive(Default)]
 struct Opening {
+    is_under_way: bool,
     epoch: u64,
-    /// The last try that failed, and when it ended: those who waited for it fail as well.
-    failure: Option<(Instant, StoreError)>,
+    waiting: usize,
+    /// Why the last try failed: those who waited for it fail as well.
+    failure: Option<StoreError>,
 }
 
 impl Backend {
@@ -196,7 +216,7 @@ impl Backend {
         }
         self.writer.stop();
         if self.of_table().is_some() {
-            let _opening = self.core.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that is being opened is closed by whoever opens it.
             self.core.close();
         }
     }
@@ -214,6 +234,7 @@ impl Core {
             opened: RwLock::new(opened),
             changes: Mutex::default(),
             opening: Mutex::default(),
+            opening_ended: Condvar::new(),
             follower: OnceLock::new(),
             is_shut: AtomicBool::new(false),
         })
@@ -252,34 +273,52 @@ impl Core {
         let Some(of_plugin) = &self.of_plugin else {
             return Err(StoreError::Unavailable("it is closed".to_owned()));
         };
-        let since = Instant::now();
-        let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opening = self.lock_opening();
+        if opening.is_under_way {
+            opening = self.wait_for_opening(opening);
+            match &opening.failure {
+                _ if opening.is_under_way => {
+                    let problem = "it is being opened, which takes long; try again".to_owned();
+                    return Err(of_plugin.unavailable(problem));
+                }
+                Some(failure) => return Err(failure.clone()),
+                None => {}
+            }
+        }
         if self.is_shut.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable(format!("table `{}` is closed", of_plugin.name)));
+            return Err(of_plugin.unavailable("the table or the server is being closed".to_owned()));
         }
         if let Some(opened) = self.present().filter(Opened::is_current) {
             return Ok(opened);
         }
-        if let Some((ended, failure)) = &opening.failure
-            && *ended >= since
-        {
-            return Err(failure.clone());
-        }
-        let outcome = self.open(of_plugin, opening.epoch + 1);
-        opening.failure = outcome.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
-        let opened = outcome?;
-        opening.epoch = opened.epoch;
-        Ok(opened)
+        opening.is_under_way = true;
+        opening.epoch += 1;
+        let epoch = opening.epoch;
+        drop(opening);
+        let ended = OpeningEnded(self);
+        let outcome = self.open(of_plugin, epoch);
+        self.lock_opening().failure = outcome.as_ref().err().cloned();
+        drop(ended);
+        outcome
+    }
+
+    fn lock_opening(&self) -> MutexGuard<'_, Opening> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody opens the engine, or not any longer.
+    fn wait_for_opening<'a>(&self, mut opening: MutexGuard<'a, Opening>) -> MutexGuard<'a, Opening> {
+        opening.waiting += 1;
+        let patience = if opening.waiting <= PATIENT { PATIENCE } else { IMPATIENCE };
+        let waited = self.opening_ended.wait_timeout_while(opening, patience, |opening| opening.is_under_way);
+        let (mut opening, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        opening.waiting -= 1;
+        opening
     }
 
     fn open(&self, of_plugin: &TableEngine, epoch: u64) -> Result<Opened, StoreError> {
         let TableEngine { engines, definition, table, name } = of_plugin;
-        let unavailable = |problem: String| StoreError::TableUnavailable {
-            table: name.clone(),
-            engine: definition.kind.clone(),
-            plugin: definition.plugin.clone(),
-            problem,
-        };
+        let unavailable = |problem| of_plugin.unavailable(problem);
         // Where the old process goes on, for instance because a new version was started beside it: its files come free.
         self.close();
         let engine = engines.open(definition, *table).map_err(unavailable)?;
@@ -290,8 +329,23 @@ impl Core {
             read.inspect_err(|_| engine.close()).map_err(|error| unavailable(error.to_string()))?;
         }
         self.set(Some(opened.clone()));
+        if self.is_shut.load(Ordering::Acquire) {
+            self.set(None);
+            engine.close();
+            return Err(unavailable("the table or the server is being closed".to_owned()));
+        }
         tracing::debug!(table = name, engine = definition.kind, epoch, "a storage engine is open");
         Ok(opened)
+    }
+}
+
+/// Ends an opening, well or badly.
+struct OpeningEnded<'a>(&'a Core);
+
+impl Drop for OpeningEnded<'_> {
+    fn drop(&mut self) {
+        self.0.lock_opening().is_under_way = false;
+        self.0.opening_ended.notify_all();
     }
 }
 

@@ -112,6 +112,8 @@ pub(super) struct View {
     pub(super) snapshot: Arc<dyn StorageSnapshot>,
     pub(super) documents: Arc<str>,
     pub(super) entries: Arc<str>,
+    /// The most entries with one cut key that are put in order.
+    pub(super) most_of_a_key: usize,
 }
 
 impl View {
@@ -132,6 +134,7 @@ impl View {
             range: range.clone(),
             direction,
             cut: VecDeque::new(),
+            most_of_a_key: self.most_of_a_key,
         })
     }
 
@@ -196,7 +199,7 @@ impl IndexedDocuments {
                 }
             }
         }
-        let View { snapshot, documents, entries } = &self.view;
+        let View { snapshot, documents, entries, .. } = &self.view;
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let document = |found: Option<Vec<u8>>| match found {
             Some(bytes) => Ok(Document::new(documents, bytes)),
@@ -244,6 +247,7 @@ struct IndexEntries {
     direction: Direction,
     /// Entries with one cut key, ready to be returned.
     cut: VecDeque<IndexEntry>,
+    most_of_a_key: usize,
 }
 
 impl IndexEntries {
@@ -269,6 +273,10 @@ impl IndexEntries {
             Err(_) => true,
         }) {
             let Some(entry) = self.read().transpose()? else { break };
+            if group.len() == self.most_of_a_key {
+                let message = format!("more than {} values of an index begin with the same bytes", self.most_of_a_key);
+                return Err(StoreError::damaged(&self.keyspace, message));
+            }
             group.push((decode(&self.keyspace, &entry.value)?, entry));
         }
         group.retain(|(value, _)| self.range.contains(value));

@@ -360,11 +360,11 @@ impl Store {
     pub fn create_table(&self, db: &str, name: &str, options: &TableOptions) -> Result<TableInfo, StoreError> {
         check_name("Table", name)?;
         let engine = self.engine_definition(options)?;
-        let _definitions = self.lock_definitions();
-        let database = self.database(db)?;
-        if self.table(db, name).is_ok() {
-            return Err(StoreError::TableExists { db: db.to_owned(), table: name.to_owned() });
-        }
+        let check_free = || match self.table(db, name) {
+            Ok(_) => Err(StoreError::TableExists { db: db.to_owned(), table: name.to_owned() }),
+            Err(_) => self.database(db),
+        };
+        let database = check_free()?;
         let record = TableRecord {
             id: Uuid::new_v4(),
             db: database.id,
@@ -378,8 +378,17 @@ impl Store {
         batch.put(catalog::KEYSPACE, record.key(), record.value());
         let shared = &self.0.shared;
         let (backend, dropped) = (shared.backend(&record, db)?, record.dropped());
-        let created = backend.opened().and_then(|_| shared.commit(batch)).inspect_err(|_| backend.shut());
-        created.inspect_err(|_| shared.remove_in_background(vec![(dropped, Arc::clone(&backend))]))?;
+        // Opened before the lock: a plugin may take its time.
+        let opened = backend.opened().map(|_| self.lock_definitions());
+        let created = opened.and_then(|definitions| {
+            check_free()?;
+            shared.commit(batch).map(|()| definitions)
+        });
+        let _definitions = created.inspect_err(|_| {
+            if backend.of_table().is_some() {
+                shared.remove_in_background(vec![(dropped, Arc::clone(&backend))]);
+            }
+        })?;
         let table = Table::new(Arc::clone(shared), backend, record, db.to_owned(), 0, Vec::new());
         let info = table.info().clone();
         self.change_databases(|databases| {

@@ -20,6 +20,9 @@ use super::vectors::{VectorDefinition, VectorIndexHook};
 use super::writer::Counter;
 use super::{Shared, build};
 
+/// Entries of an index in a plugin's engine that may have a long value's first bytes in common.
+const MOST_OF_A_KEY: usize = 1 << 20;
+
 /// The keyspace of a table's documents.
 pub(super) fn documents_keyspace(table: Uuid) -> String {
     format!("{table}.documents")
@@ -444,6 +447,8 @@ impl Table {
                 snapshot: opened.engine.snapshot()?.into(),
                 documents: Arc::clone(&self.documents),
                 entries: Arc::clone(&self.entries),
+                // They are held in memory, and an engine of a plugin may give them without end.
+                most_of_a_key: if self.backend.of_table().is_some() { MOST_OF_A_KEY } else { usize::MAX },
             })
         };
         let opened = self.backend.opened()?;

@@ -393,8 +393,10 @@ fn stage_counts(group: &[Queued], batch: &mut WriteBatch) -> Vec<(Arc<Counter>, 
     let mut counts: Vec<(Arc<Counter>, i64)> = Vec::new();
     for (counter, growth) in group.iter().filter_map(|queued| queued.request.growth.as_ref()) {
         match counts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, counter)) {
-            Some((_, documents)) => *documents += growth,
-            None => counts.push((Arc::clone(counter), counter.documents.load(Ordering::Relaxed) + growth)),
+            Some((_, documents)) => *documents = documents.saturating_add(*growth),
+            None => {
+                counts.push((Arc::clone(counter), counter.documents.load(Ordering::Relaxed).saturating_add(*growth)))
+            }
         }
     }
     for (counter, documents) in &counts {

@@ -102,7 +102,7 @@ impl VectorIndex {
             writer.segment(segment).and_then(|file| column.attach(segment, &file)).map_err(unusable)?;
         }
         let (metric, column) = (options.metric, Arc::new(column));
-        let rows = match Rows::load(&*context.engine, &context.keyspace) {
+        let rows = match Rows::load(&*context.engine, &context.keyspace, room(&writer, shape)) {
             // Read when the engine is open.
             Err(StorageError::Closed(_)) => Rows::default(),
             rows => rows?,
@@ -247,6 +247,11 @@ impl Drop for VectorIndex {
     }
 }
 
+/// How many rows the segments have that there are.
+fn room(column: &ColumnWriter, shape: ColumnShape) -> u64 {
+    u64::from(column.segments()) * u64::from(shape.rows_per_segment())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -343,16 +348,17 @@ impl VectorIndexHook for VectorIndex {
     }
 
     fn reload(&self, engine: &dyn StorageEngine) -> Result<(), StorageError> {
-        let mut stored = Rows::load(engine, &self.keyspace)?;
         let mut writing = lock(&self.writing);
+        let room = room(&writing.column, self.column.shape());
+        let mut stored = Rows::load(engine, &self.keyspace, room)?;
         writing.overlay.clear();
         writing.staged.clear();
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         // Numbers are never used again, also those that the engine forgot: the graph may know them.
         stored.grow(rows.next() as usize);
-        if stored.next() == 0 && writing.column.segments() > 0 {
+        if stored.next() == 0 && room > 0 {
             // It forgot all of them, before this server knew any: none behind the end of the column was used.
-            stored.grow((writing.column.segments() * self.column.shape().rows_per_segment()) as usize);
+            stored.grow(usize::try_from(room).unwrap_or(usize::MAX));
         }
         writing.next = stored.next();
         *rows = stored;
