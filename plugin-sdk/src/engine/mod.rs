@@ -27,6 +27,8 @@ mod message;
 mod remote;
 mod scan;
 mod served;
+#[cfg(test)]
+mod tests;
 
 pub use remote::{Connection, RemoteEngine, remove, validate};
 pub(crate) use served::Engines;
