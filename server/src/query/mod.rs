@@ -43,6 +43,7 @@ pub mod pseudo;
 pub mod pseudotype;
 mod random;
 pub mod row;
+mod scanner;
 pub mod source;
 pub mod stream;
 pub mod tables;
