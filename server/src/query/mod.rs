@@ -9,7 +9,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`value`], [`stream`], [`row`], [`function`] | what terms evaluate to |
+//! | [`value`], [`stream`], [`row`], [`partial`], [`function`] | what terms evaluate to |
 //! | [`access`] | what a query may touch |
 //! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
 //! | [`nested`] | queries that plugins run |
@@ -35,6 +35,7 @@ pub mod options;
 pub mod order;
 pub mod output;
 pub mod parse;
+pub mod partial;
 pub mod paths;
 pub mod plugin;
 pub mod print;
