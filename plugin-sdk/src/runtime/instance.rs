@@ -104,7 +104,8 @@ impl Instance {
         guard(|| kind.validate(options))
     }
 
-    /// Makes the index number `index` over `column`.
+    /// Makes the index number `index` over `column`. Returns whether [several threads](VectorIndex::takes_parallel_inserts)
+    /// may add rows to it at once.
     ///
     /// # Errors
     /// What the plugin has against it.
@@ -114,15 +115,16 @@ impl Instance {
         kind: &str,
         options: &IndexOptions,
         column: VectorColumn,
-    ) -> Result<(), PluginError> {
+    ) -> Result<bool, PluginError> {
         let (kind, column) = (self.kind(kind)?, Arc::new(column));
-        let open = OpenIndex {
-            index: guard(|| kind.create(options, Arc::clone(&column)))?,
-            column,
-            transfer: Mutex::default(),
-        };
+        let (created, in_parallel) = guard(|| {
+            let created = kind.create(options, Arc::clone(&column))?;
+            let in_parallel = created.takes_parallel_inserts();
+            Ok((created, in_parallel))
+        })?;
+        let open = OpenIndex { index: created, column, transfer: Mutex::default() };
         self.inner.indexes.write().unwrap_or_else(PoisonError::into_inner).insert(index, Arc::new(open));
-        Ok(())
+        Ok(in_parallel)
     }
 
     /// Frees the index; one that is not open is no error.

@@ -63,10 +63,10 @@ pub(super) fn register(
             (current.is_built_in, current.version) = (true, version.clone());
             match &outcome {
                 Ok(code) => {
-                    let functions = code.registry().functions().iter();
+                    let signatures = code.registry().functions().iter().map(|function| function.signature());
                     current.state = State::Ready;
                     current.provides =
-                        functions.map(|function| format!("function {}", function.signature().name)).collect();
+                        signatures.map(|signature| format!("{} {}", signature.role.name(), signature.name)).collect();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {

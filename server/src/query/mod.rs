@@ -20,6 +20,7 @@
 //! | [`output`], [`mod@print`], [`json`], [`iso8601`] | data as text |
 
 pub mod access;
+mod aggregate;
 pub mod bulk;
 pub mod compile;
 pub mod cursor;

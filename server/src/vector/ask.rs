@@ -56,9 +56,6 @@ pub(super) fn ask(
             let allowed = instance.allow_queries(&draft, origin);
             let searching = Search { queries, ..search }.send(draft, open.number);
             let searching = searching.map_err(|error| failed(open, plugin, started, error))?;
-            if let Some(plugin) = plugin {
-                plugin.counters().shared(searching.bytes());
-            }
             in_flight.push_back((searching, allowed, started));
             parts.next();
         }
@@ -68,7 +65,6 @@ pub(super) fn ask(
         if let Some(plugin) = plugin {
             plugin.answered();
             plugin.counters().record(started.elapsed(), true);
-            plugin.counters().copied(reply.bytes().len());
         }
     }
 }

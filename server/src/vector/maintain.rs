@@ -15,11 +15,13 @@ use photondb_plugin_sdk::calls;
 use photondb_plugin_sdk::kinds::vector::RowId;
 
 use super::index::VectorIndex;
+use super::insert;
 use super::saved::SavedGraph;
 use crate::plugins::instance::Instance;
 
-/// Rows of one call: some ten milliseconds of work, so that a search that comes behind it does not wait long.
-const INSERTS: usize = 128;
+/// Rows of one step, after which it is looked again what there is to do. Where an index takes rows from several threads,
+/// they are sent in many calls.
+const PARALLEL_INSERTS: usize = 1024;
 const REMOVES: usize = 1024;
 /// What one maintenance call may take; generous, since a batch at the end of a large build takes longest.
 const CALL: Duration = Duration::from_secs(60);
@@ -47,6 +49,8 @@ const MAX_FAILED_LOADS: u32 = 3;
 pub(super) struct OpenGraph {
     pub(super) instance: Arc<Instance>,
     pub(super) number: u32,
+    /// Whether it takes rows from several threads at once.
+    takes_parallel_inserts: bool,
 }
 
 /// Numbers of open graphs: never used twice, whatever process they are for.
@@ -117,8 +121,8 @@ impl Maintainer<'_> {
         };
         self.attach_segments(&open).map_err(|error| error.to_string())?;
         let (removes, inserts) = self.index.backlog();
-        let removed = self.apply(&open, Operation::IndexRemove, &removes, REMOVES)?;
-        let inserted = self.apply(&open, Operation::IndexInsert, &inserts, INSERTS)?;
+        let removed = self.remove(&open, &removes)?;
+        let inserted = self.insert(&open, &inserts)?;
         if removed + inserted > 0 {
             self.unsaved += removed + inserted;
             self.last_change = Instant::now();
@@ -129,24 +133,41 @@ impl Maintainer<'_> {
         Ok(Step::Idle)
     }
 
-    /// Sends up to `limit` of the rows, and returns how many.
-    fn apply(&self, open: &OpenGraph, operation: Operation, rows: &FixedBitSet, limit: usize) -> Result<usize, String> {
-        let rows: Vec<RowId> = rows.ones().take(limit).map(|row| row as RowId).collect();
+    /// Removes some of the rows, and returns how many.
+    fn remove(&self, open: &OpenGraph, rows: &FixedBitSet) -> Result<usize, String> {
+        let rows: Vec<RowId> = rows.ones().take(REMOVES).map(|row| row as RowId).collect();
         if rows.is_empty() {
             return Ok(0);
         }
         let lane = open.instance.maintenance_lane();
-        calls::maintain(lane, operation, open.number, &rows, Instant::now() + CALL)
+        calls::maintain(lane, Operation::IndexRemove, open.number, &rows, Instant::now() + CALL)
             .map_err(|error| open.instance.judge(error).to_string())?;
+        self.answered(&rows, false);
+        Ok(rows.len())
+    }
+
+    /// Adds some of the rows, and returns how many.
+    fn insert(&self, open: &OpenGraph, rows: &FixedBitSet) -> Result<usize, String> {
+        let limit = if open.takes_parallel_inserts { PARALLEL_INSERTS } else { insert::ROWS_OF_CALL };
+        let rows: Vec<RowId> = rows.ones().take(limit).map(|row| row as RowId).collect();
+        let graph =
+            insert::Graph { instance: &open.instance, index: open.number, in_parallel: open.takes_parallel_inserts };
+        graph
+            .insert(&rows, |rows| self.answered(rows, true))
+            .map_err(|error| open.instance.judge(error).to_string())?;
+        Ok(rows.len())
+    }
+
+    /// The plugin answered a call that added or removed these rows.
+    fn answered(&self, rows: &[RowId], are_added: bool) {
         if let Some(plugin) = self.index.plugin() {
             plugin.answered();
         }
         let mut graph = self.index.graph();
-        for &row in &rows {
+        for &row in rows {
             graph.rows.grow(row as usize + 1);
-            graph.rows.set(row as usize, operation == Operation::IndexInsert);
+            graph.rows.set(row as usize, are_added);
         }
-        Ok(rows.len())
     }
 
     /// Opens the graph in a process that does not have it, with what was saved.
@@ -158,11 +179,11 @@ impl Maintainer<'_> {
         }
         let index = self.index;
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let open = Arc::new(OpenGraph { instance, number });
         let shape = index.column().shape();
-        open.instance
+        let takes_parallel_inserts = instance
             .open_index(number, &index.kind, &index.options, shape, Instant::now() + CALL)
-            .map_err(|error| open.instance.judge(error))?;
+            .map_err(|error| instance.judge(error))?;
+        let open = Arc::new(OpenGraph { instance, number, takes_parallel_inserts });
         if let Some(plugin) = index.plugin() {
             plugin.answered();
         }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `index` | one index: takes part in commits, knows which row is whose |
 //! | `rows` | row numbers and keys |
+//! | `insert` | sends rows to a plugin's graph, on as many lanes as it allows |
 //! | `maintain` | a thread an index: keeps the plugin's graph up with the rows, saves and loads it |
 //! | `search` | `get_nearest`: the plugin's rows, checked, scored exactly, merged with what it has not seen yet |
 //! | `coalesce` | searches of several clients that would wait become one batch |
@@ -22,6 +23,7 @@
 mod ask;
 mod coalesce;
 mod index;
+pub mod insert;
 mod maintain;
 mod rows;
 pub(crate) mod saved;
