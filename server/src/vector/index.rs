@@ -385,6 +385,33 @@ impl VectorIndexHook for VectorIndex {
         true
     }
 
+    fn describe(&self) -> Datum {
+        let provider = self.provider();
+        let (open, problem) = {
+            let graph = self.graph();
+            (graph.open.clone(), graph.problem.clone())
+        };
+        let (removes, inserts) = self.backlog();
+        let pending = inserts.count_ones(..);
+        let state = match (&open, &problem) {
+            (_, Some(_)) | (None, None) => "exact scan",
+            (Some(_), None) if self.is_built() => "ready",
+            (Some(_), None) => "building",
+        };
+        let statistics = open.and_then(|open| open.statistics().ok());
+        Datum::object([
+            ("plugin", Datum::from(provider.as_ref().map(|provider| provider.plugin.name()))),
+            ("plugin_version", provider.map(|provider| provider.plugin.status().version).into()),
+            ("state", state.into()),
+            ("problem", problem.into()),
+            ("rows", self.rows().len().into()),
+            ("pending", pending.into()),
+            ("removed", removes.count_ones(..).into()),
+            ("progress", self.progress().into()),
+            ("memory_bytes", statistics.map(|statistics| statistics.memory_bytes).into()),
+        ])
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
