@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::plugins::CALL_DEADLINE;
 use crate::plugins::instance::Instance;
 use crate::plugins::plugin::{Caller, Plugin};
-use crate::plugins::registry::{EngineProvider, Registry};
+use crate::plugins::registry::{Provider, Registry};
 use crate::storage::{EngineDefinition, EngineSource, OpenEngine, StorageEngines, StoreError};
 
 /// Memory for the cache of one table's engine; options of an engine may say something else.
@@ -52,7 +52,7 @@ impl EngineManager {
         Self { registry, data, last: Mutex::default() }
     }
 
-    fn provider(&self, kind: &str) -> Result<EngineProvider, String> {
+    fn provider(&self, kind: &str) -> Result<Provider, String> {
         self.registry.storage_engine(kind).map_err(|error| error.message().to_owned())
     }
 
@@ -105,7 +105,7 @@ impl EngineManager {
 impl StorageEngines for EngineManager {
     fn validate(&self, kind: &str, options: &Datum) -> Result<EngineSource, StoreError> {
         let missing = |problem| StoreError::EngineMissing { engine: kind.to_owned(), problem };
-        let EngineProvider { plugin, code } = self.provider(kind).map_err(missing)?;
+        let Provider { plugin, code } = self.provider(kind).map_err(missing)?;
         let checked = match code {
             Some(code) => linked_in(&code, kind).and_then(|kind| kind.validate(options)),
             None => Self::connect(&plugin).and_then(|connection| engine::validate(&connection, kind, options)),
@@ -121,7 +121,7 @@ impl StorageEngines for EngineManager {
 
     fn open(&self, definition: &EngineDefinition, table: Uuid) -> Result<Arc<dyn OpenEngine>, String> {
         let EngineDefinition { kind, options, plugin: name, version } = definition;
-        let EngineProvider { plugin, code } = self.provider(kind).map_err(|_| {
+        let Provider { plugin, code } = self.provider(kind).map_err(|_| {
             format!(
                 "no running plugin provides it; install `{name}` (version {version} stored the table) into a plugin \
                  directory, or run `photondb plugin enable {name}`"
@@ -145,7 +145,7 @@ impl StorageEngines for EngineManager {
     }
 
     fn remove(&self, kind: &str, table: Uuid) -> Result<(), String> {
-        let EngineProvider { plugin, code } = self.provider(kind)?;
+        let Provider { plugin, code } = self.provider(kind)?;
         self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(&table);
         if code.is_none() {
             let connection = Self::connect(&plugin).map_err(|error| error.to_string())?;

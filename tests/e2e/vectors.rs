@@ -72,6 +72,11 @@ fn the_counters_say_how_many_bytes_searches_shared_and_copied() {
         let status = server.plugin("hnsw");
         (status.bytes_shared, status.bytes_copied)
     };
+    let status = server.query(&json!([139, [packages, "emb"]]));
+    let state = &status[0]["vector_state"];
+    assert_eq!((state["plugin"].as_str(), state["state"].as_str()), (Some("hnsw"), Some("ready")), "{status}");
+    assert_eq!((state["rows"].as_u64(), state["plugin_version"].as_str()), (Some(5000), Some("0.1.0")), "{status}");
+    assert!(state["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 5000 * 100), "{status}");
     // The graph was built, from row numbers alone, and is saved when it has not changed for a while.
     assert!(bytes().0 >= data::PACKAGES as u64 * 4 && bytes().0 < data::PACKAGES as u64 * 16, "{:?}", bytes());
     wait::until_true("the graph is saved", || bytes().1 > data::PACKAGES as u64 * 32);

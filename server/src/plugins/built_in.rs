@@ -27,10 +27,14 @@ const GRADE: &str = "built in: not confined";
 /// The plugins that this server was built with.
 pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
+        #[cfg(feature = "builtin-hnsw")]
+        Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
         #[cfg(feature = "builtin-memory")]
         Box::new(photondb_plugin_memory::Memory),
         #[cfg(feature = "builtin-redb")]
         Box::new(photondb_plugin_redb::Redb),
+        #[cfg(feature = "builtin-sketch")]
+        Box::new(photondb_plugin_sketch::Sketches),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
     ]
@@ -59,8 +63,8 @@ pub(super) fn register(
         }
         let started = config.settings_of(&name).map_err(PluginError::init).and_then(|settings| {
             let code = Code::new(code, Services::default(), &settings)?;
-            let engines = engine_names(&code);
-            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), Vec::new(), engines, Some(&code))?;
+            let (functions, indexes) = (BuiltIn::functions(&plugin, &code), index_types(&code));
+            registry.provide_all(&plugin, functions, indexes, engine_types(&code), Some(&code))?;
             Ok(code)
         });
         let outcome = started.map_err(|error| error.of(&name));
@@ -70,9 +74,10 @@ pub(super) fn register(
                 Ok(code) => {
                     let signatures = code.registry().functions().iter().map(|function| function.signature());
                     current.state = State::Ready;
-                    let functions = signatures.map(|signature| format!("{} {}", signature.role.name(), signature.name));
-                    let engines = engine_names(code).into_iter().map(|kind| format!("storage_engine {kind}"));
-                    current.provides = functions.chain(engines).collect();
+                    let functions = signatures.map(|function| format!("{} {}", function.role.name(), function.name));
+                    let indexes = index_types(code).into_iter().map(|kind| format!("vector_index {kind}"));
+                    let engines = engine_types(code).into_iter().map(|kind| format!("storage_engine {kind}"));
+                    current.provides = functions.chain(indexes).chain(engines).collect();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {
@@ -89,7 +94,11 @@ pub(super) fn register(
     }
 }
 
-fn engine_names(code: &Code) -> Vec<String> {
+fn index_types(code: &Code) -> Vec<String> {
+    code.registry().vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect()
+}
+
+fn engine_types(code: &Code) -> Vec<String> {
     code.registry().storage_engines().iter().map(|kind| kind.engine_type().to_owned()).collect()
 }
 

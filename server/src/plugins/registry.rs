@@ -28,13 +28,13 @@ pub trait Watcher: Send + Sync {
 struct Names {
     plugins: BTreeMap<String, Arc<Plugin>>,
     functions: BTreeMap<String, Function>,
-    vector_indexes: BTreeMap<String, Arc<Plugin>>,
-    storage_engines: BTreeMap<String, EngineProvider>,
+    vector_indexes: BTreeMap<String, Provider>,
+    storage_engines: BTreeMap<String, Provider>,
 }
 
-/// Who provides a kind of storage engine.
+/// Who provides a kind of something.
 #[derive(Clone)]
-pub struct EngineProvider {
+pub struct Provider {
     /// The plugin.
     pub plugin: Arc<Plugin>,
     /// Its code, where it is linked in.
@@ -121,9 +121,9 @@ impl Registry {
         }
         for kind in &vector_indexes {
             if let Some(taken) = names.vector_indexes.get(kind)
-                && names.is_held_against(taken.name(), plugin)
+                && names.is_held_against(taken.plugin.name(), plugin)
             {
-                return Err(conflict("vector index type", kind, taken.name()));
+                return Err(conflict("vector index type", kind, taken.plugin.name()));
             }
         }
         for kind in &storage_engines {
@@ -134,16 +134,16 @@ impl Registry {
             }
         }
         names.functions.retain(|_, function| function.plugin() != plugin.name());
-        names.vector_indexes.retain(|_, owner| owner.name() != plugin.name());
+        names.vector_indexes.retain(|_, owner| owner.plugin.name() != plugin.name());
         names.storage_engines.retain(|_, owner| owner.plugin.name() != plugin.name());
         for function in functions {
             names.functions.insert(function.signature().name.clone(), function);
         }
         for kind in vector_indexes {
-            names.vector_indexes.insert(kind, Arc::clone(plugin));
+            names.vector_indexes.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
         }
         for kind in storage_engines {
-            names.storage_engines.insert(kind, EngineProvider { plugin: Arc::clone(plugin), code: code.cloned() });
+            names.storage_engines.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
         }
         Ok(())
     }
@@ -157,11 +157,11 @@ impl Registry {
         names.functions.get(name).cloned().ok_or_else(|| nothing("function", name, names.functions.keys()))
     }
 
-    /// The plugin that provides the vector index type of that name.
+    /// Who provides the vector index type of that name.
     ///
     /// # Errors
     /// When no plugin provides it.
-    pub fn vector_index(&self, kind: &str) -> Result<Arc<Plugin>, PluginError> {
+    pub fn vector_index(&self, kind: &str) -> Result<Provider, PluginError> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let found = names.vector_indexes.get(kind).cloned();
         found.ok_or_else(|| nothing("vector index type", kind, names.vector_indexes.keys()))
@@ -171,7 +171,7 @@ impl Registry {
     ///
     /// # Errors
     /// When no plugin provides it.
-    pub fn storage_engine(&self, kind: &str) -> Result<EngineProvider, PluginError> {
+    pub fn storage_engine(&self, kind: &str) -> Result<Provider, PluginError> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let found = names.storage_engines.get(kind).cloned();
         found.ok_or_else(|| nothing("storage engine", kind, names.storage_engines.keys()))

@@ -13,10 +13,9 @@ use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use thiserror::Error;
 
-use super::ask::ask;
 use super::coalesce::{Answer, Kind};
+use super::graph::OpenGraph;
 use super::index::{VectorIndex, View};
-use super::maintain::OpenGraph;
 use super::scan::Scored;
 use crate::config::OnFailure;
 use crate::query::nested::Origin;
@@ -262,7 +261,7 @@ impl Searcher<'_> {
             return None;
         }
         let graph = self.index.graph();
-        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.instance.slots()))
+        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.searches_at_once()))
     }
 
     fn nearest_rows(&self, queries: &[f32], k: usize, allow: Option<&FixedBitSet>, deadline: Instant) -> Answer {
@@ -297,7 +296,7 @@ impl Searcher<'_> {
             Some(open) => open,
         };
         let origin = Origin { deadline: plugin_deadline(deadline), ..self.request.origin };
-        let found = match self.ask(open, &view, queries, k, allow.map(|_| &allowed), &origin) {
+        let found = match self.ask(&**open, &view, queries, k, allow.map(|_| &allowed), &origin) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
             Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(error),
@@ -331,7 +330,7 @@ impl Searcher<'_> {
     /// Asks the plugin; `None` where not even one query fits into a call.
     fn ask(
         &self,
-        open: &OpenGraph,
+        open: &dyn OpenGraph,
         view: &View,
         queries: &[f32],
         k: usize,
@@ -343,7 +342,7 @@ impl Searcher<'_> {
         let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
         let k = if allow.is_some() { k } else { k + view.dead };
         let search = Search { queries, dims, k, allow, settings: self.request.settings };
-        ask(open, self.index.plugin().as_deref(), search, origin)
+        open.search(search, origin)
     }
 }
 
