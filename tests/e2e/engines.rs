@@ -256,6 +256,38 @@ fn a_table_in_memory_is_empty_after_its_process_ended_and_goes_on() {
 }
 
 #[test]
+fn vectors_are_found_after_a_restart_and_after_a_kill_of_the_engine() {
+    let place = place();
+    place.install("hnsw");
+    let table = reql::table("vectors");
+    let document = |number: usize| json!({"id": number, "v": [number, 0]});
+    let nearest = |server: &Server<'_>, number: usize| {
+        let found = server.query(&reql::nearest(&table, "v", &json!([number, 0]), 1));
+        found[0]["doc"]["id"].clone()
+    };
+    let server = start(&place);
+    create(&server, "vectors", "redb");
+    server.query(&reql::vector_index_create(&table, "v", 2, "l2"));
+    let documents: Vec<Value> = (0..300).map(document).collect();
+    server.query(&reql::insert(&table, &documents, "hard"));
+    assert_eq!(nearest(&server, 123), 123);
+    assert!(server.terminate().success());
+
+    let server = start(&place);
+    // The first query that touches the table.
+    assert_eq!(nearest(&server, 123), 123);
+    processes::send(Signal::SIGKILL, server.ready_plugin("redb").pid());
+    assert_eq!(nearest(&server, 45), 45);
+    server.query(&reql::insert(&table, &[document(1000)], "hard"));
+    assert_eq!(nearest(&server, 1000), 1000);
+    assert!(server.terminate().success());
+
+    let server = start(&place);
+    let info = server.query(&json!([79, [table]]));
+    assert_eq!(info["doc_count_estimates"], json!([301]));
+}
+
+#[test]
 fn a_table_without_its_plugin_is_unavailable_until_it_is_back() {
     let place = place();
     let server = start(&place);

@@ -137,7 +137,14 @@ impl Table {
     /// How many documents there are. Exact but for writes that are being committed.
     #[must_use]
     pub fn count_estimate(&self) -> u64 {
+        // An engine of a plugin is opened when it is needed, and knows the number; without it, the last one known stays.
+        let _ = self.know();
         self.counter.documents()
+    }
+
+    /// Sees to it that what is kept in memory of an engine of a plugin was read from it.
+    fn know(&self) -> Result<(), StoreError> {
+        if self.backend.of_table().is_some() { self.backend.opened().map(drop) } else { Ok(()) }
     }
 
     /// Where it is stored.
@@ -210,6 +217,7 @@ impl Table {
     /// When there is no such index, it is not ready, or it is another kind of index.
     pub fn vector_index(&self, name: &str) -> Result<VectorIndexHandle, StoreError> {
         let Index { core, .. } = self.ready_index(name)?;
+        self.know()?;
         match (&core.record.vector, &core.hook) {
             (Some(definition), Some(hook)) => {
                 Ok(VectorIndexHandle { id: core.record.id, definition: definition.clone(), hook: Arc::clone(hook) })
