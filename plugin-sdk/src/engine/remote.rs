@@ -9,11 +9,12 @@ use photondb_ipc_schema::lane::{Completion, Lane, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
 use super::message::{Reader, encode_batch, put_long, put_short};
-use super::scan::RemoteScan;
+use super::scan::{RemoteScan, RemoteValues};
 use super::{ABSENT, HARD, PRESENT, TOO_LARGE};
 use crate::calls::{answer, protocol};
 use crate::kinds::storage::{
-    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot, WriteBatch,
+    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot,
+    ValueIterator, WriteBatch,
 };
 use crate::{Cause, Datum, PluginError};
 
@@ -450,5 +451,16 @@ impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
         let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
         let number = snapshot.number;
         Ok(Box::new(RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction)?))
+    }
+
+    fn scan_values(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<ValueIterator, StorageError> {
+        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
+        let number = snapshot.number;
+        Ok(Box::new(RemoteValues(RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction)?)))
     }
 }

@@ -1,5 +1,6 @@
 //! A scan in another process: pages, of which the next one is asked for while one is read.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -14,8 +15,9 @@ use crate::PluginError;
 use crate::calls::{answer, protocol};
 use crate::kinds::storage::{Direction, Entry, KeyRange, StorageError};
 
-/// The first page: whoever wants one document should not wait for many.
-const FIRST_PAGE: u32 = 8 << 10;
+/// The first page: whoever wants one document should not wait for many, and a range of a hundred small ones should need no
+/// second one (of 8 KiB, such a scan took 1.8 times as long as in process).
+const FIRST_PAGE: u32 = 32 << 10;
 /// Pages grow up to this: beyond it, the round trip no longer shows.
 const LARGEST_PAGE: u32 = 256 << 10;
 
@@ -183,8 +185,8 @@ impl<C: Connection> RemoteScan<C> {
         StorageError::Closed(self.core.connection.judge(error).to_string())
     }
 
-    /// The next entry of the page.
-    fn read(&mut self) -> Result<Option<Entry>, PluginError> {
+    /// Where in the page the value of its next entry is; the key is the last one then.
+    fn read(&mut self) -> Result<Option<Range<usize>>, PluginError> {
         let bytes = self.page.bytes();
         let mut reader = Reader(&bytes[self.at..]);
         if reader.is_empty() {
@@ -202,23 +204,23 @@ impl<C: Connection> RemoteScan<C> {
         if !is_next || !is_in_range {
             return Err(protocol("a scan whose keys are out of order or out of their range"));
         }
-        let (entry, at) = ((key.to_vec(), value.to_vec()), bytes.len() - reader.0.len());
-        self.at = at;
+        let (end, value) = (bytes.len() - reader.0.len(), value.len());
         match &mut self.last_key {
-            Some(last) => entry.0.clone_into(last),
-            none => *none = Some(entry.0.clone()),
+            Some(last) => {
+                last.clear();
+                last.extend_from_slice(key);
+            }
+            none => *none = Some(key.to_vec()),
         }
-        Ok(Some(entry))
+        self.at = end;
+        Ok(Some(end - value..end))
     }
-}
 
-impl<C: Connection> Iterator for RemoteScan<C> {
-    type Item = Result<Entry, StorageError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The value of the next entry; the key is the last one then.
+    fn advance(&mut self) -> Option<Result<Vec<u8>, StorageError>> {
         loop {
             match self.read() {
-                Ok(Some(entry)) => return Some(Ok(entry)),
+                Ok(Some(value)) => return Some(Ok(self.page.bytes()[value].to_vec())),
                 Ok(None) if self.is_over => return None,
                 Ok(None) => {
                     if let Err(error) = self.turn() {
@@ -234,6 +236,26 @@ impl<C: Connection> Iterator for RemoteScan<C> {
                 }
             }
         }
+    }
+}
+
+impl<C: Connection> Iterator for RemoteScan<C> {
+    type Item = Result<Entry, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let value = self.advance()?;
+        Some(value.map(|value| (self.last_key.clone().unwrap_or_default(), value)))
+    }
+}
+
+/// The values of such a scan.
+pub(super) struct RemoteValues<C: Connection>(pub(super) RemoteScan<C>);
+
+impl<C: Connection> Iterator for RemoteValues<C> {
+    type Item = Result<Vec<u8>, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.advance()
     }
 }
 
