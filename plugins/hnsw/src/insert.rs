@@ -199,7 +199,6 @@ mod tests {
             let number = |at: u64| (mixed(u64::from(node) * 16 + at) % 1000) as f32;
             let vector: Vec<f32> = (0..16).map(number).collect();
             let encoded = graph.encoder().encode(VectorRef::F32(&vector), dims, &mut scratch.encode);
-            let encoded = crate::encoder::Encoded { codes: &encoded.codes.to_vec(), ..encoded };
             graph.add(node, &encoded);
         }
         for node in 0..10 {
