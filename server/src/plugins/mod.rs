@@ -51,7 +51,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +65,7 @@ use tokio::task::LocalSet;
 use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent, PluginStatus};
 use crate::config::{PluginsConfig, SandboxConfig};
 use crate::query::Engine;
+use crate::storage::Store;
 use audit::Confined;
 pub use call::{Function, StartedCall};
 use discover::Found;
@@ -87,6 +88,8 @@ pub struct PluginManager {
     rescans: mpsc::UnboundedSender<Rescan>,
     /// Weak: the engine refers to this manager.
     engine: Weak<EngineSlot>,
+    /// The tables, some of which plugins may store.
+    store: Arc<OnceLock<Store>>,
 }
 
 /// What plugins are started with, beside what the operator says about them.
@@ -168,7 +171,7 @@ impl PluginManager {
         })?;
         // The sender is dropped when everything has settled.
         let _ = all_settled.await;
-        Ok(Self { registry, journal, rescans, engine: engine_slot })
+        Ok(Self { registry, journal, rescans, engine: engine_slot, store: Arc::default() })
     }
 
     /// Answers the queries of plugins from now on.
@@ -177,6 +180,25 @@ impl PluginManager {
         if let Some(slot) = self.engine.upgrade() {
             slot.get_or_init(|| engine);
         }
+    }
+
+    /// Unloads no plugin from now on that stores tables of `store`, unless it is told to.
+    pub fn protect_tables(&self, store: Store) {
+        self.store.get_or_init(|| store);
+    }
+
+    /// Refuses to unload a plugin that stores tables: a volatile engine would lose them.
+    fn check_unload(&self, name: &str) -> Result<(), PluginError> {
+        let tables = self.store.get().map(|store| store.tables_stored_by(name)).unwrap_or_default();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "it stores tables: {}; they would be unavailable until it is used again, and empty then if their engine keeps \
+             them in memory; drop them first, or run `photondb plugin unload {name} --force`",
+            tables.join(", ")
+        );
+        Err(PluginError::runtime(Cause::Argument, message).of(name))
     }
 
     /// Who provides what.
@@ -252,6 +274,9 @@ impl PluginControl for PluginManager {
     fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a> {
         Box::pin(async move {
             let plugin = self.find(name).await?;
+            if change == Change::Unload {
+                self.check_unload(name)?;
+            }
             let (done, answer) = oneshot::channel();
             plugin.send(Command::Change(change, done));
             answer.await.unwrap_or_else(|_| Err(PluginError::init("the server is stopping").of(name)))?;
