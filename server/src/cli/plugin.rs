@@ -69,7 +69,8 @@ enum Action {
     Unload {
         /// The plugin
         name: String,
-        /// Even if it stores tables, which are then unavailable until it is used again
+        /// Even if it stores tables, which are then unavailable until it is used again, or if vector indexes are of its
+        /// kinds, which are then searched exactly
         #[arg(long)]
         force: bool,
     },

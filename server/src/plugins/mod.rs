@@ -182,23 +182,35 @@ impl PluginManager {
         }
     }
 
-    /// Unloads no plugin from now on that stores tables of `store`, unless it is told to.
+    /// Unloads no plugin from now on that tables or indexes of `store` need, unless it is told to.
     pub fn protect_tables(&self, store: Store) {
         self.store.get_or_init(|| store);
     }
 
-    /// Refuses to unload a plugin that stores tables: a volatile engine would lose them.
+    /// Refuses to unload a plugin that stores tables, which a volatile engine would lose, or that vector indexes are of.
     fn check_unload(&self, name: &str) -> Result<(), PluginError> {
-        let tables = self.store.get().map(|store| store.tables_stored_by(name)).unwrap_or_default();
-        if tables.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "it stores tables: {}; they would be unavailable until it is used again, and empty then if their engine keeps \
-             them in memory; drop them first, or run `photondb plugin unload {name} --force`",
-            tables.join(", ")
-        );
+        let Some(store) = self.store.get() else { return Ok(()) };
+        let (tables, indexes) = (store.tables_stored_by(name), store.vector_indexes(|kind| self.provides(name, kind)));
+        let needed = match (tables.is_empty(), indexes.is_empty()) {
+            (true, true) => return Ok(()),
+            (false, _) => format!(
+                "it stores tables: {}; they would be unavailable until it is used again, and empty then if their engine \
+                 keeps them in memory; drop them first",
+                tables.join(", ")
+            ),
+            (true, false) => format!(
+                "vector indexes are of its kinds: {}; they would be searched exactly, and slower, until it is started \
+                 again; drop them first",
+                indexes.join(", ")
+            ),
+        };
+        let message = format!("{needed}, or run `photondb plugin unload {name} --force`");
         Err(PluginError::runtime(Cause::Argument, message).of(name))
+    }
+
+    /// Whether the plugin provides that kind of vector index.
+    fn provides(&self, name: &str, kind: &str) -> bool {
+        self.registry.vector_index(kind).is_ok_and(|provider| provider.plugin.name() == name)
     }
 
     /// Who provides what.

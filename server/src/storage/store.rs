@@ -353,6 +353,21 @@ impl Store {
         names.collect()
     }
 
+    /// The vector indexes, as `db.table.index`, whose kind `is_kind` accepts.
+    pub fn vector_indexes(&self, is_kind: impl Fn(&str) -> bool) -> Vec<String> {
+        let of_table = |table: &Arc<Table>| {
+            let name = format!("{}.{}", table.info().db, table.info().name);
+            let is_wanted = |index: &&Index| index.info().vector.is_some_and(|vector| is_kind(&vector.kind));
+            table
+                .index_list()
+                .iter()
+                .filter(is_wanted)
+                .map(|index| format!("{name}.{}", index.name))
+                .collect::<Vec<_>>()
+        };
+        self.all_tables().iter().flat_map(of_table).collect()
+    }
+
     /// Creates a table.
     ///
     /// # Errors
