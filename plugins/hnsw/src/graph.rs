@@ -11,6 +11,7 @@ use photondb_plugin_sdk::kinds::vector::{AllowBitmap, Metric, RowId};
 use crate::codes::{Codes, Target};
 use crate::encoder::{Encoded, Encoder};
 use crate::links::{Links, NONE};
+use crate::recent::Recent;
 
 /// No node is in a higher layer; with `m = 2` about one of 65,536 would be.
 pub(crate) const MAX_LAYER: usize = 16;
@@ -95,6 +96,7 @@ pub(crate) struct Graph {
     entry: AtomicU32,
     /// Held to change a node's lists; each is for many nodes.
     locks: Box<[Mutex<()>]>,
+    recent: Recent,
 }
 
 impl Graph {
@@ -110,6 +112,7 @@ impl Graph {
             free: Vec::new(),
             entry: AtomicU32::new(NONE),
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
+            recent: Recent::default(),
         }
     }
 
@@ -182,6 +185,11 @@ impl Graph {
     pub(crate) fn lock_lists(&self, node: u32) -> MutexGuard<'_, ()> {
         // The lock guards no data that a panic could have left half changed: a list is valid at any time.
         self.locks[node as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes that are being linked.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Makes `target` of a node.

@@ -38,6 +38,7 @@ impl Graph {
     /// Links a node with its neighbours in each of its layers, both ways. Several threads may link nodes at once.
     pub(crate) fn link(&self, node: u32, scratch: &mut LinkScratch) {
         let top = self.links().top_layer(node);
+        let mut linking = self.recent().begin(node);
         if self.entry().is_none() {
             self.offer_entry(node);
         }
@@ -47,14 +48,25 @@ impl Graph {
         self.target_node(node, &mut target);
         if let Some(mut start) = self.descend(&target, top, &mut scratch.walk) {
             for layer in (0..=top.min(entry_top)).rev() {
-                self.walk(&target, start, layer, self.shape().ef_construction, &mut scratch.walk);
-                let found = scratch.walk.pool.candidates();
+                let (walk, back) = (&mut scratch.walk, &mut scratch.back);
+                self.walk(&target, start, layer, self.shape().ef_construction, walk);
+                if linking.others().is_none() {
+                    // The thread was held up, and the graph is another one by now.
+                    linking = self.recent().begin(node);
+                    self.walk(&target, start, layer, self.shape().ef_construction, walk);
+                }
+                let found = walk.pool.candidates();
                 if let Some(&nearest) = found.first() {
                     start = nearest;
                 }
-                let others = found.iter().map(|other| other.node());
-                scratch.back.clear();
-                scratch.back.extend(others.filter(|&other| other != node && self.is_live(other)));
+                back.clear();
+                back.extend(found.iter().map(|other| other.node()));
+                for other in linking.others().into_iter().flatten() {
+                    if self.links().top_layer(other) >= layer && !back.contains(&other) {
+                        back.push(other);
+                    }
+                }
+                back.retain(|&other| other != node && self.is_live(other));
                 self.choose_among_back(node, layer, scratch);
                 let chosen = std::mem::take(&mut scratch.chosen);
                 // Others that are linked now may have this node in their lists already, and themselves in its.

@@ -30,6 +30,7 @@ mod insert;
 mod links;
 mod lock;
 mod options;
+mod recent;
 mod repair;
 mod rotation;
 mod search;
