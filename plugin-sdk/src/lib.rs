@@ -12,6 +12,7 @@
 //! | [`prelude`] | the names that a plugin needs |
 //! | [`datum`] | the values |
 //! | [`kinds`] | one trait for each kind of plugin |
+//! | [`indexing`] | what every vector index needs |
 //! | [`registry`] | what a plugin provides |
 //! | [`batch`] | rows as typed columns |
 //! | [`services`] | what the server does for a plugin: queries, connections, metrics, a directory |
@@ -28,6 +29,7 @@ mod cancel;
 pub mod datum;
 mod error;
 mod export;
+pub mod indexing;
 pub mod kinds;
 pub mod manifest;
 pub mod prelude;

@@ -1,0 +1,10 @@
+//! What every vector index needs: settings that say what they accept, sets of rows, and a saved form with a checksum.
+//!
+//! None of it has to be used by an index of one's own.
+
+pub mod rows;
+pub mod saved;
+pub mod settings;
+
+pub use rows::RowSet;
+pub use settings::Setting;
