@@ -34,24 +34,35 @@ impl PartTables {
     pub fn set(&mut self, contributions: &[[f32; 16]]) {
         self.lines.clear();
         self.lines.resize(contributions.len().div_ceil(PARTS_OF_LINE), Line::ZERO);
-        let range = |part: &[f32; 16]| {
-            part.iter()
-                .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
-        };
-        let widest = contributions.iter().map(range).fold(0.0_f32, |widest, (low, high)| widest.max(high - low));
-        self.step = widest / f32::from(MAX_ENTRY);
         self.offset = 0.0;
+        let mut widest = 0.0_f32;
+        for part in contributions {
+            let low = extreme(part, |a, b| if b < a { b } else { a });
+            self.offset += low;
+            widest = widest.max(extreme(part, |a, b| if b > a { b } else { a }) - low);
+        }
+        self.step = widest / f32::from(MAX_ENTRY);
         let inverse = if self.step > 0.0 { 1.0 / self.step } else { 0.0 };
         let tables = self.lines.iter_mut().flat_map(|line| line.0.as_chunks_mut::<16>().0);
         for (table, part) in tables.zip(contributions) {
-            let low = range(part).0;
-            self.offset += low;
+            let low = extreme(part, |a, b| if b < a { b } else { a });
             for (entry, value) in table.iter_mut().zip(part) {
-                // Not above the greatest, whatever rounding did: sums of them are added in few bits.
-                *entry = (((value - low) * inverse + 0.5) as u8).min(MAX_ENTRY).cast_signed();
+                // The nearest whole number is in the lowest bits of this sum. Never more than what six bits hold, whatever
+                // is not finite: sums are added up in few bits.
+                let rounded = ((value - low) * inverse + 8_388_608.0).to_bits() as u8;
+                *entry = (rounded & MAX_ENTRY).cast_signed();
             }
         }
     }
+}
+
+/// The least or the greatest of 16 numbers, in an order that the compiler makes vector instructions of.
+fn extreme(numbers: &[f32; 16], better: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut best: [f32; 4] = std::array::from_fn(|at| numbers[at]);
+    for numbers in numbers.as_chunks::<4>().0 {
+        best.iter_mut().zip(numbers).for_each(|(best, &number)| *best = better(*best, number));
+    }
+    better(better(best[0], best[1]), better(best[2], best[3]))
 }
 
 impl PartRows {
