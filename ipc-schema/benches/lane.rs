@@ -17,7 +17,7 @@ use std::{hint, thread};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use photondb_ipc_schema::lane::{Completion, Lane, Operation, Worker};
+use photondb_ipc_schema::lane::{Completion, Lane, Operation, Traffic, Worker};
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::region::{
     OwnRegion, PrivateCopy, TrustedRegion, UntrustedRegion, plugin_written, server_written,
@@ -90,7 +90,7 @@ fn lane(calls: usize, gap: Duration, cores: [usize; 2]) -> Round {
     let len = layout.region_bytes();
     let (own, own_fd) = server_written("bench", len).expect("memory");
     let (peer, peer_fd) = plugin_written("bench", len).expect("memory");
-    let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
+    let lane = Lane::all(layout, own, peer, Spin::for_this_machine(), &Traffic::default()).remove(0);
     let trusted = TrustedRegion::map(own_fd.as_fd(), len).expect("map");
     let mut worker =
         Worker::all(trusted, OwnRegion::map(peer_fd.as_fd(), len).expect("map")).expect("header").remove(0);

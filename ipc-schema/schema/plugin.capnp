@@ -22,8 +22,9 @@ interface Plugin {
   validateIndex @2 (options :IndexOptions) -> (failure :Failure);
   # Checks the options of an index that is about to be created.
 
-  openIndex @3 (index :UInt32, options :IndexOptions, column :ColumnShape) -> (failure :Failure);
+  openIndex @3 (index :UInt32, options :IndexOptions, column :ColumnShape) -> (failure :Failure, parallelInserts :Bool);
   # Makes the index number `index`, without rows. The number is the server's, and never used twice by one process.
+  # `parallelInserts`: rows may be inserted by several calls at once, on different lanes.
 
   attachSegment @4 (index :UInt32, segment :UInt32, descriptor :UInt32) -> (failure :Failure);
   # The next segment file of the index's column. It was sent, read-only, on the descriptor socket as the packet of that
@@ -76,6 +77,8 @@ struct Function {
   maxArgs @2 :UInt16;
   # 65535: any number.
   pure @3 :Bool;
+  aggregate @4 :Bool;
+  # Takes the name of a step and an array: not for rows one by one, but for `reduce`.
 }
 
 struct Failure {

@@ -30,12 +30,14 @@ mod queue;
 mod task;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod traffic;
 mod worker;
 
 pub use message::{Completion, LaneError, Operation, Request};
 use message::{Limits, UntrustedCompletion};
 use queue::Queue;
 pub use task::{Begin, Listening};
+pub use traffic::Traffic;
 pub use worker::{Call, Cancellation, Worker};
 
 /// The longest sleep without looking at the world again: bounds how late a sleeper learns that a lane died.
@@ -59,6 +61,7 @@ pub struct Lane {
     nonces: RandomState,
     /// How often the worker was told that calls are about to come.
     rung: AtomicU64,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -95,9 +98,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Lane {
-    /// The server's ends of all lanes over a pair of regions.
+    /// The server's ends of all lanes over a pair of regions. `traffic` counts what goes through them.
     #[must_use]
-    pub fn all(layout: Layout, mut own: OwnRegion, peer: UntrustedRegion, spin: Spin) -> Vec<Arc<Self>> {
+    pub fn all(
+        layout: Layout,
+        mut own: OwnRegion,
+        peer: UntrustedRegion,
+        spin: Spin,
+        traffic: &Traffic,
+    ) -> Vec<Arc<Self>> {
         layout.write_header(&own, spin);
         let windows: Vec<Vec<_>> = (0..layout.lanes())
             .map(|lane| (0..layout.depth()).map(|slot| own.carve(layout.buffer(lane, slot))).collect())
@@ -122,6 +131,7 @@ impl Lane {
                     habit: Habit::of_callers(spin),
                     nonces,
                     rung: AtomicU64::new(0),
+                    traffic: traffic.clone(),
                 })
             })
             .collect()
@@ -442,6 +452,7 @@ impl Draft {
         let (lane, number) = (&self.0.lane, self.0.number);
         let nonce = self.0.slot.as_mut().map_or(0, |slot| lane.publish(number, slot, &request));
         self.0.stage = Stage::Sent;
+        lane.traffic.count_shared(payload);
         Pending { claim: self.0, nonce }
     }
 }

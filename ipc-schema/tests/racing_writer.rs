@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use photondb_ipc_schema::batch::{Batch, Column};
-use photondb_ipc_schema::lane::{Lane, LaneError, Operation};
+use photondb_ipc_schema::lane::{Lane, LaneError, Operation, Traffic};
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::region::{self, OwnRegion, PrivateCopy, TrustedRegion, UntrustedRegion};
 use photondb_ipc_schema::wake::Spin;
@@ -53,7 +53,7 @@ fn nothing_that_a_racing_process_writes_is_used_out_of_range() {
     let (own, own_fd) = region::server_written("server", len).expect("memfd");
     let (peer, peer_fd) = region::plugin_written("plugin", len).expect("memfd");
     let naive = UntrustedRegion::map(peer_fd.as_fd(), len).expect("map");
-    let lane = Lane::all(layout(), own, peer, Spin::for_this_machine()).remove(0);
+    let lane = Lane::all(layout(), own, peer, Spin::for_this_machine(), &Traffic::default()).remove(0);
     let _writer = start_writer(&own_fd, &peer_fd);
     let (mut seen, mut reply, start) = (Seen::default(), PrivateCopy::default(), Instant::now());
     while long_run.map_or_else(|| start.elapsed() < SHORT_RUN, |wanted| seen.reads < wanted) {

@@ -108,7 +108,6 @@ pub fn write_as_many<C: Cell>(buffer: &mut [u8], args: &[&[C]], rows: usize) -> 
 pub struct Invocation {
     pending: Pending,
     rows: usize,
-    sent: usize,
 }
 
 impl Invocation {
@@ -119,7 +118,7 @@ impl Invocation {
     /// [`Cause::Limit`] when not even one row fits.
     pub fn send<C: Cell>(mut draft: Draft, function: u32, args: &[&[C]], rows: usize) -> Result<Self, PluginError> {
         let (rows, sent) = write_as_many(draft.buffer(), args, rows)?;
-        Ok(Self { pending: draft.send(Operation::InvokeFunction, function, sent, 0), rows, sent })
+        Ok(Self { pending: draft.send(Operation::InvokeFunction, function, sent, 0), rows })
     }
 
     /// How many rows were sent.
@@ -128,13 +127,7 @@ impl Invocation {
         self.rows
     }
 
-    /// Bytes written to the shared buffer.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.sent
-    }
-
-    /// Waits for the results, one a row, and counts the bytes copied out.
+    /// Waits for the results, one a row.
     ///
     /// # Errors
     /// What the function said, or what happened to the plugin.
@@ -212,7 +205,6 @@ pub struct Search<'a> {
 pub struct Searching<'a> {
     search: Search<'a>,
     pending: Pending,
-    sent: usize,
 }
 
 impl<'a> Search<'a> {
@@ -249,7 +241,7 @@ impl<'a> Search<'a> {
         }
         let sent = writer.finish();
         let pending = draft.send(Operation::IndexSearch, index, sent, self.k as u64);
-        Ok(Searching { search: *self, pending, sent })
+        Ok(Searching { search: *self, pending })
     }
 
     fn count(&self) -> usize {
@@ -278,12 +270,6 @@ impl<'a> Search<'a> {
 }
 
 impl Searching<'_> {
-    /// Bytes written to the shared buffer.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.sent
-    }
-
     /// Waits until `deadline` for the answer: for each query the rows, at most `k`, in the order that the plugin gave. They
     /// are a plugin's word: rows may not exist.
     ///

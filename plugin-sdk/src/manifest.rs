@@ -53,6 +53,8 @@ pub struct Identity {
 pub struct Provides {
     /// Query functions.
     pub functions: Vec<String>,
+    /// Aggregates.
+    pub aggregates: Vec<String>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
 }
@@ -137,9 +139,11 @@ impl Manifest {
             let found = format!("`{}`", crate::calls::escape(executable));
             return reject("plugin.executable", found, "the name of a file beside the manifest");
         }
-        for (key, names) in
-            [("provides.functions", &provides.functions), ("provides.vector_indexes", &provides.vector_indexes)]
-        {
+        for (key, names) in [
+            ("provides.functions", &provides.functions),
+            ("provides.aggregates", &provides.aggregates),
+            ("provides.vector_indexes", &provides.vector_indexes),
+        ] {
             if let Some(name) = names.iter().find(|name| !is_name(name, 64)) {
                 let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
                 return reject(key, format!("a list with `{}`", crate::calls::escape(name)), wanted);

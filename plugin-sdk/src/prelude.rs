@@ -1,7 +1,8 @@
 //! The names that a plugin needs: `use photondb_plugin_sdk::prelude::*;`.
 
 pub use crate::batch::{Batch, RowsWriter};
-pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin};
+pub use crate::kinds::aggregate::AggregatePlugin;
+pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin, Role};
 pub use crate::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin};
 pub use crate::registry::{Plugin, PluginRegistry};
 pub use crate::{Cancel, Datum, PluginError};

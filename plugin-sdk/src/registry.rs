@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::kinds::aggregate::{AggregatePlugin, Steps};
 use crate::kinds::function::QueryFunctionPlugin;
 use crate::kinds::vector::VectorIndexPlugin;
 use crate::services::Services;
@@ -59,13 +60,18 @@ impl PluginRegistry {
         self
     }
 
+    /// Provides an aggregate.
+    pub fn aggregate(&mut self, aggregate: impl AggregatePlugin + 'static) -> &mut Self {
+        self.function(Steps(Arc::new(aggregate)))
+    }
+
     /// Provides a kind of vector index.
     pub fn vector_index(&mut self, kind: impl VectorIndexPlugin + 'static) -> &mut Self {
         self.vector_indexes.push(Arc::new(kind));
         self
     }
 
-    /// The query functions, in the order of registration: their position is their number on a lane.
+    /// The query functions, and the aggregates, in the order of registration: their position is their number on a lane.
     #[must_use]
     pub fn functions(&self) -> &[Arc<dyn QueryFunctionPlugin>] {
         &self.functions

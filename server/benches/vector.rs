@@ -23,8 +23,10 @@ use index::{K, Linked, Process, Settled};
 
 const SECTIONS: [&str; 2] = ["confined", "peers"];
 const BATCH: usize = 100;
-/// As many as the server inserts in a call.
+/// As many as the server inserts in a call on one thread.
 const INSERTED_AT_ONCE: usize = 128;
+/// Threads of the confined process, and of the other indexes where they have as many.
+const THREADS: usize = 2;
 const BUILD: [Measure; 1] = [less("time", "s")];
 const SINGLE: [Measure; 4] =
     [more("queries", "per second"), less("p50", "µs"), less("p99", "µs"), more("recall@10", "")];
@@ -38,14 +40,23 @@ fn main() -> anyhow::Result<()> {
     let Some(confined) = Confined::start()? else { return report.end(options.json.as_deref()) };
     let vectors = Vectors::load()?;
     let settled = Settled::write(&vectors)?;
-    let process = Process::open(confined.instance("hnsw")?, &settled)?;
+    let process = Process::open(confined.instance("hnsw")?, 0, &settled)?;
     let rows: Vec<RowId> = (0..vectors.rows()).collect();
-    let built = build(&rows, |rows| process.insert(rows))?;
+    let build_on = |process: &Process, threads| build(|| process.insert(&rows, threads == THREADS));
+    let built_by_all = build_on(&process, THREADS)?;
+    // Once more, and not kept: by so many threads.
+    let build_again = |threads| {
+        let another = process.another(&settled)?;
+        let taken = build_on(&another, threads)?;
+        another.close()?;
+        anyhow::Ok(taken)
+    };
+    let built_by_one = build_again(1)?;
     if options.wants("confined") {
         let linked = Linked::open(&settled)?;
-        let built = [build(&rows, |rows| linked.insert(rows))?, built];
+        let built = [build(|| rows.chunks(INSERTED_AT_ONCE).try_for_each(|rows| linked.insert(rows)))?, built_by_one];
         report.add(&Comparison {
-            title: format!("Building hnsw, cosine, its default settings: {}", vectors.name),
+            title: format!("Building hnsw on one thread, cosine, its default settings: {}", vectors.name),
             measures: BUILD.into(),
             cases: [LINKED, CONFINED].map(String::from).into(),
             rounds: vec![built.map(|taken| vec![taken]).into()],
@@ -55,7 +66,8 @@ fn main() -> anyhow::Result<()> {
         report.add(&in_batches(&vectors, &linked, &process, options.rounds)?);
     }
     if options.wants("peers") {
-        for comparison in peers::compare(&vectors, &process, built)? {
+        let built = [built_by_one, built_by_all];
+        for comparison in peers::compare(&vectors, &process, built, build_again)? {
             report.add(&comparison);
         }
     }
@@ -63,8 +75,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Seconds to insert all rows.
-fn build(rows: &[RowId], insert: impl Fn(&[RowId]) -> Result<(), PluginError>) -> anyhow::Result<f64> {
-    Ok(seconds(|| Ok(rows.chunks(INSERTED_AT_ONCE).try_for_each(insert)?))?.0)
+fn build(insert: impl Fn() -> Result<(), PluginError>) -> anyhow::Result<f64> {
+    Ok(seconds(|| Ok(insert()?))?.0)
 }
 
 fn one_by_one(vectors: &Vectors, linked: &Linked, process: &Process, rounds: usize) -> anyhow::Result<Comparison> {

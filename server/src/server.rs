@@ -311,10 +311,10 @@ impl NearestSearch for VectorSearch {
     fn nearest(&self, search: &Search<'_>, filter: Option<Filter<'_>>) -> Result<Vec<Neighbours>, ReqlError> {
         let index = search.table.vector_index(search.index).map_err(|error| store_error(&error))?;
         let k = search.k.min(search.table.count_estimate().max(1) as usize);
-        if k.saturating_mul(search.queries.len()) > MAX_FOUND {
+        if k.saturating_mul(search.count) > MAX_FOUND {
             let message = format!(
                 "{} vectors with up to {k} documents each are more than {MAX_FOUND} documents; ask for fewer at once.",
-                search.queries.len()
+                search.count
             );
             return Err(ReqlError::new(ErrorKind::ResourceLimit, message));
         }
@@ -331,7 +331,7 @@ impl NearestSearch for VectorSearch {
         let found = request.run(filter);
         search.ctx.profile.leave(started, || {
             let how = found.as_ref().map_or_else(|_| "failed".into(), |(_, plan)| plan.to_string());
-            format!("Searching {} vectors in index `{}` ({how}).", search.queries.len(), search.index)
+            format!("Searching {} vectors in index `{}` ({how}).", search.count, search.index)
         });
         let (found, _) = found.map_err(|error| match error {
             SearchError::Filter(error) => error,

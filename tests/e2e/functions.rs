@@ -124,3 +124,39 @@ fn the_counters_say_how_many_bytes_were_shared_and_copied() {
     server.query(&reql::call("clamp", &[json!(5), json!(1), json!(9)]));
     assert_eq!(bytes(), (before_shared + 192 + 64 + 64 + 8, before_copied + one));
 }
+
+#[test]
+fn aggregates_are_of_all_rows_and_of_each_group() {
+    const ROWS: usize = 60_000;
+    let place = Place::new();
+    place.install("sketch");
+    let server = Server::start(&place);
+    let reduce = |sequence: &Value, name: &str| json!([37, [sequence, reql::function(name)]]);
+    // 60,000 numbers, of which 1,000 are different.
+    let thousand = |number: Value| json!([28, [number, 1000]]);
+    let numbers = reql::map(&reql::range(ROWS), &json!([69, [[2, [1]], thousand(json!([10, [1]]))]]));
+    let about = |found: &Value, expected: f64| {
+        let found = found.as_f64().expect("a number");
+        assert!((found / expected - 1.0).abs() < 0.05, "{found} is not about {expected}");
+    };
+    about(&server.query(&reduce(&numbers, "distinct_count")), 1000.0);
+    let median = json!([64, [reql::function("tdigest_quantile"), reduce(&reql::range(ROWS), "tdigest"), 0.5]]);
+    about(&server.query(&median), ROWS as f64 / 2.0);
+    assert_eq!(server.query(&reduce(&reql::range(0), "distinct_count")), json!(0));
+
+    // One aggregate a group: numbers that are even, and those that are not.
+    let parity = json!([69, [[2, [2]], [28, [[10, [2]], 2]]]]);
+    let groups = server.query(&reduce(&json!([144, [numbers, parity]]), "distinct_count"));
+    let groups = groups["data"].as_array().expect("groups");
+    assert_eq!(groups.len(), 2);
+    groups.iter().for_each(|group| about(&group[1], 500.0));
+
+    let mut client = server.connect();
+    let mut refused = |term: &Value| reql::run(&mut client, term).expect_err("a mistake").to_string();
+    let row_by_row = reql::to_array(&reql::map(&reql::range(3), &reql::function("hll")));
+    assert!(refused(&row_by_row).contains("reduce(r.js(\"plugin.hll\"))"));
+    let words = json!([2, ["a", "b"]]);
+    assert!(refused(&reduce(&words, "tdigest")).contains("takes numbers, but found STRING"));
+    let provides = server.query(&reql::get(&reql::system_table("plugins"), "sketch"));
+    assert!(provides["provides"].to_string().contains("aggregate hll"), "{provides}");
+}

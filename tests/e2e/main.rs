@@ -20,3 +20,4 @@ mod sandbox;
 mod services;
 mod supervision;
 mod tasks;
+mod vectors;

@@ -30,7 +30,7 @@ struct Ends {
 fn ends(depth: usize) -> Ends {
     let layout = Layout::new(1, depth, PAGE).expect("valid");
     let (server, plugin) = (OnHeap::new(layout.region_bytes()), OnHeap::new(layout.region_bytes()));
-    let lane = Lane::all(layout, server.own(), plugin.untrusted(), Spin::NEVER).remove(0);
+    let lane = Lane::all(layout, server.own(), plugin.untrusted(), Spin::NEVER, &Traffic::default()).remove(0);
     let worker = Worker::all(server.trusted(), plugin.own()).expect("header").remove(0);
     Ends { lane, worker, plugin }
 }

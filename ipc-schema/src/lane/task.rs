@@ -76,6 +76,7 @@ pub(super) fn copy_reply(claim: &Claim, completion: &Completion, reply: &mut Pri
     let lane = &claim.lane;
     let window = lane.layout.buffer(lane.lane, lane.slot_of(claim.number));
     lane.peer.copy(window.start, completion.payload, reply);
+    lane.traffic.count_copied(completion.payload);
 }
 
 /// What became of a call after a short wait.

@@ -44,7 +44,7 @@ fn regions(len: usize) -> Ends {
 fn spinning(depth: usize, spin: Spin) -> (Arc<Lane>, Worker, OwnRegion) {
     let layout = Layout::new(1, depth, 4096).expect("valid");
     let Ends { server, server_seen, plugin, plugin_seen, forger } = regions(layout.region_bytes());
-    let lane = Lane::all(layout, server, plugin_seen, spin).remove(0);
+    let lane = Lane::all(layout, server, plugin_seen, spin, &Traffic::default()).remove(0);
     let worker = Worker::all(server_seen, plugin).expect("header").remove(0);
     (lane, worker, forger)
 }
@@ -311,7 +311,7 @@ fn watched(depth: usize, hook: impl Fn(&OwnRegion, usize) + Send + Sync + 'stati
     let layout = Layout::new(1, depth, 4096).expect("valid");
     let Ends { server, server_seen, plugin, plugin_seen, forger } = regions(layout.region_bytes());
     let plugin_seen = plugin_seen.before_each_load(move |offset| hook(&forger, offset));
-    let lane = Lane::all(layout, server, plugin_seen, Spin::NEVER).remove(0);
+    let lane = Lane::all(layout, server, plugin_seen, Spin::NEVER, &Traffic::default()).remove(0);
     (lane, Worker::all(server_seen, plugin).expect("header").remove(0))
 }
 

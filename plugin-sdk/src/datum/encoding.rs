@@ -26,6 +26,7 @@
 //! Bytes may come from a plugin or a damaged disk. Nothing here panics on any input, a value costs memory in
 //! proportion to its bytes, and nesting ends at [`MAX_DEPTH`].
 
+mod text;
 mod view;
 mod write;
 

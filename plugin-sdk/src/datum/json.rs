@@ -199,7 +199,7 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, JsonError> {
     })
 }
 
-fn write_number(number: f64, out: &mut Vec<u8>) {
+pub(super) fn write_number(number: f64, out: &mut Vec<u8>) {
     let is_negative_zero = number == 0.0 && number.is_sign_negative();
     if number.fract() == 0.0 && number.abs() <= MAX_INTEGER && !is_negative_zero {
         out.extend_from_slice((number as i64).to_string().as_bytes());
@@ -208,7 +208,7 @@ fn write_number(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
     write_serialized(text, out);
 }
 
@@ -218,6 +218,7 @@ fn write_serialized<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -244,6 +245,20 @@ mod tests {
         let datum =
             Datum::object([("é", Datum::from(1.0)), ("Z", (-0.0).into()), ("a", 1e21.into()), ("", 0.5.into())]);
         assert_eq!(datum.to_json_string(), r#"{"":0.5,"Z":-0.0,"a":1e+21,"é":1}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_by_the_standard(number in any::<f64>().prop_filter("finite", |n| n.is_finite())) {
+            for number in [number, number.trunc(), f64::from(number as f32), f64::from(number as i16)] {
+                let mut out = Vec::new();
+                write_number(number, &mut out);
+                let is_integer = number.fract() == 0.0 && number.abs() <= MAX_INTEGER && number.to_bits() != 1 << 63;
+                let expected =
+                    if is_integer { format!("{number}") } else { serde_json::to_string(&number).unwrap() };
+                prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+            }
+        }
     }
 
     #[test]

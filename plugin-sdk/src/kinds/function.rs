@@ -12,6 +12,26 @@ pub enum Purity {
     Volatile,
 }
 
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A function of some arguments.
+    Function,
+    /// An [aggregate](super::aggregate).
+    Aggregate,
+}
+
+impl Role {
+    /// `function` or `aggregate`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::Aggregate => "aggregate",
+        }
+    }
+}
+
 /// How a function is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionSignature {
@@ -23,17 +43,19 @@ pub struct FunctionSignature {
     pub max_args: u16,
     /// Whether equal arguments give equal results.
     pub purity: Purity,
+    /// Whether it is for rows one by one, or for all of them.
+    pub role: Role,
 }
 
 impl FunctionSignature {
     /// A pure function of `min_args..=max_args` arguments.
     pub fn pure(name: impl Into<String>, min_args: u16, max_args: u16) -> Self {
-        Self { name: name.into(), min_args, max_args, purity: Purity::Pure }
+        Self { name: name.into(), min_args, max_args, purity: Purity::Pure, role: Role::Function }
     }
 
     /// A function whose result may differ from call to call.
     pub fn volatile(name: impl Into<String>, min_args: u16, max_args: u16) -> Self {
-        Self { name: name.into(), min_args, max_args, purity: Purity::Volatile }
+        Self { name: name.into(), min_args, max_args, purity: Purity::Volatile, role: Role::Function }
     }
 }
 

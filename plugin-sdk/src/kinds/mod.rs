@@ -1,5 +1,6 @@
 //! The kinds of plugin, one trait each. All are object-safe; none is async.
 
+pub mod aggregate;
 pub mod function;
 pub mod storage;
 pub mod vector;

@@ -108,8 +108,15 @@ pub struct IndexStatistics {
     pub memory_bytes: u64,
 }
 
-/// A vector index. Methods are called from several threads at once: searches run beside one maintenance call.
+/// A vector index. Methods are called from several threads at once: searches run beside one call of another method, or
+/// beside several of [`insert`](Self::insert) where the index [takes them](Self::takes_parallel_inserts).
 pub trait VectorIndex: Send + Sync {
+    /// Whether `insert` may be called by several threads at once, each with rows of its own. The server then adds rows by
+    /// all threads that the plugin was granted, while no search wants them. Asked once, when the index was created.
+    fn takes_parallel_inserts(&self) -> bool {
+        false
+    }
+
     /// Adds rows of the column. Adding a row twice is no error.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use super::{Instance, Unstarted, remote};
 use crate::column::{ColumnShape, Element, VectorColumn};
-use crate::kinds::function::Purity;
+use crate::kinds::function::{Purity, Role};
 use crate::kinds::vector::{IndexOptions, Metric};
 use crate::services::Services;
 use crate::{Cause, Datum, PluginError};
@@ -120,6 +120,7 @@ impl plugin::Server for Service {
             wire.set_min_args(signature.min_args);
             wire.set_max_args(signature.max_args);
             wire.set_pure(signature.purity == Purity::Pure);
+            wire.set_aggregate(signature.role == Role::Aggregate);
         }
         let mut kinds = info.init_vector_indexes(registry.vector_indexes().len() as u32);
         for (at, kind) in registry.vector_indexes().iter().enumerate() {
@@ -160,7 +161,8 @@ impl plugin::Server for Service {
         let opened = shape
             .ok_or_else(|| PluginError::runtime(Cause::Protocol, "an impossible column"))
             .and_then(|shape| instance.open_index(params.get_index(), &kind, &options, VectorColumn::new(shape)));
-        report(opened, results.get().init_failure());
+        results.get().set_parallel_inserts(matches!(opened, Ok(true)));
+        report(opened.map(drop), results.get().init_failure());
         Ok(())
     }
 

@@ -104,7 +104,22 @@ impl Instance {
         guard(|| kind.validate(options))
     }
 
-    /// Makes the index number `index` over `column`.
+    /// Makes an index over `column` that nobody calls by a number.
+    ///
+    /// # Errors
+    /// What the plugin has against it.
+    pub fn create_index(
+        &self,
+        kind: &str,
+        options: &IndexOptions,
+        column: Arc<VectorColumn>,
+    ) -> Result<Box<dyn VectorIndex>, PluginError> {
+        let kind = self.kind(kind)?;
+        guard(|| kind.create(options, column))
+    }
+
+    /// Makes the index number `index` over `column`. Returns whether [several threads](VectorIndex::takes_parallel_inserts)
+    /// may add rows to it at once.
     ///
     /// # Errors
     /// What the plugin has against it.
@@ -114,15 +129,16 @@ impl Instance {
         kind: &str,
         options: &IndexOptions,
         column: VectorColumn,
-    ) -> Result<(), PluginError> {
+    ) -> Result<bool, PluginError> {
         let (kind, column) = (self.kind(kind)?, Arc::new(column));
-        let open = OpenIndex {
-            index: guard(|| kind.create(options, Arc::clone(&column)))?,
-            column,
-            transfer: Mutex::default(),
-        };
+        let (created, in_parallel) = guard(|| {
+            let created = kind.create(options, Arc::clone(&column))?;
+            let in_parallel = created.takes_parallel_inserts();
+            Ok((created, in_parallel))
+        })?;
+        let open = OpenIndex { index: created, column, transfer: Mutex::default() };
         self.inner.indexes.write().unwrap_or_else(PoisonError::into_inner).insert(index, Arc::new(open));
-        Ok(())
+        Ok(in_parallel)
     }
 
     /// Frees the index; one that is not open is no error.
@@ -297,7 +313,10 @@ fn rows(payload: &[u8]) -> Result<&[RowId], PluginError> {
 }
 
 /// Runs a plugin's code; a panic becomes an error with its text.
-fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
+///
+/// # Errors
+/// What the code says, or that it panicked.
+pub fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
     // A plugin's own state may be half-changed after a panic: it is the plugin's, and nobody else's, problem.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         let text = PANIC.take().unwrap_or_else(|| "a panic".into());

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use photondb_ipc_schema::lane::{Lane, Operation, Worker};
+use photondb_ipc_schema::lane::{Lane, Operation, Traffic, Worker};
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::region::{self, OwnRegion, PrivateCopy, TrustedRegion};
 use photondb_ipc_schema::wake::Spin;
@@ -89,7 +89,7 @@ impl Harness {
         let bytes = layout.region_bytes();
         let (own, own_fd) = region::server_written("harness", bytes).expect("shared memory");
         let (peer, peer_fd) = region::plugin_written("harness", bytes).expect("shared memory");
-        let lane = Lane::all(layout, own, peer, Spin::for_this_machine()).remove(0);
+        let lane = Lane::all(layout, own, peer, Spin::for_this_machine(), &Traffic::default()).remove(0);
         let trusted = TrustedRegion::map(own_fd.as_fd(), bytes).expect("map");
         let owned = OwnRegion::map(peer_fd.as_fd(), bytes).expect("map");
         let workers = Worker::all(trusted, owned).expect("our own header");

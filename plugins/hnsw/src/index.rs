@@ -5,7 +5,7 @@
 //! a time.
 
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use photondb_plugin_sdk::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::{
@@ -19,6 +19,7 @@ use crate::format;
 use crate::graph::{Graph, Shape};
 use crate::insert::LinkScratch;
 use crate::links::NONE;
+use crate::lock::FairLock;
 use crate::options::Options;
 use crate::search::{self, Eligible, SearchScratch};
 
@@ -35,9 +36,11 @@ const SAMPLE: usize = 4096;
 pub(crate) struct HnswIndex {
     options: Options,
     column: Arc<VectorColumn>,
-    graph: RwLock<Graph>,
+    graph: FairLock<Graph>,
     /// Held by what changes the graph: shared by those who add rows, alone by the others.
-    maintenance: RwLock<()>,
+    maintenance: FairLock<()>,
+    /// Held to find the centre of the codes, or to wait until another has found it.
+    fitting: Mutex<()>,
     /// One for each search that ever ran at the same time.
     scratches: Mutex<Vec<SearchScratch>>,
     /// One for each maintenance call that ever ran at the same time.
@@ -56,8 +59,9 @@ impl HnswIndex {
         Ok(Self {
             options,
             column,
-            graph: RwLock::new(Graph::new(shape, Encoder::new(index.metric, wanted))),
-            maintenance: RwLock::default(),
+            graph: FairLock::new(Graph::new(shape, Encoder::new(index.metric, wanted))),
+            maintenance: FairLock::default(),
+            fitting: Mutex::default(),
             scratches: Mutex::default(),
             link_scratches: Mutex::default(),
         })
@@ -89,11 +93,8 @@ impl HnswIndex {
         Ok(graph.encoder().centre().is_empty() && graph.live().count() + coming >= ROWS_FOR_CENTRE)
     }
 
-    /// Finds the centre of the codes, when with `coming` there are rows enough for the first time.
+    /// Finds the centre of the codes, now that with `coming` there are rows enough for the first time.
     fn fit(&self, coming: &[RowId]) -> Result<(), PluginError> {
-        if !self.is_fit_due(coming.len())? {
-            return Ok(());
-        }
         let graph = self.read()?;
         let (shape, dims) = (graph.shape(), graph.shape().dims);
         let present = graph.live_nodes().map(|node| graph.row(node));
@@ -151,7 +152,7 @@ impl HnswIndex {
                 }
             }
         }
-        // Locked for each node: others who add rows wait for the lock, and all who come after them too.
+        // Locked for each node, since others who add rows want the lock alone.
         for node in nodes {
             self.read()?.link(node, scratch);
         }
@@ -173,10 +174,19 @@ impl HnswIndex {
 }
 
 impl VectorIndex for HnswIndex {
+    fn takes_parallel_inserts(&self) -> bool {
+        true
+    }
+
     fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
         if self.is_fit_due(rows.len())? {
-            let _alone = self.maintain()?;
-            self.fit(rows)?;
+            // Another may find the centre first. Who waited for the exclusive lock instead would go on waiting until that one
+            // has added all its rows.
+            let _one = lock(&self.fitting);
+            if self.is_fit_due(rows.len())? {
+                let _alone = self.maintain()?;
+                self.fit(rows)?;
+            }
         }
         let _maintenance = self.maintenance.read().map_err(|_| damaged())?;
         self.with_scratch(|scratch| rows.chunks(BATCH).try_for_each(|rows| self.insert_batch(rows, scratch)))

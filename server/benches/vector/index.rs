@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use photondb_ipc_schema::lane::Operation;
 use photondb_plugin_hnsw::Hnsw;
-use photondb_plugin_sdk::calls::{self, Search};
+use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::column::{ColumnShape, ColumnWriter, Element, VectorColumn};
 use photondb_plugin_sdk::kinds::vector::{
     IndexOptions, Metric, RowId, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin,
@@ -14,12 +13,11 @@ use photondb_plugin_sdk::{Cancel, Datum, PluginError};
 use photondb_server::bench::{Vectors, soon};
 use photondb_server::plugins::instance::Instance;
 use photondb_server::query::nested::Origin;
+use photondb_server::vector::insert::Graph;
 use tempfile::TempDir;
 
 /// Rows wanted for each query.
 pub const K: usize = 10;
-/// The number of the index in the confined process, which has no other.
-const INDEX: u32 = 0;
 
 /// Vectors in column files, as the server keeps them, and what the index over them is.
 pub struct Settled {
@@ -73,23 +71,34 @@ impl Linked {
     }
 }
 
-/// The index in a confined process.
+/// The index in a confined process, which may have others.
 pub struct Process {
     instance: Arc<Instance>,
+    number: u32,
     dims: usize,
 }
 
 impl Process {
-    pub fn open(instance: Arc<Instance>, settled: &Settled) -> anyhow::Result<Self> {
-        instance.open_index(INDEX, "hnsw", &settled.options, settled.shape, soon())?;
+    pub fn open(instance: Arc<Instance>, number: u32, settled: &Settled) -> anyhow::Result<Self> {
+        instance.open_index(number, "hnsw", &settled.options, settled.shape, soon())?;
         for segment in 0..settled.column.segments() {
-            instance.attach_segment(INDEX, segment, settled.column.segment(segment)?, soon())?;
+            instance.attach_segment(number, segment, settled.column.segment(segment)?, soon())?;
         }
-        Ok(Self { instance, dims: settled.options.dims as usize })
+        Ok(Self { instance, number, dims: settled.options.dims as usize })
     }
 
-    pub fn insert(&self, rows: &[RowId]) -> Result<(), PluginError> {
-        calls::maintain(self.instance.maintenance_lane(), Operation::IndexInsert, INDEX, rows, soon())
+    /// Adds rows as the server does, by one thread of the process or by all.
+    pub fn insert(&self, rows: &[RowId], in_parallel: bool) -> Result<(), PluginError> {
+        Graph { instance: &self.instance, index: self.number, in_parallel }.insert(rows, |_| {})
+    }
+
+    /// Another index over the same vectors, in the same process.
+    pub fn another(&self, settled: &Settled) -> anyhow::Result<Self> {
+        Self::open(Arc::clone(&self.instance), self.number + 1, settled)
+    }
+
+    pub fn close(self) -> Result<(), PluginError> {
+        self.instance.close_index(self.number, soon())
     }
 
     pub fn search(&self, queries: &[f32]) -> Result<Vec<Vec<RowId>>, PluginError> {
@@ -103,13 +112,13 @@ impl Process {
         let lane = self.instance.lane(&origin)?;
         let mut found = Vec::with_capacity(queries.len() / self.dims);
         for queries in queries.chunks(search.queries_per_call(lane).max(1) * self.dims) {
-            found.extend(Search { queries, ..search }.run(lane.begin(soon())?, INDEX, soon())?);
+            found.extend(Search { queries, ..search }.run(lane.begin(soon())?, self.number, soon())?);
         }
         Ok(found)
     }
 
     /// Bytes that the index takes beside the vectors.
     pub fn memory_bytes(&self) -> Result<u64, PluginError> {
-        Ok(self.instance.index_statistics(INDEX, soon())?.memory_bytes)
+        Ok(self.instance.index_statistics(self.number, soon())?.memory_bytes)
     }
 }

@@ -13,17 +13,20 @@ use photondb_server::bench::{Bound, Comparison, Goal, Measure, Vectors, less, mo
 use serde::Deserialize;
 
 use super::index::{K, Process};
-use super::{CONFINED, single};
+use super::{CONFINED, THREADS, single};
 
 /// Those of the script.
 const PEERS: [&str; 5] =
     ["hnswlib", "faiss-hnsw16-flat", "faiss-hnsw16-fp16", "faiss-pq192x4fs-refined", "usearch-f16"];
 const TARGETS: [f64; 2] = [0.95, 0.99];
-const WIDTHS: [u32; 21] = [10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320];
+/// From 32 on those that the peers are given.
+const WIDTHS: [u32; 29] = [
+    10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 272, 288,
+    304, 320, 360, 400,
+];
 const SEARCH: [Measure; 3] =
     [more("one thread", "queries a second"), more("two threads", "queries a second"), more("recall@10", "")];
 const BUILD: [Measure; 2] = [less("time", "s"), less("memory", "bytes")];
-const THREADS: usize = 2;
 /// The best of so many counts, as with the peers.
 const PASSES: usize = 3;
 
@@ -48,14 +51,24 @@ impl Line {
     }
 }
 
-/// Compares our index, which took `built` seconds to build, with each of the peers that is installed.
-pub fn compare(vectors: &Vectors, ours: &Process, built: f64) -> anyhow::Result<Vec<Comparison>> {
+/// Compares our index, which took `built` seconds to build on one and on all threads and is built again by `build`, with
+/// each of the peers that is installed.
+pub fn compare(
+    vectors: &Vectors,
+    ours: &Process,
+    built: [f64; THREADS],
+    build: impl Fn(usize) -> anyhow::Result<f64>,
+) -> anyhow::Result<Vec<Comparison>> {
     let measure = || TARGETS.map(|target| at_recall(vectors, ours, target));
     let before = measure();
     eprintln!("measuring: other indexes, each of which is built first; this takes minutes");
     let lines = run(&vectors.folder)?;
     let after = measure();
-    let mut comparisons = vec![build(&lines, built, ours.memory_bytes()? as f64)];
+    let bytes = ours.memory_bytes()? as f64;
+    let mut comparisons = Vec::new();
+    for (threads, before) in (1..).zip(built) {
+        comparisons.push(building(&lines, threads, [before, build(threads)?], bytes));
+    }
     for ((target, before), after) in TARGETS.into_iter().zip(before).zip(after) {
         comparisons.push(search(&lines, target, before?, after?));
     }
@@ -141,18 +154,19 @@ fn search(lines: &[Line], target: f64, before: Vec<f64>, after: Vec<f64>) -> Com
     comparison
 }
 
-fn build(lines: &[Line], built: f64, bytes: f64) -> Comparison {
+fn building(lines: &[Line], threads: usize, built: [f64; 2], bytes: f64) -> Comparison {
+    let on = if threads == 1 { "one thread".into() } else { format!("{threads} threads") };
     let mut comparison = Comparison {
-        title: "Building on two threads, and what the index takes beside the vectors (peers: with them)".into(),
+        title: format!("Building on {on}, and what the index takes beside the vectors (peers: with them)"),
         measures: BUILD.into(),
-        rounds: vec![Vec::new()],
         ..Comparison::default()
     };
+    let mut figures = Vec::new();
     for line in lines {
         match (line.what.as_deref(), line.threads, line.seconds, line.bytes) {
-            (Some("build"), Some(THREADS), Some(taken), Some(bytes)) => {
+            (Some("build"), Some(on), Some(taken), Some(bytes)) if on == threads => {
                 comparison.cases.push(line.peer.clone());
-                comparison.rounds[0].push(vec![taken, bytes]);
+                figures.push(vec![taken, bytes]);
             }
             (None, ..) => {
                 let reason = line.skipped.clone().unwrap_or_default();
@@ -162,7 +176,7 @@ fn build(lines: &[Line], built: f64, bytes: f64) -> Comparison {
         }
     }
     comparison.cases.push(CONFINED.into());
-    comparison.rounds[0].push(vec![built, bytes]);
+    comparison.rounds = built.map(|taken| [figures.clone(), vec![vec![taken, bytes]]].concat()).into();
     comparison.with_goal(Goal::new((CONFINED, "time"), Bound::AtMost(0.4), ("hnswlib", "time"))).with_goal(Goal::new(
         (CONFINED, "memory"),
         Bound::AtMost(0.34),

@@ -143,7 +143,7 @@ mod tests {
     use std::thread;
 
     use photondb_ipc_schema::descriptors::Bell as Theirs;
-    use photondb_ipc_schema::lane::{Call, Operation, Worker};
+    use photondb_ipc_schema::lane::{Call, Operation, Traffic, Worker};
     use photondb_ipc_schema::layout::Layout;
     use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
     use photondb_ipc_schema::wake::Spin;
@@ -155,7 +155,7 @@ mod tests {
         let layout = Layout::new(1, depth, 4096).expect("valid");
         let (own, own_fd) = region::server_written("own", layout.region_bytes()).expect("memory");
         let (peer, peer_fd) = region::plugin_written("peer", layout.region_bytes()).expect("memory");
-        let lane = Lane::all(layout, own, peer, Spin::NEVER).remove(0);
+        let lane = Lane::all(layout, own, peer, Spin::NEVER, &Traffic::default()).remove(0);
         let server = TrustedRegion::map(own_fd.as_fd(), layout.region_bytes()).expect("map");
         let plugin = OwnRegion::map(peer_fd.as_fd(), layout.region_bytes()).expect("map");
         let (bell, theirs) = Bell::new().expect("a pipe");

@@ -27,6 +27,10 @@ const GRADE: &str = "built in: not confined";
 /// The plugins that this server was built with.
 pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
+        #[cfg(feature = "builtin-hnsw")]
+        Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
+        #[cfg(feature = "builtin-sketch")]
+        Box::new(photondb_plugin_sketch::Sketches),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
     ]
@@ -55,7 +59,7 @@ pub(super) fn register(
         }
         let started = config.settings_of(&name).map_err(PluginError::init).and_then(|settings| {
             let code = Code::new(code, Services::default(), &settings)?;
-            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), Vec::new())?;
+            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), index_types(&code), Some(&code))?;
             Ok(code)
         });
         let outcome = started.map_err(|error| error.of(&name));
@@ -63,10 +67,11 @@ pub(super) fn register(
             (current.is_built_in, current.version) = (true, version.clone());
             match &outcome {
                 Ok(code) => {
-                    let functions = code.registry().functions().iter();
+                    let signatures = code.registry().functions().iter().map(|function| function.signature());
                     current.state = State::Ready;
-                    current.provides =
-                        functions.map(|function| format!("function {}", function.signature().name)).collect();
+                    let functions = signatures.map(|function| format!("{} {}", function.role.name(), function.name));
+                    let indexes = index_types(code).into_iter().map(|kind| format!("vector_index {kind}"));
+                    current.provides = functions.chain(indexes).collect();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {
@@ -81,6 +86,10 @@ pub(super) fn register(
         }
         tokio::task::spawn_local(answer(name, queue));
     }
+}
+
+fn index_types(code: &Code) -> Vec<String> {
+    code.registry().vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect()
 }
 
 /// Answers what an operator asks of a plugin that has no process.

@@ -90,7 +90,6 @@ impl Function {
         let (started, rows) = (Instant::now(), rows.min(ROWS_PER_MESSAGE));
         let args: Vec<&[C]> = args.iter().map(|column| &column[..rows]).collect();
         let invocation = Invocation::send(draft, number, &args, rows).ok()?;
-        self.plugin.counters().shared(invocation.bytes());
         Some(StartedCall { plugin: Arc::clone(&self.plugin), instance, invocation, started })
     }
 
@@ -106,12 +105,27 @@ impl Function {
         rows: usize,
         origin: &Origin<'_>,
     ) -> Result<Vec<Datum>, PluginError> {
+        self.invoke_trying(self.tries(), args, rows, origin)
+    }
+
+    /// How often it is computed at most: again on the next process where that does no harm.
+    fn tries(&self) -> u32 {
+        if self.signature.purity == Purity::Pure { 2 } else { 1 }
+    }
+
+    fn invoke_trying<C: Cell>(
+        &self,
+        tries: u32,
+        args: &[impl AsRef<[C]>],
+        rows: usize,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<Datum>, PluginError> {
         let started = Instant::now();
         let mut results = Vec::with_capacity(rows);
         let args: Vec<&[C]> = args.iter().map(AsRef::as_ref).collect();
         let outcome = match &self.built_in {
             Some(code) => code.invoke(&args, rows, &mut results).map_err(|error| error.of(self.plugin.name())),
-            None => self.invoke_all(&args, rows, origin, &mut results),
+            None => self.invoke_all(tries, &args, rows, origin, &mut results),
         };
         self.plugin.counters().record(started.elapsed(), outcome.is_ok());
         match outcome {
@@ -141,13 +155,13 @@ impl Function {
 
     fn invoke_all<C: Cell>(
         &self,
+        mut tries: u32,
         args: &[&[C]],
         rows: usize,
         origin: &Origin<'_>,
         results: &mut Vec<Datum>,
     ) -> Result<(), PluginError> {
         let (caller, deadline) = (self.plugin.call(), origin.deadline);
-        let mut tries = if self.signature.purity == Purity::Pure { 2 } else { 1 };
         loop {
             let instance = caller.instance(caller.turn_by(deadline))?;
             tries -= 1;
@@ -171,7 +185,7 @@ impl Function {
     ) -> Result<(), PluginError> {
         let deadline = origin.deadline;
         let number = self.number(instance)?;
-        let (lane, counters) = (instance.lane(origin)?, self.plugin.counters());
+        let lane = instance.lane(origin)?;
         let mut in_flight: VecDeque<(Invocation, Option<Allowed>)> = VecDeque::new();
         let (mut sent, mut reply) = (results.len(), PrivateCopy::default());
         while results.len() < rows {
@@ -187,7 +201,6 @@ impl Function {
                 let allowed = instance.allow_queries(&draft, origin);
                 let invocation =
                     Invocation::send(draft, number, &part, count).map_err(|error| instance.judge(error))?;
-                counters.shared(invocation.bytes());
                 sent += invocation.rows();
                 in_flight.push_back((invocation, allowed));
             }
@@ -195,7 +208,6 @@ impl Function {
             let answer = invocation.wait(deadline, &mut reply);
             self.plugin.heard(&answer);
             results.extend(answer.map_err(|error| instance.judge(error))?);
-            counters.copied(reply.bytes().len());
         }
         Ok(())
     }
@@ -227,7 +239,6 @@ impl StartedCall {
         let answer = invocation.wait(deadline, &mut reply);
         plugin.heard(&answer);
         plugin.counters().record(started.elapsed(), answer.is_ok());
-        plugin.counters().copied(reply.bytes().len());
         match answer.map_err(|error| instance.judge(error)) {
             Err(error) if error.cause() == Cause::Deadline && plugin.on_failure().of_functions() == OnFailure::Null => {
                 Ok(vec![Datum::Null; rows])

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use photondb_ipc_schema::lane::Traffic;
+
 /// Durations that the percentiles are computed from.
 const RECENT: usize = 1024;
 
@@ -13,8 +15,7 @@ pub struct Counters {
     errors: AtomicU64,
     restarts: AtomicU64,
     busy_between_calls: AtomicU64,
-    bytes_shared: AtomicU64,
-    bytes_copied: AtomicU64,
+    traffic: Traffic,
     /// Durations of the last calls in microseconds plus one; 0: none yet.
     recent: Box<[AtomicU32]>,
 }
@@ -27,8 +28,7 @@ impl Default for Counters {
             errors: zero(),
             restarts: zero(),
             busy_between_calls: zero(),
-            bytes_shared: zero(),
-            bytes_copied: zero(),
+            traffic: Traffic::default(),
             recent: (0..RECENT).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -76,14 +76,10 @@ impl Counters {
         self.busy_between_calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts bytes that the plugin reads in place.
-    pub fn shared(&self, bytes: usize) {
-        self.bytes_shared.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Counts bytes copied out of the plugin's region.
-    pub fn copied(&self, bytes: usize) {
-        self.bytes_copied.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Counts what goes through the lanes of all its processes.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// All of it.
@@ -99,8 +95,8 @@ impl Counters {
             errors: self.errors.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
             busy_between_calls: self.busy_between_calls.load(Ordering::Relaxed),
-            bytes_shared: self.bytes_shared.load(Ordering::Relaxed),
-            bytes_copied: self.bytes_copied.load(Ordering::Relaxed),
+            bytes_shared: self.traffic.shared(),
+            bytes_copied: self.traffic.copied(),
             p50_ms: percentile(50),
             p99_ms: percentile(99),
         }

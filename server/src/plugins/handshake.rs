@@ -3,7 +3,7 @@
 use photondb_ipc_schema::PROTOCOL_VERSION;
 use photondb_ipc_schema::plugin_capnp::plugin;
 use photondb_plugin_sdk::calls::quote;
-use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
+use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity, Role};
 use photondb_plugin_sdk::{Datum, PluginError};
 
 use super::discover::Package;
@@ -75,16 +75,21 @@ pub(crate) async fn handshake(
             min_args: function.get_min_args(),
             max_args: function.get_max_args(),
             purity: if function.get_pure() { Purity::Pure } else { Purity::Volatile },
+            role: if function.get_aggregate() { Role::Aggregate } else { Role::Function },
         });
     }
     for kind in info.get_vector_indexes().map_err(wire)? {
         provided.vector_indexes.push(text(kind)?);
     }
-    let functions: Vec<&String> = provided.functions.iter().map(|function| &function.name).collect();
+    let names_of = |role: Role| -> Vec<&String> {
+        provided.functions.iter().filter(|function| function.role == role).map(|function| &function.name).collect()
+    };
     let indexes: Vec<&String> = provided.vector_indexes.iter().collect();
-    for (what, registered, declared) in
-        [("function", functions, &declared.functions), ("vector index", indexes, &declared.vector_indexes)]
-    {
+    for (what, registered, declared) in [
+        ("function", names_of(Role::Function), &declared.functions),
+        ("aggregate", names_of(Role::Aggregate), &declared.aggregates),
+        ("vector index", indexes, &declared.vector_indexes),
+    ] {
         if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
             let message = format!("it registered the {what} `{}`, which its manifest does not declare", quote(extra));
             let error = PluginError::CapabilityConflict { plugin: name.into(), message };

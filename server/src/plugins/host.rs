@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use photondb_ipc_schema::lane::Lane;
+use photondb_ipc_schema::lane::{Lane, Traffic};
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::region;
 use photondb_ipc_schema::wake::Spin;
@@ -61,6 +61,8 @@ pub struct HostPlan<'a> {
     pub threads: u32,
     /// Whether it stands by, until it is told to begin.
     pub waits: bool,
+    /// Counts what goes through its lanes.
+    pub traffic: &'a Traffic,
 }
 
 impl Host {
@@ -80,7 +82,7 @@ impl Host {
         let (own, own_fd) = region::server_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
         let (peer, peer_fd) = region::plugin_written(name, layout.region_bytes()).map_err(io_failed(memory))?;
         // Before the plugin starts: it reads the layout from its region.
-        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine());
+        let lanes = Lane::all(layout, own, peer, Spin::for_this_machine(), plan.traffic);
         let (waits, server_pid, confinement) = (plan.waits, std::process::id(), plan.confinement);
         let (excused, threads_max) = (confinement.excused.clone(), confinement.threads_max);
         let start = StartMessage { name: name.into(), launch: Launch::Plugin, server_pid, waits, confinement };

@@ -258,6 +258,12 @@ impl Instance {
         &self.lanes[self.lanes.len() - 1]
     }
 
+    /// All other lanes.
+    #[must_use]
+    pub fn search_lanes(&self) -> &[Arc<Lane>] {
+        &self.lanes[..self.lanes.len() - 1]
+    }
+
     /// Calls in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -411,7 +417,8 @@ impl Instance {
         })
     }
 
-    /// Makes the plugin open index number `index`, without rows.
+    /// Makes the plugin open index number `index`, without rows. Returns whether rows may be added to it by several calls
+    /// at once.
     ///
     /// # Errors
     /// What it has against it.
@@ -422,7 +429,7 @@ impl Instance {
         options: &IndexOptions,
         column: ColumnShape,
         deadline: Instant,
-    ) -> Result<(), PluginError> {
+    ) -> Result<bool, PluginError> {
         let (kind, options) = (kind.to_owned(), options.clone());
         self.control("open_index", deadline, move |link| async move {
             let mut request = link.client.open_index_request();
@@ -436,7 +443,9 @@ impl Instance {
                 Element::I8 => wire::Element::I8,
             });
             let response = request.send().promise.await.map_err(transport)?;
-            read_failure(response.get().and_then(|results| results.get_failure()))
+            let results = response.get().map_err(transport)?;
+            read_failure(results.get_failure())?;
+            Ok(results.get_parallel_inserts())
         })
     }
 

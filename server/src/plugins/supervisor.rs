@@ -290,7 +290,8 @@ impl Supervisor {
         self.plugin.update(|current| {
             version.clone_from(&current.version);
             let provided = instance.provides();
-            let functions = provided.functions.iter().map(|function| format!("function {}", function.name));
+            let functions =
+                provided.functions.iter().map(|function| format!("{} {}", function.role.name(), function.name));
             let indexes = provided.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
             current.provides = functions.chain(indexes).collect();
             current.layers = process.report().enforced.iter().map(|report| report.layer.to_string()).collect();

@@ -11,14 +11,14 @@ use super::error::{Frame, ReqlError, Result};
 use super::eval::Context;
 use super::options::MAX_BATCH_BYTES;
 use super::output;
-use super::stream::{Fused, Rows, Stream};
+use super::stream::{Fused, StoredRows, Stream};
 
 /// The result of a query.
 pub enum Answer {
     /// One value.
     Atom {
-        /// The value.
-        datum: Datum,
+        /// The response so far: its head, and the value as JSON.
+        body: Vec<u8>,
         /// What was done, if the client asked.
         profile: Option<Vec<Datum>>,
     },
@@ -28,16 +28,21 @@ pub enum Answer {
 
 /// An open stream. Dropping it ends it.
 pub struct Cursor {
-    rows: Fused<Rows>,
+    rows: Fused<StoredRows>,
     ctx: Arc<Context>,
     /// An error that came behind rows that were sent first.
     failure: Option<ReqlError>,
     batches: u64,
 }
 
-/// Rows of a batch as JSON, without the brackets around.
+/// The beginning of a response with rows and more to come.
+const BATCH: &[u8] = br#"{"t":3,"r":["#;
+/// The beginning of a response with the last rows.
+const LAST_BATCH: &[u8; BATCH.len()] = br#"{"t":2,"r":["#;
+
+/// A response up to its last row.
 struct Batch {
-    json: Vec<u8>,
+    body: Vec<u8>,
     is_last: bool,
 }
 
@@ -45,7 +50,7 @@ impl Cursor {
     /// A cursor at the beginning of a stream.
     #[must_use]
     pub fn new(stream: Stream, ctx: Arc<Context>) -> Self {
-        Self { rows: Fused::new(stream.into_rows()), ctx, failure: None, batches: 0 }
+        Self { rows: Fused::new(stream.into_stored()), ctx, failure: None, batches: 0 }
     }
 
     /// Whether the stream was stopped by its client.
@@ -57,7 +62,7 @@ impl Cursor {
     /// The next batch as a response, and whether it is the last one.
     pub fn next_response(&mut self) -> (Response, bool) {
         match guarded(|| self.next_batch()) {
-            Ok(batch) => (Response::batch(&batch, self.ctx.profile.take()), batch.is_last),
+            Ok(batch) => (Response::batch(batch.body, self.ctx.profile.take()), batch.is_last),
             Err(_) if self.is_cancelled() => (Response::empty_sequence(), true),
             Err(error) => (Response::error(&error), true),
         }
@@ -72,32 +77,31 @@ impl Cursor {
         let max_bytes = (limits.max_bytes / scaledown).max(1);
         let deadline = Instant::now() + limits.max_time;
         self.batches += 1;
-        let mut batch = Batch { json: Vec::new(), is_last: false };
+        let mut batch = Batch { body: BATCH.to_vec(), is_last: false };
         let mut count = 0;
         while count < limits.max_rows {
-            let bytes = batch.json.len();
+            let bytes = batch.body.len() - BATCH.len();
             let full = (bytes >= max_bytes && count >= limits.min_rows) || bytes >= MAX_BATCH_BYTES;
             if full || (count > 0 && Instant::now() >= deadline) {
                 return Ok(batch);
             }
-            match self.rows.next().map(|row| row.and_then(|row| output::check(&row).map(|()| row))) {
-                Some(Ok(row)) => {
-                    if count > 0 {
-                        batch.json.push(b',');
-                    }
-                    row.write_json(&mut batch.json);
-                    count += 1;
-                }
+            let Some(row) = self.rows.next() else {
+                batch.is_last = true;
+                batch.body[..BATCH.len()].copy_from_slice(LAST_BATCH);
+                return Ok(batch);
+            };
+            if count > 0 {
+                batch.body.push(b',');
+            }
+            match row.and_then(|row| output::write(&row, &mut batch.body)) {
+                Ok(()) => count += 1,
                 // The rows before the failure are good: they go first.
-                Some(Err(error)) if count > 0 => {
+                Err(error) if count > 0 => {
+                    batch.body.truncate(BATCH.len() + bytes);
                     self.failure = Some(error);
                     return Ok(batch);
                 }
-                Some(Err(error)) => return Err(error),
-                None => {
-                    batch.is_last = true;
-                    return Ok(batch);
-                }
+                Err(error) => return Err(error),
             }
         }
         Ok(batch)
@@ -109,19 +113,19 @@ impl Cursor {
 pub struct Response(pub Vec<u8>);
 
 impl Response {
-    /// One value.
+    /// What is in front of one value.
+    pub(super) fn head_of_atom() -> Vec<u8> {
+        br#"{"t":1,"r":["#.to_vec()
+    }
+
+    /// One value, which is in the body of an [`Answer::Atom`].
     #[must_use]
-    pub fn atom(datum: &Datum, profile: Option<Vec<Datum>>) -> Self {
-        let mut body = br#"{"t":1,"r":["#.to_vec();
-        datum.write_json(&mut body);
+    pub fn atom(mut body: Vec<u8>, profile: Option<Vec<Datum>>) -> Self {
         body.push(b']');
         finish(body, profile)
     }
 
-    fn batch(batch: &Batch, profile: Option<Vec<Datum>>) -> Self {
-        let mut body = Vec::with_capacity(batch.json.len() + 32);
-        body.extend_from_slice(if batch.is_last { br#"{"t":2,"r":["# } else { br#"{"t":3,"r":["# });
-        body.extend_from_slice(&batch.json);
+    fn batch(mut body: Vec<u8>, profile: Option<Vec<Datum>>) -> Self {
         body.extend_from_slice(br#"],"n":[]"#);
         finish(body, profile)
     }

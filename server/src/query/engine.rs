@@ -9,7 +9,7 @@ use photondb_plugin_sdk::datum::{Object, Time};
 
 use super::access::{Resources, Scope, Shared};
 use super::compile::{self, Node};
-use super::cursor::{Answer, Cursor};
+use super::cursor::{Answer, Cursor, Response};
 use super::error::{Frame, ReqlError, Result};
 use super::eval::{Context, Env};
 use super::nested::{self, Allowance, Calling};
@@ -19,6 +19,7 @@ use super::parse::{self, Request, Term};
 use super::plugin::PluginFunctions;
 use super::profile::Profile;
 use super::pseudo::REQL_TYPE;
+use super::row::Row;
 use super::stream::Stream;
 use super::terms::{self, group};
 use super::value::Value;
@@ -112,7 +113,7 @@ impl Engine {
                 allowance: Some(Allowance::new(calling.clone())),
             });
             let node = compile::query(term)?;
-            let value = Env { ctx: ctx.clone(), frame: None }.eval(&node)?;
+            let value = Env { ctx: ctx.clone(), frame: None }.eval_row(&node)?;
             nested::encode(value, &ctx)
         })
     }
@@ -123,7 +124,7 @@ impl Engine {
         let ctx = Arc::new(self.context(options, profile, cancelled));
         let node = compile::query(term)?;
         let env = Env { ctx: ctx.clone(), frame: None };
-        let value = env.eval(&node)?;
+        let value = env.eval_row(&node)?;
         // The term may be large, and the cursor lives on: what it needs of the term it holds itself.
         drop(node);
         answer(value, &ctx)
@@ -201,9 +202,10 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn answer(value: Value, ctx: &Arc<Context>) -> Result<Answer> {
     match finished(value, ctx)? {
         Finished::Stream(stream) => Ok(Answer::Stream(Cursor::new(stream, ctx.clone()))),
-        Finished::Datum(datum) => {
-            output::check(&datum)?;
-            Ok(Answer::Atom { datum, profile: ctx.profile.take() })
+        Finished::Row(row) => {
+            let mut body = Response::head_of_atom();
+            output::write(&row, &mut body)?;
+            Ok(Answer::Atom { body, profile: ctx.profile.take() })
         }
     }
 }
@@ -211,22 +213,23 @@ fn answer(value: Value, ctx: &Arc<Context>) -> Result<Answer> {
 /// A query's value as it leaves.
 pub(super) enum Finished {
     /// One value.
-    Datum(Datum),
+    Row(Row),
     /// A sequence.
     Stream(Stream),
 }
 
 /// What leaves of a query's value.
 pub(super) fn finished(value: Value, ctx: &Arc<Context>) -> Result<Finished> {
-    Ok(Finished::Datum(match value {
-        Value::Datum(datum) => datum,
-        Value::Single(single) => single.read()?,
+    Ok(Finished::Row(match value {
+        Value::Datum(datum) => datum.into(),
+        Value::Row(row) => row,
+        Value::Single(single) => single.read()?.into(),
         Value::Grouped(groups) => {
             let groups = group::closed(groups, ctx)?;
             let data = groups.into_iter().map(|(group, reduction)| Datum::array([group, reduction]));
-            Datum::object([(REQL_TYPE, Datum::from("GROUPED_DATA")), ("data", Datum::array(data))])
+            Datum::object([(REQL_TYPE, Datum::from("GROUPED_DATA")), ("data", Datum::array(data))]).into()
         }
-        Value::Stream(stream) | Value::Selection(_, stream) if stream.is_array() => stream.collect_array(ctx)?,
+        Value::Stream(stream) | Value::Selection(_, stream) if stream.is_array() => stream.collect_row(ctx)?,
         Value::Function(_) | Value::Database(_) => {
             return Err(ReqlError::logic(format!(
                 "Query result must be of type DATUM, GROUPED_DATA, or STREAM (got {}).",

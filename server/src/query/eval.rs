@@ -141,6 +141,14 @@ impl Env {
     /// # Errors
     /// With the path from this term to the one that failed.
     pub fn eval(&self, node: &Node) -> Result<Value> {
+        self.eval_row(node)?.decoded()
+    }
+
+    /// The same, but what is stored stays as it is: there may be a [`Value::Row`].
+    ///
+    /// # Errors
+    /// As [`eval`](Self::eval).
+    pub fn eval_row(&self, node: &Node) -> Result<Value> {
         match node {
             Node::Constant { value, longest_array } => {
                 if *longest_array > self.ctx.array_limit() {
@@ -149,7 +157,7 @@ impl Env {
                 Ok(value.clone().into())
             }
             Node::Object(fields) => self.object(fields),
-            Node::Variable { up, position, .. } => Ok(self.variable(*up, *position)?.into()),
+            Node::Variable { up, position, .. } => Value::row(self.argument(*up, *position)?.clone(), &self.ctx),
             Node::Function(term) => {
                 let function = Function::Closure { term: term.clone(), around: self.frame.clone() };
                 Ok(Value::Function(Arc::new(function)))
@@ -166,26 +174,26 @@ impl Env {
     /// # Errors
     /// As [`eval`](Self::eval), and when the value is no datum.
     pub fn datum(&self, node: &Node) -> Result<Datum> {
-        self.eval(node)?.into_datum(&self.ctx)
+        self.eval_row(node)?.into_datum(&self.ctx)
     }
 
     /// The argument at `position` of the function that is `up` functions further out.
     ///
     /// # Errors
     /// Never, for nodes that the compiler made.
-    pub fn variable(&self, up: usize, position: usize) -> Result<Datum> {
+    fn argument(&self, up: usize, position: usize) -> Result<&Row> {
         let mut frame = self.frame.as_ref();
         for _ in 0..up {
             frame = frame.and_then(|frame| frame.around.as_ref());
         }
         let row = frame.and_then(|frame| frame.args.get(position));
-        row.ok_or_else(|| ReqlError::internal("A variable has no value."))?.datum().cloned()
+        row.ok_or_else(|| ReqlError::internal("A variable has no value."))
     }
 
     /// The value of a field of a stored document, which need not be decoded for that.
     fn stored_field(&self, node: &Node) -> Option<Result<Datum>> {
         let frame = self.frame.as_ref().filter(|_| !self.ctx.profile.is_on())?;
-        let field = row::stored(node, &frame.args, frame.around.as_ref())?.to_datum().ok()?;
+        let field = row::stored_field(node, &frame.args, frame.around.as_ref())?.to_datum().ok()?;
         Some(self.ctx.check_call().and_then(|()| self.ctx.keep(&field)).map(|()| field))
     }
 
@@ -219,7 +227,7 @@ impl Env {
             node.op.check_arity(call.count())?;
         }
         match node.op.grouped_argument() {
-            Some(position) if position < call.count() => match call.arg(position)? {
+            Some(position) if position < call.count() => match call.row_arg(position)? {
                 Value::Grouped(groups) => call.for_each_group(position, groups),
                 value => {
                     call.first.replace(Some((position, value)));
@@ -335,6 +343,14 @@ impl<'a> Call<'a> {
     /// # Errors
     /// When evaluating it fails.
     pub fn arg(&self, position: usize) -> Result<Value> {
+        self.row_arg(position)?.decoded().map_err(|error| error.at(position))
+    }
+
+    /// The same, but what is stored stays as it is: there may be a [`Value::Row`].
+    ///
+    /// # Errors
+    /// When evaluating it fails.
+    pub fn row_arg(&self, position: usize) -> Result<Value> {
         // Terms with very many arguments work on them one after the other.
         self.ctx().check_call()?;
         if self.first.borrow().as_ref().is_some_and(|(first, _)| *first == position)
@@ -353,7 +369,7 @@ impl<'a> Call<'a> {
 
     fn eval_at(&self, position: usize) -> Result<Value> {
         let node = self.node.args.get(position).ok_or_else(missing_argument)?;
-        self.env.eval(node).map_err(|error| error.at(position))
+        self.env.eval_row(node).map_err(|error| error.at(position))
     }
 
     /// The node of an argument, where the arguments are as they were sent.
@@ -442,7 +458,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// When the argument is no sequence.
     pub fn stream(&self, position: usize) -> Result<Stream> {
-        let stream = self.with(position, |value| value.into_stream(self.ctx()))?;
+        let stream = self.row_arg(position)?.into_stream(self.ctx()).map_err(|error| error.at(position))?;
         Ok(framed(stream, position))
     }
 

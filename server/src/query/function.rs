@@ -115,10 +115,10 @@ impl Function {
     /// # Errors
     /// When the number of arguments is wrong, or the body fails.
     pub fn call(&self, ctx: &Arc<Context>, args: Vec<Datum>) -> Result<Value> {
-        self.finish(ctx, Prepared::new(args.into_iter().map(Row::Value).collect()))
+        self.finish(ctx, Prepared::new(args.into_iter().map(Row::Value).collect()))?.decoded()
     }
 
-    /// Makes a prepared call.
+    /// Makes a prepared call. What is stored stays as it is: there may be a [`Value::Row`].
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -134,14 +134,14 @@ impl Function {
                     Known::Sites(sites) => sites,
                     Known::Nothing => Vec::new(),
                 };
-                let whole =
-                    (!ctx.profile.is_on()).then(|| row::stored(&term.body, &call.args, around.as_ref())).flatten();
-                if let Some(field) = whole.and_then(|field| field.to_datum().ok()) {
+                let stored =
+                    if ctx.profile.is_on() { None } else { row::stored_field(&term.body, &call.args, around.as_ref()) };
+                if let Some(field) = stored.and_then(|field| field.to_datum().ok()) {
                     ctx.keep(&field)?;
                     return Ok(field.into());
                 }
                 let frame = Bindings { args: call.args, sites, around: around.clone() };
-                Env { ctx: ctx.clone(), frame: Some(Arc::new(frame)) }.eval(&term.body).map_err(framed)
+                Env { ctx: ctx.clone(), frame: Some(Arc::new(frame)) }.eval_row(&term.body).map_err(framed)
             }
             Self::Plugin(plugin) => match call.known {
                 Known::Result(result) => Ok(result?.into()),
@@ -150,13 +150,10 @@ impl Function {
                     Ok(plugin.invoke_one(ctx, args)?.into())
                 }
             },
-            Self::Field(field) => {
-                let stored = call.args.first().and_then(Row::stored).and_then(|row| row.get(field)?.to_datum().ok());
-                match stored {
-                    Some(value) => Ok(value.into()),
-                    None => Ok(paths::get_field(call.only()?, field)?.into()),
-                }
-            }
+            Self::Field(field) => match call.args.first().and_then(|row| row.field(field)) {
+                Some(value) => Value::row(value, ctx),
+                None => Ok(paths::get_field(call.only()?, field)?.into()),
+            },
             Self::Pluck(pattern) => Ok(paths::pluck(call.only()?, std::slice::from_ref(pattern))?.into()),
             Self::BadField(datum) => Err(ReqlError::wrong_type("STRING", datum)),
             Self::Constant(datum) => Ok(datum.clone().into()),

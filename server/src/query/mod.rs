@@ -9,7 +9,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`value`], [`stream`], [`row`], [`function`] | what terms evaluate to |
+//! | [`value`], [`stream`], [`row`], [`partial`], [`function`] | what terms evaluate to |
 //! | [`access`] | what a query may touch |
 //! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
 //! | [`nested`] | queries that plugins run |
@@ -20,6 +20,7 @@
 //! | [`output`], [`mod@print`], [`json`], [`iso8601`] | data as text |
 
 pub mod access;
+mod aggregate;
 pub mod bulk;
 pub mod compile;
 pub mod cursor;
@@ -35,6 +36,7 @@ pub mod options;
 pub mod order;
 pub mod output;
 pub mod parse;
+pub mod partial;
 pub mod paths;
 pub mod plugin;
 pub mod print;
@@ -43,6 +45,7 @@ pub mod pseudo;
 pub mod pseudotype;
 mod random;
 pub mod row;
+mod scanner;
 pub mod source;
 pub mod stream;
 pub mod tables;

@@ -158,7 +158,7 @@ impl Calling {
 /// When it is too long, or no value that can leave a query.
 pub(super) fn encode(value: Value, ctx: &Arc<Context>) -> Result<Vec<u8>> {
     let datum = match engine::finished(value, ctx)? {
-        Finished::Datum(datum) => datum,
+        Finished::Row(row) => row.into_datum()?,
         Finished::Stream(stream) => {
             let (mut rows, mut bytes) = (Vec::new(), 0);
             for row in Fused::new(stream.into_all_rows()?) {

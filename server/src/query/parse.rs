@@ -3,14 +3,13 @@
 //! Literal arrays and objects become one [`Datum`] each while they are read, however large: an insert of many documents
 //! with long vectors makes no term per number. Nesting is bounded, so that no text can exhaust the stack.
 
-use std::fmt;
 use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::Object;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::pseudotype;
+use super::scanner::{Next, Scanner};
 
 /// Most levels of arrays and objects in a query's text. A chained method takes two.
 pub const MAX_NESTING: usize = 1_200;
@@ -84,7 +83,31 @@ impl Request {
 /// # Errors
 /// One sentence for the client when the text is no JSON, or not of the shape of a query.
 pub fn request(body: &[u8]) -> Result<Request, String> {
-    read(body, RequestSeed)
+    let mut text = Scanner::new(body);
+    text.expect(b'[', "a query [TYPE, TERM, OPTIONS]")?;
+    let mut position = 0;
+    if !text.has_more(position, b']')? {
+        return Err("the query has no type".to_owned());
+    }
+    let mut request = match text.integer("the type of a query")? {
+        1 => None,
+        2 => Some(Request::Continue),
+        3 => Some(Request::Stop),
+        4 => Some(Request::NoreplyWait),
+        5 => Some(Request::ServerInfo),
+        other => return Err(format!("unknown query type {other}")),
+    };
+    position += 1;
+    while text.has_more(position, b']')? {
+        match (&mut request, position) {
+            (None, 1) => request = Some(Request::Start { term: read(&mut text, MAX_NESTING)?, options: Vec::new() }),
+            (Some(Request::Start { options, .. }), 2) => *options = fields(&mut text, MAX_NESTING)?,
+            _ => text.skip(MAX_NESTING)?,
+        }
+        position += 1;
+    }
+    text.end()?;
+    request.ok_or_else(|| "a START query needs a term".to_owned())
 }
 
 /// Reads one term, as index definitions are stored.
@@ -92,122 +115,77 @@ pub fn request(body: &[u8]) -> Result<Request, String> {
 /// # Errors
 /// As [`request`].
 pub fn term(text: &[u8]) -> Result<Term, String> {
-    read(text, TermSeed { depth: MAX_NESTING })
+    let mut text = Scanner::new(text);
+    let term = read(&mut text, MAX_NESTING)?;
+    text.end()?;
+    Ok(term)
 }
 
-fn read<'de, S: DeserializeSeed<'de>>(text: &'de [u8], seed: S) -> Result<S::Value, String> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    // The seeds count levels themselves; serde_json's own limit of 128 is below what drivers send.
-    json.disable_recursion_limit();
-    let value = seed.deserialize(&mut json).map_err(|error| error.to_string())?;
-    json.end().map_err(|error| error.to_string())?;
-    Ok(value)
+/// Reads a term that may be nested so many levels.
+fn read(text: &mut Scanner<'_>, levels: usize) -> Result<Term, String> {
+    let next = text.next()?;
+    value(text, next, levels)
 }
 
-struct RequestSeed;
-
-impl<'de> DeserializeSeed<'de> for RequestSeed {
-    type Value = Request;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Request, D::Error> {
-        json.deserialize_seq(self)
-    }
+fn value(text: &mut Scanner<'_>, next: Next, levels: usize) -> Result<Term, String> {
+    Ok(match next {
+        Next::Array => call(text, levels)?,
+        Next::Object => object(fields(text, levels)?),
+        Next::String => Term::scalar(&*text.string()?),
+        Next::Number => Term::scalar(text.number()?),
+        Next::True => Term::scalar(true),
+        Next::False => Term::scalar(false),
+        Next::Null => Term::scalar(Datum::Null),
+    })
 }
 
-impl<'de> Visitor<'de> for RequestSeed {
-    type Value = Request;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a query [TYPE, TERM, OPTIONS]")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Request, A::Error> {
-        let kind: u64 = seq.next_element()?.ok_or_else(|| A::Error::custom("the query has no type"))?;
-        let request = match kind {
-            1 => {
-                let term = seq
-                    .next_element_seed(TermSeed { depth: MAX_NESTING })?
-                    .ok_or_else(|| A::Error::custom("a START query needs a term"))?;
-                let options = seq.next_element_seed(OptionsSeed { depth: MAX_NESTING })?.unwrap_or_default();
-                Request::Start { term, options }
-            }
-            2 => Request::Continue,
-            3 => Request::Stop,
-            4 => Request::NoreplyWait,
-            5 => Request::ServerInfo,
-            other => return Err(A::Error::custom(format_args!("unknown query type {other}"))),
-        };
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(request)
-    }
+fn below(levels: usize) -> Result<usize, String> {
+    levels.checked_sub(1).ok_or_else(|| format!("the query is nested more than {MAX_NESTING} levels deep"))
 }
 
-/// Reads a term; `depth` is how many levels are left.
-struct TermSeed {
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for TermSeed {
-    type Value = Term;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Term, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-fn too_deep<E: serde::de::Error>() -> E {
-    E::custom(format_args!("the query is nested more than {MAX_NESTING} levels deep"))
-}
-
-impl<'de> Visitor<'de> for TermSeed {
-    type Value = Term;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a term")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Term, E> {
-        Ok(Term::scalar(value))
-    }
-
-    fn visit_unit<E>(self) -> Result<Term, E> {
-        Ok(Term::scalar(Datum::Null))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Term, E> {
-        Ok(Term::scalar(value as f64))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Term, E> {
-        Ok(Term::scalar(value as f64))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Term, E> {
-        if value.is_finite() { Ok(Term::scalar(value)) } else { Err(E::custom("a number is out of range")) }
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Term, E> {
-        Ok(Term::scalar(value))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Term, A::Error> {
-        Ok(object(fields(map, self.depth)?))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Term, A::Error> {
-        let depth = self.depth.checked_sub(1).ok_or_else(too_deep)?;
-        let number: u32 = seq
-            .next_element()?
-            .ok_or_else(|| A::Error::custom("an array stands for a term and has to begin with the term's number"))?;
-        let args = seq.next_element_seed(ArgsSeed { depth })?.unwrap_or_default();
-        let options = seq.next_element_seed(OptionsSeed { depth })?.unwrap_or_default();
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        if number == MAKE_ARRAY && options.is_empty() && args.computed.is_empty() {
-            let longest_array = args.longest_array.max(args.constants.len());
-            return Ok(Term::Constant { value: args.constants.into(), longest_array });
+fn call(text: &mut Scanner<'_>, levels: usize) -> Result<Term, String> {
+    let levels = below(levels)?;
+    text.expect(b'[', "a term")?;
+    let number = text.integer("the number of a term, with which the array begins that stands for one")?;
+    let (mut args, mut options, mut position) = (Args::default(), Vec::new(), 1);
+    while text.has_more(position, b']')? {
+        match position {
+            1 => args = arguments(text, levels)?,
+            2 => options = fields(text, levels)?,
+            _ => text.skip(levels)?,
         }
-        Ok(Term::Call { number, args: args.into_terms(), options })
+        position += 1;
     }
+    if number == MAKE_ARRAY && options.is_empty() && args.computed.is_empty() {
+        return Ok(args.into_array());
+    }
+    Ok(Term::Call { number, args: args.into_terms(), options })
+}
+
+fn arguments(text: &mut Scanner<'_>, levels: usize) -> Result<Args, String> {
+    let levels = below(levels)?;
+    text.expect(b'[', "an array of arguments")?;
+    let (mut args, mut position) = (Args::default(), 0);
+    while text.has_more(position, b']')? {
+        match text.next()? {
+            Next::Number if args.constants.is_empty() && args.computed.is_empty() => args.numbers.push(text.number()?),
+            next => args.push(value(text, next, levels)?),
+        }
+        position += 1;
+    }
+    Ok(args)
+}
+
+fn fields(text: &mut Scanner<'_>, levels: usize) -> Result<Vec<(Arc<str>, Term)>, String> {
+    let levels = below(levels)?;
+    text.expect(b'{', "an object")?;
+    let mut fields = Vec::new();
+    while text.has_more(fields.len(), b'}')? {
+        let name = Arc::from(text.string()?);
+        text.expect(b':', "a colon")?;
+        fields.push((name, read(text, levels)?));
+    }
+    Ok(fields)
 }
 
 /// An object term of the given fields: a literal if all of them are.
@@ -234,18 +212,11 @@ fn object(fields: Vec<(Arc<str>, Term)>) -> Term {
     }
 }
 
-fn fields<'de, A: MapAccess<'de>>(mut map: A, depth: usize) -> Result<Vec<(Arc<str>, Term)>, A::Error> {
-    let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
-    let mut fields = Vec::with_capacity(map.size_hint().unwrap_or(0).min(1024));
-    while let Some(name) = map.next_key::<String>()? {
-        fields.push((Arc::from(name), map.next_value_seed(TermSeed { depth })?));
-    }
-    Ok(fields)
-}
-
-/// Positional arguments: constants as long as there are only such, then terms.
+/// Positional arguments: numbers as long as there are only such, then constants, then terms.
 #[derive(Default)]
 struct Args {
+    /// Vectors are most of many queries: their numbers make no terms, and become data all at once.
+    numbers: Vec<f64>,
     constants: Vec<Datum>,
     longest_array: usize,
     computed: Vec<Term>,
@@ -266,60 +237,14 @@ impl Args {
         // The longest array of all is an upper bound for each: at worst the limit is checked for a sibling's sake.
         let longest_array = self.longest_array;
         let constants = self.constants.into_iter().map(|value| Term::Constant { value, longest_array });
-        constants.chain(self.computed).collect()
-    }
-}
-
-struct ArgsSeed {
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for ArgsSeed {
-    type Value = Args;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Args, D::Error> {
-        json.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ArgsSeed {
-    type Value = Args;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of arguments")
+        self.numbers.into_iter().map(Term::scalar).chain(constants).chain(self.computed).collect()
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Args, A::Error> {
-        let depth = self.depth.checked_sub(1).ok_or_else(too_deep)?;
-        let mut args = Args::default();
-        while let Some(term) = seq.next_element_seed(TermSeed { depth })? {
-            args.push(term);
-        }
-        Ok(args)
-    }
-}
-
-struct OptionsSeed {
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for OptionsSeed {
-    type Value = Vec<(Arc<str>, Term)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for OptionsSeed {
-    type Value = Vec<(Arc<str>, Term)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of optional arguments")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        fields(map, self.depth)
+    /// The array of all of them, where none has to be computed.
+    fn into_array(self) -> Term {
+        let longest_array = self.longest_array.max(self.numbers.len() + self.constants.len());
+        let numbers = self.numbers.into_iter().map(Datum::Number);
+        Term::Constant { value: Datum::array(numbers.chain(self.constants)), longest_array }
     }
 }
 
@@ -335,6 +260,27 @@ mod tests {
         let Term::Constant { value, longest_array } = term else { panic!("not folded: {term:?}") };
         assert_eq!(value.to_json_string(), r#"[[1,2],{"a":["x"]}]"#);
         assert_eq!(longest_array, 2);
+    }
+
+    #[test]
+    fn what_is_no_query_is_refused() {
+        for (text, part) in [
+            ("[]", "no type"),
+            ("[1]", "needs a term"),
+            ("[9]", "unknown query type 9"),
+            ("[1,[]]", "the number of a term"),
+            ("[1,[1.0]]", "the number of a term"),
+            ("[1,[2,1]]", "an array of arguments"),
+            ("[1,1,2]", "an object"),
+            ("[1,1]x", "the end"),
+            ("[1,1e999]", "out of range"),
+            ("{}", "a query"),
+        ] {
+            let message = request(text.as_bytes()).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        }
+        assert!(matches!(request(b" [ 1 , [ 13 ] , { } , 7 , [[]] ] "), Ok(Request::Start { .. })));
+        assert!(matches!(term(br#"[13,[],{},"more",{"a":[]}]"#), Ok(Term::Call { number: 13, .. })));
     }
 
     #[test]
@@ -359,6 +305,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn vectors_are_read_number_by_number(
+            vectors in prop::collection::vec(prop::collection::vec(-1e300..1e300_f64, 0..20), 0..4),
+        ) {
+            let lists: Vec<_> = vectors.iter().map(|vector| serde_json::json!([MAKE_ARRAY, vector])).collect();
+            let read = term(serde_json::json!([MAKE_ARRAY, lists]).to_string().as_bytes()).unwrap();
+            let expected = Datum::array(vectors.iter().map(|vector| {
+                Datum::array(vector.iter().copied().map(Datum::from))
+            }));
+            let most = vectors.iter().map(Vec::len).max().unwrap_or(0).max(vectors.len());
+            let matches = matches!(&read, Term::Constant { value, longest_array } if *value == expected && *longest_array == most);
+            prop_assert!(matches, "{:?}", read);
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = request(&bytes);

@@ -45,6 +45,46 @@ impl Path {
     }
 }
 
+/// What paths name of one field.
+#[derive(Clone, Debug)]
+pub enum Need<'p> {
+    /// Nothing.
+    Nothing,
+    /// The whole field.
+    All,
+    /// Parts of it, if it is an object or has objects in it.
+    Below(Vec<&'p Path>),
+}
+
+impl<'p> Need<'p> {
+    /// What the paths together name of the field `name`.
+    #[must_use]
+    pub fn of(paths: &[&'p Path], name: &str) -> Self {
+        let mut below = Vec::new();
+        if paths.iter().any(|path| path.names_all(name, &mut below)) {
+            Self::All
+        } else if below.is_empty() {
+            Self::Nothing
+        } else {
+            Self::Below(below)
+        }
+    }
+}
+
+impl Path {
+    /// Whether it names the whole field; if not, what it names of the field is added to `below`.
+    fn names_all<'p>(&'p self, name: &str, below: &mut Vec<&'p Path>) -> bool {
+        match self {
+            Self::Field(field) => **field == *name,
+            Self::All(paths) => paths.iter().any(|path| path.names_all(name, below)),
+            Self::Below(fields) => fields.iter().filter(|(field, _)| **field == *name).any(|(_, path)| {
+                below.extend(path);
+                path.is_none()
+            }),
+        }
+    }
+}
+
 /// The value of a field.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::batch::Value;
-use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity};
+use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity, Role};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use super::error::{ReqlError, Result};
@@ -104,6 +104,12 @@ impl PluginCall {
         self.function.signature().purity == Purity::Pure
     }
 
+    /// Whether it is an aggregate: a function of a step and an array, for `reduce` alone.
+    #[must_use]
+    pub fn is_aggregate(&self) -> bool {
+        self.function.signature().role == Role::Aggregate
+    }
+
     /// Calls the function for one row.
     ///
     /// # Errors
@@ -120,6 +126,17 @@ impl PluginCall {
     /// # Errors
     /// One for the whole batch.
     pub fn invoke(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Result<Vec<Datum>> {
+        if self.is_aggregate() {
+            let name = &self.name;
+            return Err(ReqlError::logic(format!(
+                "plugin.{name} is an aggregate of many values: call it by `reduce(r.js(\"plugin.{name}\"))`."
+            )));
+        }
+        self.send(ctx, args, rows)
+    }
+
+    /// As [`invoke`](Self::invoke), for functions and aggregates.
+    pub(super) fn send(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Result<Vec<Datum>> {
         ctx.check_running()?;
         self.check(args)?;
         let started = ctx.profile.enter();
@@ -150,6 +167,11 @@ impl PluginCall {
     /// done: [`invoke_rows`](Self::invoke_rows) can, or says why not.
     #[must_use]
     pub fn start(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Option<Started> {
+        if self.is_aggregate() { None } else { self.begin(ctx, args, rows) }
+    }
+
+    /// As [`start`](Self::start), for functions and aggregates.
+    pub(super) fn begin(&self, ctx: &Context, args: &[&[Value<'_>]], rows: usize) -> Option<Started> {
         // A profile's tasks don't overlap.
         if ctx.profile.is_on() || ctx.check_running().is_err() || self.check(args).is_err() {
             return None;

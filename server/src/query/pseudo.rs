@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::datum::Object;
+use photondb_plugin_sdk::datum::{DatumRef, Kind, Object};
 
 use super::error::{ReqlError, Result};
+use super::row::{DISTANCE, DOCUMENT, Row};
+use crate::storage::Document;
 
 /// The reserved key.
 pub const REQL_TYPE: &str = "$reql_type$";
@@ -57,12 +59,28 @@ pub fn special(object: &Object) -> Option<Special> {
     if first.as_bytes().first().is_some_and(|byte| *byte > b'$') {
         return None;
     }
-    Some(match object.get(REQL_TYPE)?.as_str() {
-        Some("MINVAL") => Special::Min,
-        Some("MAXVAL") => Special::Max,
-        Some("LITERAL") => Special::Literal,
-        _ => Special::Other,
-    })
+    object.get(REQL_TYPE).map(|name| name.as_str().map_or(Special::Other, Special::named))
+}
+
+impl Special {
+    fn named(name: &str) -> Self {
+        match name {
+            "MINVAL" => Self::Min,
+            "MAXVAL" => Self::Max,
+            "LITERAL" => Self::Literal,
+            _ => Self::Other,
+        }
+    }
+
+    /// Why it can't leave the query.
+    fn obstacle(self) -> Option<Obstacle> {
+        match self {
+            Self::Min => Some(Obstacle::Min),
+            Self::Max => Some(Obstacle::Max),
+            Self::Literal => Some(Obstacle::Literal),
+            Self::Other => None,
+        }
+    }
 }
 
 /// What the value is, if it is one of the special objects.
@@ -116,6 +134,11 @@ pub enum Obstacle {
     Size,
 }
 
+/// What a number is taken to need as JSON.
+const NUMBER: usize = 8;
+/// What other values are taken to need beside their parts.
+const OTHER: usize = 5;
+
 /// Limits on a value.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -136,6 +159,81 @@ pub fn obstacle(datum: &Datum, limits: &Limits) -> Option<Obstacle> {
     find_obstacle(datum, limits.depth, limits.array, &mut bytes)
 }
 
+/// The same, in a row of which parts may be as they are stored; damage is none of its business.
+pub fn obstacle_in_row(row: &Row, limits: &Limits) -> Option<Obstacle> {
+    let mut bytes = limits.bytes;
+    find_in_row(row, limits.depth, limits.array, &mut bytes)
+}
+
+fn find_in_row(row: &Row, depth: usize, array: usize, bytes: &mut usize) -> Option<Obstacle> {
+    let below = |document: &Document, depth, bytes: &mut usize| {
+        document.view().and_then(|view| find_in_place(view, depth, array, bytes))
+    };
+    if depth == 0 {
+        return Some(Obstacle::Depth);
+    }
+    match row {
+        Row::Value(datum) => find_obstacle(datum, depth, array, bytes),
+        Row::Stored(document) => below(document, depth, bytes),
+        Row::Neighbour(neighbour) => take(bytes, OTHER + DISTANCE.len())
+            .or_else(|| (depth == 1).then_some(Obstacle::Depth))
+            .or_else(|| take(bytes, NUMBER + DOCUMENT.len()))
+            .or_else(|| below(neighbour.document(), depth - 1, bytes)),
+        Row::List(list) => take(bytes, OTHER)
+            .or_else(|| (list.rows().len() > array).then_some(Obstacle::LongArray))
+            .or_else(|| list.rows().iter().find_map(|row| find_in_row(row, depth - 1, array, bytes))),
+    }
+}
+
+fn find_in_place(value: DatumRef<'_>, depth: usize, array: usize, bytes: &mut usize) -> Option<Obstacle> {
+    if depth == 0 {
+        return Some(Obstacle::Depth);
+    }
+    let own = match value.kind()? {
+        Kind::String => value.size() + 2,
+        Kind::Binary => value.size() * 4 / 3 + 40,
+        Kind::Time => 70,
+        Kind::Number => NUMBER,
+        Kind::Null | Kind::Bool | Kind::Array | Kind::Object => OTHER,
+    };
+    if let Some(obstacle) = take(bytes, own) {
+        return Some(obstacle);
+    }
+    match value.kind()? {
+        Kind::Array => {
+            let length = value.len()?;
+            if length > array {
+                return Some(Obstacle::LongArray);
+            }
+            if value.is_packed() {
+                let is_too_deep = depth == 1 && length > 0;
+                return if is_too_deep { Some(Obstacle::Depth) } else { take(bytes, length * NUMBER) };
+            }
+            value.elements().ok()?.flatten().find_map(|element| find_in_place(element, depth - 1, array, bytes))
+        }
+        Kind::Object => {
+            let special = value.get(REQL_TYPE).and_then(|name| name.as_str()).map(Special::named);
+            special.and_then(Special::obstacle).or_else(|| {
+                value.fields().ok()?.flatten().find_map(|(name, value)| {
+                    take(bytes, name.len()).or_else(|| find_in_place(value, depth - 1, array, bytes))
+                })
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Takes so many bytes from those that are left.
+fn take(left: &mut usize, bytes: usize) -> Option<Obstacle> {
+    match left.checked_sub(bytes) {
+        Some(rest) => {
+            *left = rest;
+            None
+        }
+        None => Some(Obstacle::Size),
+    }
+}
+
 fn find_obstacle(datum: &Datum, depth: usize, array: usize, bytes: &mut usize) -> Option<Obstacle> {
     if depth == 0 {
         return Some(Obstacle::Depth);
@@ -144,12 +242,11 @@ fn find_obstacle(datum: &Datum, depth: usize, array: usize, bytes: &mut usize) -
         Datum::String(text) => text.len() + 2,
         Datum::Binary(data) => data.len() * 4 / 3 + 40,
         Datum::Time(_) => 70,
-        Datum::Number(_) => 8,
-        _ => 5,
+        Datum::Number(_) => NUMBER,
+        _ => OTHER,
     };
-    match bytes.checked_sub(own) {
-        Some(left) => *bytes = left,
-        None => return Some(Obstacle::Size),
+    if let Some(obstacle) = take(bytes, own) {
+        return Some(obstacle);
     }
     match datum {
         Datum::Array(elements) => {
@@ -158,18 +255,11 @@ fn find_obstacle(datum: &Datum, depth: usize, array: usize, bytes: &mut usize) -
             }
             elements.iter().find_map(|element| find_obstacle(element, depth - 1, array, bytes))
         }
-        Datum::Object(object) => match special(object) {
-            Some(Special::Min) => Some(Obstacle::Min),
-            Some(Special::Max) => Some(Obstacle::Max),
-            Some(Special::Literal) => Some(Obstacle::Literal),
-            _ => object.iter().find_map(|(name, value)| match bytes.checked_sub(name.len()) {
-                Some(left) => {
-                    *bytes = left;
-                    find_obstacle(value, depth - 1, array, bytes)
-                }
-                None => Some(Obstacle::Size),
-            }),
-        },
+        Datum::Object(object) => special(object).and_then(Special::obstacle).or_else(|| {
+            object.iter().find_map(|(name, value)| {
+                take(bytes, name.len()).or_else(|| find_obstacle(value, depth - 1, array, bytes))
+            })
+        }),
         _ => None,
     }
 }

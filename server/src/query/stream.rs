@@ -6,7 +6,7 @@ use photondb_plugin_sdk::Datum;
 
 use super::error::{ReqlError, Result};
 use super::eval::Context;
-use super::row::Row;
+use super::row::{List, Row};
 
 /// The elements of a stream. Owns what it needs, so that it can wait in a cursor between two requests of a client.
 pub type Rows = Box<dyn Iterator<Item = Result<Datum>> + Send>;
@@ -70,6 +70,13 @@ impl Stream {
         Self { array: true, ..Self::new(ArrayRows { elements, next: 0 }) }
     }
 
+    /// The elements of an array.
+    #[must_use]
+    pub fn from_rows(list: Arc<List>) -> Self {
+        let elements = (0..list.rows().len()).map(move |at| Ok(list.rows()[at].clone()));
+        Self { array: true, ..Self::of_stored(elements) }
+    }
+
     /// The elements of a list; the stream counts as an array.
     #[must_use]
     pub fn from_list(elements: Vec<Datum>) -> Self {
@@ -121,7 +128,7 @@ impl Stream {
         Self { array, infinite, ..Self::new(change(self.into_stored())) }
     }
 
-    /// The stream of those elements that `pick` leaves, as they are stored.
+    /// The stream of rows that `pick` makes of the elements as they are stored; where it picks some, they stay so.
     #[must_use]
     pub fn pick<I>(self, pick: impl FnOnce(StoredRows) -> I) -> Self
     where
@@ -201,6 +208,20 @@ impl Stream {
             }
         }
         Ok(elements)
+    }
+
+    /// All elements as an array, documents as they are stored.
+    ///
+    /// # Errors
+    /// As [`collect_list`](Self::collect_list).
+    pub fn collect_row(self, ctx: &Context) -> Result<Row> {
+        let limit = ctx.array_limit();
+        let rows = self.into_all_stored()?.enumerate().map(|(at, row)| {
+            let row = row?;
+            ctx.keep_row(&row)?;
+            if at < limit { Ok(row) } else { Err(array_too_long(limit)) }
+        });
+        rows.collect()
     }
 
     /// All elements as an array.

@@ -10,6 +10,7 @@ use super::eval::Context;
 use super::function::Function;
 use super::print::pretty;
 use super::pseudo;
+use super::row::Row;
 use super::stream::Stream;
 use super::tables::{Order, TableRef};
 
@@ -17,6 +18,9 @@ use super::tables::{Order, TableRef};
 pub enum Value {
     /// A plain value.
     Datum(Datum),
+    /// A plain value of which at least a part is as it is stored. Only terms that ask for it
+    /// ([`Call::row_arg`](super::eval::Call::row_arg)) get to see it; for the others it is decoded.
+    Row(Row),
     /// A sequence that is computed as it is read.
     Stream(Stream),
     /// Documents of a table, so that they can be written to.
@@ -118,11 +122,35 @@ impl From<Stream> for Value {
 }
 
 impl Value {
+    /// A value, of which parts may be as they are stored.
+    ///
+    /// # Errors
+    /// When what is stored is damaged and had to be decoded, and when a plugin's query takes more memory than it may.
+    pub fn row(row: Row, ctx: &Context) -> Result<Self> {
+        Ok(match row {
+            Row::Value(datum) => Self::Datum(datum),
+            // What a plugin's query makes is counted, which takes the value.
+            row if ctx.allowance.is_some() => Self::Datum(row.into_datum()?),
+            row => Self::Row(row),
+        })
+    }
+
+    /// The same value; decoded, if it is plain and stored.
+    ///
+    /// # Errors
+    /// When what is stored is damaged.
+    pub fn decoded(self) -> Result<Self> {
+        match self {
+            Self::Row(row) => Ok(Self::Datum(row.into_datum()?)),
+            other => Ok(other),
+        }
+    }
+
     /// The kind of value, as errors name it.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Datum(_) => "DATUM",
+            Self::Datum(_) | Self::Row(_) => "DATUM",
             Self::Stream(_) => "SEQUENCE",
             Self::Selection(..) => "SELECTION",
             Self::Slice(_) => "TABLE_SLICE",
@@ -140,6 +168,7 @@ impl Value {
     pub fn type_name(&self) -> String {
         match self {
             Self::Datum(datum) => pseudo::type_name(datum),
+            Self::Row(row) => row.datum().map_or_else(|_| "DATUM".to_owned(), pseudo::type_name),
             Self::Stream(stream) if stream.is_array() => "ARRAY".to_owned(),
             Self::Stream(_) => "STREAM".to_owned(),
             Self::Selection(_, stream) if stream.is_array() => "SELECTION<ARRAY>".to_owned(),
@@ -153,6 +182,7 @@ impl Value {
     fn describe(&self) -> String {
         match self {
             Self::Datum(datum) => pretty(datum),
+            Self::Row(row) => row.datum().map_or_else(|error| error.to_string(), pretty),
             Self::Table(table) => format!("table(\"{}\")", table.name()),
             Self::Slice(slice) => format!("part of table(\"{}\")", slice.table.name()),
             Self::Selection(table, _) => format!("selection of table(\"{}\")", table.name()),
@@ -178,10 +208,23 @@ impl Value {
     pub fn into_datum(self, ctx: &Context) -> Result<Datum> {
         match self {
             Self::Datum(datum) => Ok(datum),
+            Self::Row(row) => row.into_datum(),
             Self::Single(single) => single.read(),
             Self::Stream(stream) if stream.is_array() => stream.collect_array(ctx),
             Self::Selection(_, stream) if stream.is_array() => stream.collect_array(ctx),
             other => Err(other.wrong_kind("DATUM")),
+        }
+    }
+
+    /// The same, but what is stored stays as it is.
+    ///
+    /// # Errors
+    /// As [`into_datum`](Self::into_datum).
+    pub fn into_row(self, ctx: &Context) -> Result<Row> {
+        match self {
+            Self::Row(row) => Ok(row),
+            Self::Stream(stream) | Self::Selection(_, stream) if stream.is_array() => stream.collect_row(ctx),
+            other => other.into_datum(ctx).map(Row::from),
         }
     }
 
@@ -202,6 +245,8 @@ impl Value {
     fn elements(self, ctx: &Arc<Context>) -> Result<Stream> {
         match self {
             Self::Datum(Datum::Array(elements)) => Ok(Stream::from_array(elements)),
+            Self::Row(Row::List(list)) => Ok(Stream::from_rows(list)),
+            Self::Row(row) => Self::Datum(row.into_datum()?).elements(ctx),
             Self::Stream(stream) | Self::Selection(_, stream) => Ok(stream),
             Self::Slice(slice) => slice.table.scan(ctx, &slice),
             Self::Table(table) => table.scan_all(ctx),
@@ -219,7 +264,12 @@ impl Value {
     pub fn is_sequence(&self) -> bool {
         matches!(
             self,
-            Self::Datum(Datum::Array(_)) | Self::Stream(_) | Self::Selection(..) | Self::Slice(_) | Self::Table(_)
+            Self::Datum(Datum::Array(_))
+                | Self::Row(Row::List(_))
+                | Self::Stream(_)
+                | Self::Selection(..)
+                | Self::Slice(_)
+                | Self::Table(_)
         )
     }
 
@@ -242,7 +292,8 @@ impl Value {
         if let Self::Function(function) = self {
             return Ok(function);
         }
-        if matches!(shortcut, Shortcut::None) || !matches!(self, Self::Datum(_) | Self::Single(_) | Self::Stream(_)) {
+        let is_plain = matches!(self, Self::Datum(_) | Self::Row(_) | Self::Single(_) | Self::Stream(_));
+        if matches!(shortcut, Shortcut::None) || !is_plain {
             return Err(self.wrong_kind("FUNCTION"));
         }
         let datum = self.into_datum(ctx)?;

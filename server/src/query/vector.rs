@@ -6,12 +6,12 @@ use photondb_plugin_sdk::Datum;
 
 use super::error::{ReqlError, Result};
 use super::eval::Context;
-use crate::storage::Table;
+use crate::storage::{Document, Table};
 
 /// Says whether a document may be found.
-pub type Filter<'a> = &'a mut (dyn FnMut(&Datum) -> Result<bool> + 'a);
+pub type Filter<'a> = &'a mut (dyn FnMut(&Arc<Document>) -> Result<bool> + 'a);
 /// The documents that one query found, nearest first, each with its distance.
-pub type Neighbours = Vec<(f64, Datum)>;
+pub type Neighbours = Vec<(f64, Arc<Document>)>;
 
 /// A batch of searches in one index.
 pub struct Search<'a> {
@@ -19,8 +19,10 @@ pub struct Search<'a> {
     pub table: &'a Arc<Table>,
     /// The name of the vector index.
     pub index: &'a str,
-    /// The vectors, each of the index's length.
-    pub queries: &'a [Vec<f32>],
+    /// The vectors, one behind the other, each of the index's length.
+    pub queries: &'a [f32],
+    /// How many vectors there are.
+    pub count: usize,
     /// How many documents to find for each.
     pub k: usize,
     /// Leave out what is farther away.

@@ -1,7 +1,8 @@
 //! The threads that queries run on: not those that do the network's work, since queries wait for disks and plugins.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -86,6 +87,13 @@ impl Pool {
             }
         }
     }
+}
+
+/// How many cores this process may use. Asking the system takes as long as a small scan.
+#[must_use]
+pub fn permitted_cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }
 
 #[cfg(test)]

@@ -50,6 +50,18 @@ impl Document {
         Self { keyspace: Arc::clone(keyspace), bytes, decoded: OnceLock::new() }
     }
 
+    /// A document of the given value.
+    #[cfg(test)]
+    pub(crate) fn of(value: &Datum) -> Self {
+        Self::new(&Arc::from("documents"), value.encoded())
+    }
+
+    /// A document of the given bytes, which may be damaged.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self::new(&Arc::from("documents"), bytes.to_vec())
+    }
+
     /// The value in place; `None` where the bytes are damaged, about which [`datum`](Self::datum) says more.
     #[must_use]
     pub fn view(&self) -> Option<DatumRef<'_>> {

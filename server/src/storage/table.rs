@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::indexes::{self, Index, IndexCore, IndexDefinition, IndexInfo, IndexStatus};
 use super::keys::{self, DatumRange};
 use super::locks::KeyLocks;
-use super::scan::{self, Documents, View};
+use super::scan::{Document, Documents, View};
 use super::vectors::{VectorDefinition, VectorIndexHook};
 use super::writer::Counter;
 use super::{Shared, build};
@@ -119,7 +119,7 @@ impl Table {
     /// When the key can't be one, or the engine fails.
     pub fn get(&self, key: &Datum) -> Result<Option<Datum>, StoreError> {
         self.check_not_dropped()?;
-        self.get_encoded(&keys::primary_key(key)?)
+        self.get_encoded(&keys::primary_key(key)?)?.map(Document::into_datum).transpose()
     }
 
     /// The documents in a range of primary keys, in their order.
@@ -167,9 +167,9 @@ impl Table {
     ///
     /// # Errors
     /// When the engine fails.
-    pub fn get_encoded(&self, key: &[u8]) -> Result<Option<Datum>, StoreError> {
+    pub fn get_encoded(&self, key: &[u8]) -> Result<Option<Document>, StoreError> {
         let document = self.shared.engine.get(&self.documents, key)?;
-        document.map(|document| scan::decode(&self.documents, &document)).transpose()
+        Ok(document.map(|document| Document::new(&self.documents, document)))
     }
 
     /// Puts all earlier writes on the disk.

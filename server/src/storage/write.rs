@@ -10,6 +10,7 @@ use photondb_plugin_sdk::kinds::storage::Durability;
 use super::error::StoreError;
 use super::indexes::Index;
 use super::keys;
+use super::scan::Document;
 use super::table::Table;
 use super::writer::{Request, Ticket};
 
@@ -103,7 +104,7 @@ impl Table {
             };
             let old = match changed.get(key.as_slice()) {
                 Some(document) => document.clone(),
-                None => self.get_encoded(key)?,
+                None => self.get_encoded(key)?.map(Document::into_datum).transpose()?,
             };
             let new = match apply(first + offset, old.as_ref()) {
                 Ok(new) => new,

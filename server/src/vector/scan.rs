@@ -10,9 +10,8 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{self, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,8 @@ use fixedbitset::FixedBitSet;
 use photondb_distance::{Metric, Query, SketchQueries, Sketches};
 use photondb_ipc_schema::column::VectorColumn;
 use photondb_plugin_sdk::kinds::vector::RowId;
+
+use crate::query::workers::permitted_cores;
 
 /// About the bytes of sketches that are made, and taken by a thread, together.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -401,12 +402,6 @@ fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
 /// Threads for a scan of so many products.
 fn threads(products: usize) -> usize {
     permitted_cores().min(products / PRODUCTS_PER_THREAD).max(1)
-}
-
-/// How many cores this process may use. Asking the system takes as long as a small scan.
-fn permitted_cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }
 
 fn merge(parts: Vec<Vec<TopK>>, queries: usize, k: usize) -> Vec<Vec<Scored>> {

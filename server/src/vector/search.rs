@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fixedbitset::FixedBitSet;
@@ -12,14 +13,13 @@ use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use thiserror::Error;
 
-use super::ask::ask;
 use super::coalesce::{Answer, Kind};
+use super::graph::OpenGraph;
 use super::index::{VectorIndex, View};
-use super::maintain::OpenGraph;
 use super::scan::Scored;
 use crate::config::OnFailure;
 use crate::query::nested::Origin;
-use crate::storage::{StoreError, Table, VectorIndexHandle};
+use crate::storage::{Document, StoreError, Table, VectorIndexHandle};
 
 /// How long the plugin may take before the exact scan answers instead.
 const PLUGIN_DEADLINE: Duration = Duration::from_secs(2);
@@ -41,8 +41,8 @@ pub struct Nearest<'a> {
     pub table: &'a Table,
     /// The index.
     pub index: &'a VectorIndexHandle,
-    /// The query vectors, each as long as the index's `dims`.
-    pub queries: &'a [Vec<f32>],
+    /// The query vectors, one behind the other, each as long as the index's `dims`.
+    pub queries: &'a [f32],
     /// The most documents for each query; at least 1.
     pub k: usize,
     /// The greatest distance.
@@ -59,7 +59,7 @@ pub struct Neighbour {
     /// Exact, in the metric's unit.
     pub distance: f64,
     /// The document.
-    pub document: Datum,
+    pub document: Arc<Document>,
 }
 
 /// How a search was answered, for the profile.
@@ -107,7 +107,7 @@ pub enum SearchError<E> {
 }
 
 /// What tells which documents count.
-type Filter<'f, E> = &'f mut dyn FnMut(&Datum) -> Result<bool, E>;
+type Filter<'f, E> = &'f mut dyn FnMut(&Arc<Document>) -> Result<bool, E>;
 
 impl Nearest<'_> {
     /// The nearest documents for each query, nearest first, and how they were found. With a `filter` exactly those
@@ -133,7 +133,7 @@ struct Searcher<'a> {
     request: &'a Nearest<'a>,
     index: &'a VectorIndex,
     /// The documents of rows that were found: the queries of a batch share them, or they would take memory for each.
-    read: RefCell<HashMap<u32, Option<Datum>>>,
+    read: RefCell<HashMap<u32, Option<Arc<Document>>>>,
 }
 
 impl Searcher<'_> {
@@ -222,10 +222,10 @@ impl Searcher<'_> {
     }
 
     /// The document of a row, if the row is still its own.
-    fn document<E>(&self, row: u32) -> Result<Option<Datum>, SearchError<E>> {
+    fn document<E>(&self, row: u32) -> Result<Option<Arc<Document>>, SearchError<E>> {
         let key = self.index.rows().key(row).map(<[u8]>::to_vec);
         let Some(key) = key else { return Ok(None) };
-        Ok(self.request.table.get_encoded(&key)?)
+        Ok(self.request.table.get_encoded(&key)?.map(Arc::new))
     }
 
     fn check_deadline<E>(&self) -> Result<(), SearchError<E>> {
@@ -236,17 +236,17 @@ impl Searcher<'_> {
     /// as many of all rows may be answered together with it.
     fn candidates<E>(
         &self,
-        queries: &[Vec<f32>],
+        queries: &[f32],
         k: usize,
         allow: Option<&FixedBitSet>,
     ) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
-        let (joined, deadline) = (queries.concat(), self.request.origin.deadline);
+        let (count, deadline) = (queries.len() / self.index.column().dims(), self.request.origin.deadline);
         let answer = match self.places().filter(|_| allow.is_none()) {
-            None => self.nearest_rows(&joined, k, allow, deadline),
+            None => self.nearest_rows(queries, k, allow, deadline),
             Some(places) => {
                 let kind = Kind { k, settings: self.request.settings.clone() };
                 let search = |queries: &[f32], deadline| self.nearest_rows(queries, k, None, deadline);
-                let answer = self.index.coalescer().search(&kind, (&joined, queries.len()), deadline, places, search);
+                let answer = self.index.coalescer().search(&kind, (queries, count), deadline, places, search);
                 answer.ok_or(SearchError::Deadline)?
             }
         };
@@ -261,7 +261,7 @@ impl Searcher<'_> {
             return None;
         }
         let graph = self.index.graph();
-        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.instance.slots()))
+        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.searches_at_once()))
     }
 
     fn nearest_rows(&self, queries: &[f32], k: usize, allow: Option<&FixedBitSet>, deadline: Instant) -> Answer {
@@ -296,7 +296,7 @@ impl Searcher<'_> {
             Some(open) => open,
         };
         let origin = Origin { deadline: plugin_deadline(deadline), ..self.request.origin };
-        let found = match self.ask(open, &view, queries, k, allow.map(|_| &allowed), &origin) {
+        let found = match self.ask(&**open, &view, queries, k, allow.map(|_| &allowed), &origin) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
             Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(error),
@@ -330,7 +330,7 @@ impl Searcher<'_> {
     /// Asks the plugin; `None` where not even one query fits into a call.
     fn ask(
         &self,
-        open: &OpenGraph,
+        open: &dyn OpenGraph,
         view: &View,
         queries: &[f32],
         k: usize,
@@ -342,7 +342,7 @@ impl Searcher<'_> {
         let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
         let k = if allow.is_some() { k } else { k + view.dead };
         let search = Search { queries, dims, k, allow, settings: self.request.settings };
-        ask(open, self.index.plugin().as_deref(), search, origin)
+        open.search(search, origin)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use photondb_ipc_schema::batch::{Batch, Column};
-use photondb_ipc_schema::lane::{Lane, Operation};
+use photondb_ipc_schema::lane::{Lane, Operation, Traffic};
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::region::{self, OwnRegion, PrivateCopy, TrustedRegion};
 use photondb_ipc_schema::wake::Spin;
@@ -105,7 +105,7 @@ pub fn lane(bytes: &[u8]) {
             ),
         }
     };
-    let lane = Lane::all(layout, own, peer.before_each_load(step), Spin::NEVER).remove(0);
+    let lane = Lane::all(layout, own, peer.before_each_load(step), Spin::NEVER, &Traffic::default()).remove(0);
     let mut reply = PrivateCopy::default();
     for call in 0..8 {
         // A violation ends a plugin. Here it goes on, so that the server meets whatever it left behind.

@@ -11,6 +11,12 @@ pub fn datum(bytes: &[u8]) {
         for name in ["", "a", "id", "name"] {
             let _ = view.get(name).map(|field| field.to_datum());
         }
+        let mut text = Vec::new();
+        let written = view.write_json(&mut text);
+        match view.to_datum() {
+            Ok(datum) => assert_eq!(text, datum.to_json_string().into_bytes()),
+            Err(error) => assert_eq!(written, Err(error)),
+        }
     }
     if let Ok(datum) = Datum::decode(bytes) {
         let again = Datum::decode(&datum.encoded()).expect("what was decoded encodes");

@@ -53,7 +53,13 @@ fn missing() -> PluginError {
 
 impl QueryFunctionPlugin for UseServices {
     fn signature(&self) -> FunctionSignature {
-        FunctionSignature { name: self.name.clone(), min_args: 1, max_args: 3, purity: Purity::Volatile }
+        FunctionSignature {
+            name: self.name.clone(),
+            min_args: 1,
+            max_args: 3,
+            purity: Purity::Volatile,
+            role: Role::Function,
+        }
     }
 
     fn invoke(&self, args: &[Datum]) -> Result<Datum, PluginError> {

@@ -54,6 +54,13 @@ proptest! {
     }
 
     #[test]
+    fn json_in_place_is_that_of_the_value(value in datums()) {
+        let (bytes, mut text) = (value.encoded(), b"before".to_vec());
+        DatumRef::new(&bytes).unwrap().write_json(&mut text).unwrap();
+        prop_assert_eq!(std::str::from_utf8(&text).unwrap(), format!("before{}", value.to_json_string()));
+    }
+
+    #[test]
     fn parts_are_found_in_place(value in datums()) {
         let bytes = value.encoded();
         let view = DatumRef::new(&bytes).unwrap();
@@ -97,8 +104,17 @@ proptest! {
 fn probe(bytes: &[u8]) {
     let Ok(view) = DatumRef::new(bytes) else { return };
     let _ = (view.kind(), view.len(), view.get("a"), view.as_number(), view.as_str(), view.f32s(&mut Vec::new()));
-    if let Ok(value) = view.to_datum() {
-        assert_eq!(exactly(&Datum::decode(&value.encoded()).unwrap()), exactly(&value));
+    let fields = view.fields().map(|fields| fields.map(|field| field.map(drop)).collect::<Vec<_>>());
+    let mut text = Vec::new();
+    let written = view.write_json(&mut text);
+    match view.to_datum() {
+        Ok(value) => {
+            assert_eq!(exactly(&Datum::decode(&value.encoded()).unwrap()), exactly(&value));
+            assert_eq!(written, Ok(()));
+            assert_eq!(String::from_utf8(text).unwrap(), value.to_json_string());
+            assert_eq!(fields.map(|fields| fields.len()).ok(), value.as_object().map(|object| object.len()));
+        }
+        Err(error) => assert_eq!(written, Err(error)),
     }
 }
 
@@ -141,7 +157,9 @@ fn depth_is_bounded() {
     let nest = |levels: usize| (0..levels).fold(Datum::Null, |inner, _| Datum::array([inner]));
     assert!(!nest(MAX_DEPTH).exceeds_depth(MAX_DEPTH) && nest(MAX_DEPTH + 1).exceeds_depth(MAX_DEPTH));
     assert!(Datum::decode(&nest(MAX_DEPTH).encoded()).is_ok());
-    assert_eq!(Datum::decode(&nest(MAX_DEPTH + 1).encoded()), Err(DecodeError::TooDeep));
+    let (deep, mut text) = (nest(MAX_DEPTH + 1).encoded(), Vec::new());
+    assert_eq!(Datum::decode(&deep), Err(DecodeError::TooDeep));
+    assert_eq!(DatumRef::new(&deep).unwrap().write_json(&mut text), Err(DecodeError::TooDeep));
 }
 
 #[test]

@@ -79,6 +79,18 @@ impl<'a> DatumRef<'a> {
         }
     }
 
+    /// How many bytes the value takes beside its tag: of a string its length.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether this is an array of numbers that are packed, so that [`elements`](Self::elements) has none of them.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        matches!(self.tag, F32S | F64S)
+    }
+
     /// Whether this is an array or object without elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -187,47 +199,71 @@ impl<'a> DatumRef<'a> {
         }
     }
 
+    pub(super) fn tag(&self) -> u8 {
+        self.tag
+    }
+
     fn bare(&self, value: Datum) -> Result<Datum, DecodeError> {
         if self.body.is_empty() { Ok(value) } else { Err(DecodeError::Damaged("a null or bool has a body")) }
     }
 
-    fn parse_time(&self) -> Option<Time> {
+    pub(super) fn parse_time(&self) -> Option<Time> {
         let (seconds, offset) = self.body.split_first_chunk::<8>()?;
         Time::new(f64::from_le_bytes(*seconds), i16::from_le_bytes(offset.try_into().ok()?)).ok()
     }
 
     fn parse_array(&self, levels: usize) -> Result<Datum, DecodeError> {
-        const DAMAGED: DecodeError = DecodeError::Damaged("the table of an array is wrong");
-        let table = Table::parse(*self).filter(Table::is_filled).ok_or(DAMAGED)?;
+        let table = self.array_table()?;
         let below = child_levels(levels, table.count)?;
         let mut elements = Vec::with_capacity(table.count);
-        for at in 0..table.count {
-            elements.push(table.slot(at).and_then(Self::value).ok_or(DAMAGED)?.parse(below)?);
+        for element in table.values() {
+            elements.push(element?.parse(below)?);
         }
         Ok(Datum::from(elements))
     }
 
     fn parse_object(&self, levels: usize) -> Result<Datum, DecodeError> {
-        const DAMAGED: DecodeError = DecodeError::Damaged("the table of an object is wrong");
-        let object = ObjectTable::parse(*self).filter(|object| object.values.is_filled()).ok_or(DAMAGED)?;
-        let count = object.names.count;
-        let below = child_levels(levels, count)?;
-        let mut fields: Vec<(Arc<str>, Datum)> = Vec::with_capacity(count);
-        for at in 0..count {
-            let name = object.names.slot(at).ok_or(DAMAGED)?;
-            let name = std::str::from_utf8(name).map_err(|_| DecodeError::Damaged("a field name is not UTF-8"))?;
-            if fields.last().is_some_and(|(previous, _)| previous.as_bytes() >= name.as_bytes()) {
-                return Err(DecodeError::Damaged("field names are not in order"));
-            }
-            let value = object.values.slot(at).and_then(Self::value).ok_or(DAMAGED)?;
+        let object = self.object_table()?;
+        let below = child_levels(levels, object.len())?;
+        let mut fields: Vec<(Arc<str>, Datum)> = Vec::with_capacity(object.len());
+        for field in object.fields() {
+            let (name, value) = field?;
             fields.push((name.into(), value.parse(below)?));
         }
         Ok(Datum::from(Object { fields }))
     }
+
+    /// The elements of an array that is not packed.
+    pub(super) fn array_table(&self) -> Result<Table<'a>, DecodeError> {
+        Table::parse(*self).filter(Table::is_filled).ok_or(ARRAY_TABLE)
+    }
+
+    pub(super) fn object_table(&self) -> Result<ObjectTable<'a>, DecodeError> {
+        ObjectTable::parse(*self).filter(|object| object.values.is_filled()).ok_or(OBJECT_TABLE)
+    }
+
+    /// The elements of an array that is not packed, each read when it is asked for.
+    ///
+    /// # Errors
+    /// When this is no such array, or its table is damaged; later damage is an item.
+    pub fn elements(&self) -> Result<impl Iterator<Item = Result<Self, DecodeError>> + use<'a>, DecodeError> {
+        self.array_table().map(Table::values)
+    }
+
+    /// The fields in the order of their names, each read when it is asked for.
+    ///
+    /// # Errors
+    /// When this is no object, or its table is damaged; later damage is an item.
+    pub fn fields(&self) -> Result<impl Iterator<Item = Result<(&'a str, Self), DecodeError>> + use<'a>, DecodeError> {
+        self.object_table().map(ObjectTable::fields)
+    }
 }
 
+const ARRAY_TABLE: DecodeError = DecodeError::Damaged("the table of an array is wrong");
+const OBJECT_TABLE: DecodeError = DecodeError::Damaged("the table of an object is wrong");
+
 /// How deep the children of a container may be nested.
-fn child_levels(levels: usize, children: usize) -> Result<usize, DecodeError> {
+pub(super) fn child_levels(levels: usize, children: usize) -> Result<usize, DecodeError> {
     match levels.checked_sub(1) {
         None if children > 0 => Err(DecodeError::TooDeep),
         below => Ok(below.unwrap_or(0)),
@@ -249,7 +285,7 @@ fn packed(numbers: impl ExactSizeIterator<Item = f64>, rest: &[u8]) -> Result<Da
 }
 
 /// The ends and the payload of one column of a container.
-struct Table<'a> {
+pub(super) struct Table<'a> {
     count: usize,
     width: u8,
     ends: &'a [u8],
@@ -276,6 +312,15 @@ impl<'a> Table<'a> {
         self.payload.get(start..read_number(self.ends, at, self.width)?)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The elements of an array.
+    pub(super) fn values(self) -> impl Iterator<Item = Result<DatumRef<'a>, DecodeError>> + use<'a> {
+        (0..self.count).map(move |at| self.slot(at).and_then(DatumRef::value).ok_or(ARRAY_TABLE))
+    }
+
     /// Whether the last element ends where the payload does.
     fn is_filled(&self) -> bool {
         let end = match self.count.checked_sub(1) {
@@ -287,7 +332,7 @@ impl<'a> Table<'a> {
 }
 
 /// The two columns of an object.
-struct ObjectTable<'a> {
+pub(super) struct ObjectTable<'a> {
     names: Table<'a>,
     values: Table<'a>,
 }
@@ -310,6 +355,24 @@ impl<'a> ObjectTable<'a> {
         Some(Self {
             names: Table { count, width, ends: name_ends, payload: names },
             values: Table { count, width, ends: value_ends, payload: values },
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.names.count
+    }
+
+    /// Names, each above the one before it, and values.
+    pub(super) fn fields(self) -> impl Iterator<Item = Result<(&'a str, DatumRef<'a>), DecodeError>> + use<'a> {
+        let mut previous: Option<&[u8]> = None;
+        (0..self.len()).map(move |at| {
+            let name = self.names.slot(at).ok_or(OBJECT_TABLE)?;
+            if previous.replace(name).is_some_and(|previous| previous >= name) {
+                return Err(DecodeError::Damaged("field names are not in order"));
+            }
+            let value = self.values.slot(at).and_then(DatumRef::value).ok_or(OBJECT_TABLE)?;
+            let name = std::str::from_utf8(name).map_err(|_| DecodeError::Damaged("a field name is not UTF-8"))?;
+            Ok((name, value))
         })
     }
 }

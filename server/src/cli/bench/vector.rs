@@ -1,13 +1,12 @@
 //! `photondb bench vector`
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use clap::Args;
-use photondb_ipc_schema::lane::Operation;
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::calls::{Search, maintain};
+use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::column::{ColumnShape, ColumnWriter, Element};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
 use tempfile::TempDir;
@@ -17,6 +16,7 @@ use super::Common;
 use crate::bench::{Bound, Case, Comparison, Goal, Latencies, Measure, Vectors, less, more, seconds, soon};
 use crate::plugins::instance::Instance;
 use crate::query::nested::Origin;
+use crate::vector::insert::Graph;
 
 /// Measures vector search
 ///
@@ -44,7 +44,6 @@ pub struct Vector {
 
 const K: usize = 10;
 const BATCH: usize = 100;
-const INSERTED_AT_ONCE: usize = 128;
 /// The number of the index in the confined process, which has no other.
 const INDEX: u32 = 0;
 /// Queries of the exact scan in a round: each reads every vector.
@@ -129,19 +128,23 @@ impl Index {
             column.write(row, vector)?;
         }
         let options = IndexOptions { dims, metric: Metric::Cosine, settings: Datum::Null };
-        instance.open_index(INDEX, kind, &options, shape, soon())?;
+        let in_parallel = instance.open_index(INDEX, kind, &options, shape, soon())?;
         for segment in 0..column.segments() {
             instance.attach_segment(INDEX, segment, column.segment(segment)?, soon())?;
         }
         let rows: Vec<RowId> = (0..vectors.rows()).collect();
-        let mut progress = Progress::new("building", rows.len() as u64);
+        let progress = Mutex::new((0, Progress::new("building", rows.len() as u64)));
         let (taken, ()) = seconds(|| {
-            for (done, rows) in rows.chunks(INSERTED_AT_ONCE).enumerate() {
-                maintain(instance.maintenance_lane(), Operation::IndexInsert, INDEX, rows, soon())?;
-                progress.at((done * INSERTED_AT_ONCE) as u64, "rows");
-            }
+            let graph = Graph { instance: &instance, index: INDEX, in_parallel };
+            graph.insert(&rows, |rows| {
+                let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+                progress.0 += rows.len() as u64;
+                let done = progress.0;
+                progress.1.at(done, "rows");
+            })?;
             Ok(())
         })?;
+        let (_, progress) = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
         progress.finish("rows");
         Ok(Self { instance, dims: vectors.dims, taken, _folder: folder })
     }

@@ -280,7 +280,7 @@ impl Connection {
             query.cancelled.store(true, Ordering::Relaxed);
         }
         let (response, cursor) = match self.server.engine.run(request, &query.cancelled) {
-            Ok(Answer::Atom { datum, profile }) => (Response::atom(&datum, profile), None),
+            Ok(Answer::Atom { body, profile }) => (Response::atom(body, profile), None),
             Ok(Answer::Stream(mut cursor)) => match cursor.next_response() {
                 (response, true) => (response, None),
                 (response, false) => (response, Some(cursor)),

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use photondb_ipc_schema::region::PrivateCopy;
 use photondb_plugin_sdk::calls::{Invocation, read_rows};
-use photondb_plugin_sdk::kinds::function::Purity;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use super::{Function, is_retryable};
@@ -21,12 +20,14 @@ impl Function {
     pub async fn call(&self, args: Vec<Datum>, deadline: Instant) -> Result<Datum, PluginError> {
         let args: Vec<[Datum; 1]> = args.into_iter().map(|arg| [arg]).collect();
         let instance = self.plugin.ready().filter(|instance| self.built_in.is_none() && !instance.may_query());
+        let mut tries = self.tries();
         if let Some(instance) = instance {
+            tries -= 1;
             let started = Instant::now();
             let outcome = self.call_on(&instance, &args, deadline).await;
             let is_answer = self.plugin.heard(&outcome);
             let is_final = match &outcome {
-                Err(error) if self.signature.purity == Purity::Pure => is_answer || !is_retryable(&instance, error),
+                Err(error) if tries > 0 => is_answer || !is_retryable(&instance, error),
                 _ => true,
             };
             if is_final {
@@ -35,7 +36,7 @@ impl Function {
             }
         }
         let function = self.clone();
-        let waiting = move || function.invoke_batch(&args, 1, &Origin::until(deadline));
+        let waiting = move || function.invoke_trying(tries, &args, 1, &Origin::until(deadline));
         let gone = |_| PluginError::runtime(Cause::Unavailable, "the server is stopping").of(self.plugin.name());
         let mut results = tokio::task::spawn_blocking(waiting).await.map_err(gone)??;
         results.pop().ok_or_else(|| PluginError::runtime(Cause::Protocol, "no result").of(self.plugin.name()))
@@ -47,10 +48,8 @@ impl Function {
         let draft = instance.begin(instance.lane(&Origin::until(deadline))?, caller.turn_by(deadline)).await?;
         let args: Vec<&[Datum]> = args.iter().map(<[Datum; 1]>::as_slice).collect();
         let invocation = Invocation::send(draft, number, &args, 1).map_err(|error| instance.judge(error))?;
-        self.plugin.counters().shared(invocation.bytes());
         let mut reply = PrivateCopy::default();
         let completion = instance.answer(invocation.into_pending(), deadline, &mut reply).await?;
-        self.plugin.counters().copied(reply.bytes().len());
         let results = read_rows(completion, 1, &reply).map_err(|error| instance.judge(error))?;
         results.into_iter().next().ok_or_else(|| PluginError::runtime(Cause::Protocol, "no result"))
     }

@@ -101,7 +101,8 @@ impl Supervisor {
             None => confinement,
         };
         let (host, threads) = (&environment.host, granted.threads);
-        let plan = HostPlan { host, confinement: confinement.clone(), cgroup, threads, waits };
+        let traffic = self.plugin.counters().traffic();
+        let plan = HostPlan { host, confinement: confinement.clone(), cgroup, threads, waits, traffic };
         let host = Host::spawn(package, plan)?;
         let executable = Arc::clone(&package.executable);
         Ok(Prepared { host, executable, granted, state, resolved, confinement, number })

@@ -179,6 +179,11 @@ fn extreme(call: &Call<'_>, order: Order, name: &str) -> Result<Value> {
 fn reduce(call: &Call<'_>) -> Result<Value> {
     let mut rows = Fused::new(call.stream(0)?.into_all_rows()?);
     let function = call.function(1, Shortcut::None)?;
+    if let Function::Plugin(plugin) = &*function
+        && plugin.is_aggregate()
+    {
+        return Ok(plugin.aggregate(call.ctx(), rows).map_err(|error| error.at(1))?.into());
+    }
     let mut result = rows.next().ok_or_else(|| ReqlError::missing("Cannot reduce over an empty stream."))??;
     for row in rows {
         result = advance(&function, call.ctx(), result, row?).map_err(|error| error.at(1))?;

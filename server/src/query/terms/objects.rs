@@ -10,10 +10,12 @@ use crate::query::bulk::Calls;
 use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, framed, string};
 use crate::query::function::Function;
+use crate::query::partial::{self, Use};
 use crate::query::paths::{self, Path};
 use crate::query::print::brief;
 use crate::query::pseudo;
 use crate::query::pseudotype;
+use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
 use crate::query::value::{Shortcut, Value};
 
@@ -32,15 +34,18 @@ pub const OPS: &[Op] = &[
     Op::new(143, "object", 0, MANY, object),
 ];
 
-/// An operation on an object, or on each object of a sequence. `None` leaves an element out.
+/// An operation on an object, or on each object of a sequence; `part` decodes as much of one as matters to `change`.
+/// `None` leaves an element out.
 fn on_objects(
     call: &Call<'_>,
     source: Value,
     name: &'static str,
+    part: impl Fn(Row) -> Result<Datum> + Send + 'static,
     change: impl Fn(&Datum) -> Result<Option<Datum>> + Send + 'static,
 ) -> Result<Value> {
     let source = match source {
         Value::Single(single) => Value::Datum(single.read()?),
+        Value::Row(row) if !matches!(row, Row::List(_)) => Value::Datum(part(row).map_err(|error| error.at(0))?),
         other => other,
     };
     match &source {
@@ -51,35 +56,26 @@ fn on_objects(
         source if source.is_sequence() => {}
         other => return Err(other.wrong_kind("DATUM").at(0)),
     }
-    Ok(each_object(framed(source.into_stream(call.ctx())?, 0), name, change).into())
+    Ok(each_object(framed(source.into_stream(call.ctx())?, 0), name, part, change).into())
 }
 
 fn each_object(
     stream: Stream,
     name: &'static str,
+    part: impl Fn(Row) -> Result<Datum> + Send + 'static,
     change: impl Fn(&Datum) -> Result<Option<Datum>> + Send + 'static,
 ) -> Stream {
-    stream.map_rows(move |rows| {
+    stream.map_stored(move |rows| {
         let changed = rows.filter_map(move |row| {
-            let row = match row {
-                Ok(row) => row,
-                Err(error) => return Some(Err(error)),
-            };
-            if matches!(row, Datum::Array(_)) {
-                let message = format!("Cannot perform {name} on a sequence of sequences.");
-                return Some(Err(ReqlError::logic(message)));
-            }
-            if let Err(error) = paths::object(&row, name) {
-                return Some(Err(error));
-            }
-            change(&row).transpose()
+            let row = row.and_then(&part).and_then(|row| checked_object(row, name));
+            row.and_then(|row| change(&row)).transpose()
         });
         Fused::new(changed)
     })
 }
 
 fn get_field(call: &Call<'_>) -> Result<Value> {
-    let source = call.arg(0)?;
+    let source = call.row_arg(0)?;
     let field = call.string(1)?;
     field_of(call, source, field, "get_field")
 }
@@ -87,6 +83,10 @@ fn get_field(call: &Call<'_>) -> Result<Value> {
 fn field_of(call: &Call<'_>, source: Value, field: Arc<str>, name: &'static str) -> Result<Value> {
     let source = match source {
         Value::Single(single) => Value::Datum(single.read()?),
+        Value::Row(row) if !matches!(row, Row::List(_)) => match row.field(&field) {
+            Some(value) => return Value::row(value, call.ctx()),
+            None => Value::Datum(row.into_datum().map_err(|error| error.at(0))?),
+        },
         other => other,
     };
     if let Value::Datum(datum) = &source
@@ -98,13 +98,40 @@ fn field_of(call: &Call<'_>, source: Value, field: Arc<str>, name: &'static str)
             None => Err(paths::no_attribute(datum, &field)),
         };
     }
-    on_objects(call, source, name, move |row| Ok(row.get(&field).cloned()))
+    if !source.is_sequence() {
+        return Err(source.wrong_kind("DATUM").at(0));
+    }
+    let fields = framed(source.into_stream(call.ctx())?, 0).pick(move |rows| {
+        let fields = rows.filter_map(move |row| {
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => return Some(Err(error)),
+            };
+            // Where it is not found at once, the value says whether it is not there, or can't be.
+            row.field(&field).map(Ok).or_else(|| {
+                let object = row.into_datum().and_then(|row| checked_object(row, name));
+                object.map(|row| row.get(&field).cloned().map(Row::from)).transpose()
+            })
+        });
+        Fused::new(fields)
+    });
+    Ok(fields.into())
+}
+
+/// The row, if it is an object.
+fn checked_object(row: Datum, name: &'static str) -> Result<Datum> {
+    if matches!(row, Datum::Array(_)) {
+        return Err(ReqlError::logic(format!("Cannot perform {name} on a sequence of sequences.")));
+    }
+    paths::object(&row, name)?;
+    Ok(row)
 }
 
 fn bracket(call: &Call<'_>) -> Result<Value> {
-    let source = call.arg(0)?;
+    let source = call.row_arg(0)?;
     match call.datum(1)? {
         Datum::Number(_) => {
+            let source = source.decoded().map_err(|error| error.at(0))?;
             let position = call.integer(1)?;
             if !source.is_sequence() && !matches!(source, Value::Single(_)) {
                 // The message names the sequence that was expected.
@@ -122,6 +149,12 @@ fn bracket(call: &Call<'_>) -> Result<Value> {
 
 fn path(call: &Call<'_>) -> Result<Path> {
     Path::parse(&call.data(1)?)
+}
+
+/// Decodes what the path names.
+fn kept(path: &Path) -> impl Fn(Row) -> Result<Datum> + Send + 'static {
+    let path = path.clone();
+    move |row| partial::datum(row, &path, Use::Keeps)
 }
 
 fn has_fields(call: &Call<'_>) -> Result<Value> {
@@ -142,7 +175,8 @@ fn has_fields(call: &Call<'_>) -> Result<Value> {
 fn with_all(call: &Call<'_>, source: Value, path: Path) -> Result<Value> {
     let table = source.table();
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
-    let kept = each_object(stream, "has_fields", move |row| Ok(paths::has(row, &path).then(|| row.clone())));
+    let kept =
+        each_object(stream, "has_fields", Row::into_datum, move |row| Ok(paths::has(row, &path).then(|| row.clone())));
     Ok(match table {
         Some(table) => Value::Selection(table, kept),
         None => kept.into(),
@@ -150,21 +184,25 @@ fn with_all(call: &Call<'_>, source: Value, path: Path) -> Result<Value> {
 }
 
 fn with_fields(call: &Call<'_>) -> Result<Value> {
-    let source = call.arg(0)?;
+    let source = call.row_arg(0)?;
     let path = path(call)?;
-    on_objects(call, source, "has_fields", move |row| Ok(paths::has(row, &path).then(|| paths::keep(row, &path))))
+    let part = kept(&path);
+    on_objects(call, source, "has_fields", part, move |row| Ok(paths::has(row, &path).then(|| paths::keep(row, &path))))
 }
 
 fn pluck(call: &Call<'_>) -> Result<Value> {
-    let source = call.arg(0)?;
+    let source = call.row_arg(0)?;
     let path = path(call)?;
-    on_objects(call, source, "pluck", move |row| Ok(Some(paths::keep(row, &path))))
+    let part = kept(&path);
+    on_objects(call, source, "pluck", part, move |row| Ok(Some(paths::keep(row, &path))))
 }
 
 fn without(call: &Call<'_>) -> Result<Value> {
-    let source = call.arg(0)?;
+    let source = call.row_arg(0)?;
     let path = path(call)?;
-    on_objects(call, source, "without", move |row| Ok(Some(paths::drop(row, &path))))
+    let dropped = path.clone();
+    let part = move |row| partial::datum(row, &dropped, Use::Drops);
+    on_objects(call, source, "without", part, move |row| Ok(Some(paths::drop(row, &path))))
 }
 
 fn merge(call: &Call<'_>) -> Result<Value> {
@@ -190,7 +228,8 @@ fn merge(call: &Call<'_>) -> Result<Value> {
     if !source.is_sequence() {
         return Err(source.wrong_kind("DATUM").at(0));
     }
-    let mut stream = each_object(framed(source.into_stream(call.ctx())?, 0), "merge", |row| Ok(Some(row.clone())));
+    let mut stream =
+        each_object(framed(source.into_stream(call.ctx())?, 0), "merge", Row::into_datum, |row| Ok(Some(row.clone())));
     for (position, function) in functions.into_iter().enumerate() {
         stream = merged_rows(call, stream, function, position + 1);
     }

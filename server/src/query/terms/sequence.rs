@@ -60,6 +60,7 @@ fn map(call: &Call<'_>) -> Result<Value> {
         Some(Ok(tuple))
     });
     let results = called(call.ctx().clone(), tuples, Pace::Unknown, function, sequences);
+    let results = results.map(|row| row?.into_datum());
     let stream = if infinite { Stream::infinite(results) } else { Stream::new(results) };
     Ok(stream.with_array(array).into())
 }
@@ -79,7 +80,7 @@ fn check_map_arity(function: &Function, sequences: usize) -> Result<()> {
 /// The results of the function for each element.
 pub(super) fn mapped(ctx: &Arc<Context>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
     let (ctx, pace) = (ctx.clone(), stream.pace());
-    stream.map_stored(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), pace, function, position))
+    stream.pick(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), pace, function, position))
 }
 
 /// The results of the function for each row of arguments.
@@ -89,10 +90,10 @@ fn called(
     pace: Pace,
     function: Arc<Function>,
     position: usize,
-) -> impl Iterator<Item = Result<Datum>> + Send + 'static {
+) -> impl Iterator<Item = Result<Row>> + Send + 'static {
     let calls = Calls::new(rows, pace, function.clone(), ctx.clone());
     Fused::new(calls.map(move |prepared| {
-        let value = function.finish(&ctx, prepared?).and_then(|value| value.into_datum(&ctx));
+        let value = function.finish(&ctx, prepared?).and_then(|value| value.into_row(&ctx));
         value.map_err(|error| error.at(position))
     }))
 }

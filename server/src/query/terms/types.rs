@@ -119,7 +119,9 @@ fn info(call: &Call<'_>) -> Result<Value> {
     Ok(match value {
         Value::Table(table) => table_info(&table)?,
         Value::Database(database) => database_info(&database),
-        Value::Datum(datum) => Datum::object([kind, ("value", output::text(&datum)?.into())]),
+        Value::Datum(_) | Value::Row(_) => {
+            Datum::object([kind, ("value", output::text(&value.into_datum(call.ctx())?)?.into())])
+        }
         Value::Slice(slice) => {
             let index: Arc<str> = slice.index.clone().unwrap_or_else(|| slice.table.primary_key().into());
             Datum::object([kind, ("table", table_info(&slice.table)?), ("index", Datum::String(index))])

@@ -8,14 +8,15 @@ use photondb_plugin_sdk::datum::Object;
 use super::Op;
 use crate::query::compile::Node;
 use crate::query::error::{Frame, ReqlError, Result};
-use crate::query::eval::{Call, integer, number};
+use crate::query::eval::{Call, Context, integer, number};
 use crate::query::function::{Function, Missing, Prepared};
 use crate::query::order::Ordered;
+use crate::query::row::Row;
 use crate::query::stream::Stream;
 use crate::query::tables::TableRef;
 use crate::query::value::{Shortcut, Value};
 use crate::query::vector::{Filter, Search};
-use crate::storage::StoreError;
+use crate::storage::{Document, StoreError};
 
 /// The terms of this family.
 pub const OPS: &[Op] =
@@ -47,14 +48,15 @@ fn get_nearest(call: &Call<'_>) -> Result<Value> {
         .info
         .vector
         .ok_or_else(|| ReqlError::from(StoreError::IndexIsNotVector(index.to_string())))?;
-    let (queries, is_batch) = queries(&call.datum(1)?, definition.dims as usize).map_err(|error| error.at(1))?;
+    let queries = Queries::read(&call.datum(1)?, definition.dims as usize).map_err(|error| error.at(1))?;
     let options = Options::read(call)?;
     let settings = settings(call)?;
     let mut filter = predicate(call, &table, within)?;
     let search = Search {
         table: stored,
         index: &index,
-        queries: &queries,
+        queries: &queries.numbers,
+        count: queries.count,
         k: options.k,
         max_distance: options.max_distance,
         settings: &settings,
@@ -63,50 +65,64 @@ fn get_nearest(call: &Call<'_>) -> Result<Value> {
     let started = call.ctx().profile.enter();
     let found =
         call.ctx().resources.nearest().nearest(&search, filter.as_mut().map(|filter| &mut **filter as Filter<'_>));
-    call.ctx().profile.leave(started, || format!("Searching index `{index}` for {} vectors.", queries.len()));
+    call.ctx().profile.leave(started, || format!("Searching index `{index}` for {} vectors.", queries.count));
     let mut lists = found?.into_iter().map(|neighbours| {
-        Datum::array(
-            neighbours
-                .into_iter()
-                .map(|(distance, document)| Datum::object([("dist", Datum::from(distance)), ("doc", document)])),
-        )
+        neighbours.into_iter().map(|(distance, document)| Row::neighbour(distance, document)).collect::<Row>()
     });
-    Ok(if is_batch { Datum::array(lists) } else { lists.next().unwrap_or_else(|| Datum::array([])) }.into())
+    let row = if queries.is_batch { lists.collect() } else { lists.next().unwrap_or_else(|| Row::from_iter([])) };
+    Value::row(row, call.ctx())
 }
 
-/// One vector, or a list of vectors.
-fn queries(datum: &Datum, dims: usize) -> Result<(Vec<Vec<f32>>, bool)> {
-    let Datum::Array(elements) = datum else { return Err(ReqlError::wrong_type("ARRAY", datum)) };
-    if !matches!(elements.first(), Some(Datum::Array(_))) {
-        return Ok((vec![vector(elements, dims)?], false));
-    }
-    if elements.len() > MAX_QUERIES {
-        return Err(ReqlError::limit(format!(
-            "get_nearest takes {MAX_QUERIES} vectors at most, found {}.",
-            elements.len()
-        )));
-    }
-    let vectors = elements.iter().map(|element| match element {
-        Datum::Array(numbers) => vector(numbers, dims),
-        other => Err(ReqlError::wrong_type("ARRAY", other)),
-    });
-    Ok((vectors.collect::<Result<_>>()?, true))
+/// What is searched for.
+struct Queries {
+    /// The vectors, one behind the other.
+    numbers: Vec<f32>,
+    count: usize,
+    /// Whether it is a list of vectors, even if of one: so is the result.
+    is_batch: bool,
 }
 
-fn vector(numbers: &[Datum], dims: usize) -> Result<Vec<f32>> {
-    if numbers.len() != dims {
-        return Err(ReqlError::logic(format!(
-            "The index holds vectors of {dims} numbers, but the query vector has {}.",
-            numbers.len()
-        )));
+impl Queries {
+    /// One vector, or a list of vectors.
+    fn read(datum: &Datum, dims: usize) -> Result<Self> {
+        let Datum::Array(elements) = datum else { return Err(ReqlError::wrong_type("ARRAY", datum)) };
+        let is_batch = matches!(elements.first(), Some(Datum::Array(_)));
+        let count = if is_batch { elements.len() } else { 1 };
+        if count > MAX_QUERIES {
+            return Err(ReqlError::limit(format!("get_nearest takes {MAX_QUERIES} vectors at most, found {count}.")));
+        }
+        let mut queries = Self { numbers: Vec::with_capacity(count * dims), count, is_batch };
+        if !is_batch {
+            queries.push(elements, dims)?;
+            return Ok(queries);
+        }
+        for element in elements.iter() {
+            match element {
+                Datum::Array(numbers) => queries.push(numbers, dims)?,
+                other => return Err(ReqlError::wrong_type("ARRAY", other)),
+            }
+        }
+        Ok(queries)
     }
-    let vector: Vec<f32> = numbers.iter().map(|datum| Ok(number(datum)? as f32)).collect::<Result<_>>()?;
-    if photondb_distance::is_measurable(&vector) {
-        Ok(vector)
-    } else {
-        Err(ReqlError::logic(
-            "The numbers of the query vector are too large: the sum of their squares has to be less than 4e37.",
-        ))
+
+    fn push(&mut self, numbers: &[Datum], dims: usize) -> Result<()> {
+        if numbers.len() != dims {
+            return Err(ReqlError::logic(format!(
+                "The index holds vectors of {dims} numbers, but the query vector has {}.",
+                numbers.len()
+            )));
+        }
+        let start = self.numbers.len();
+        for datum in numbers {
+            self.numbers.push(number(datum)? as f32);
+        }
+        if photondb_distance::is_measurable(&self.numbers[start..]) {
+            Ok(())
+        } else {
+            Err(ReqlError::logic(
+                "The numbers of the query vector are too large: the sum of their squares has to be less than 4e37.",
+            ))
+        }
     }
 }
 
@@ -152,7 +168,7 @@ fn settings(call: &Call<'_>) -> Result<Datum> {
     Ok(settings.into())
 }
 
-type Predicate = Box<dyn FnMut(&Datum) -> Result<bool>>;
+type Predicate = Box<dyn FnMut(&Arc<Document>) -> Result<bool>>;
 
 /// What a document has to fulfil: the option `filter`, and to be in the selection that the term is called on.
 fn predicate(call: &Call<'_>, table: &TableRef, within: Option<Stream>) -> Result<Option<Predicate>> {
@@ -180,16 +196,21 @@ fn predicate(call: &Call<'_>, table: &TableRef, within: Option<Stream>) -> Resul
     if members.is_none() && function.is_none() {
         return Ok(None);
     }
-    Ok(Some(Box::new(move |document: &Datum| {
-        let is_member = members
-            .as_ref()
-            .is_none_or(|(key, keys)| document.get(key).is_some_and(|key| keys.contains(&Ordered(key.clone()))));
-        Ok(is_member && accepts(&ctx, function.as_ref(), document)?)
+    Ok(Some(Box::new(move |document: &Arc<Document>| {
+        let row = Row::Stored(document.clone());
+        let is_member = match &members {
+            None => true,
+            Some((key, keys)) => match row.field(key) {
+                Some(key) => keys.contains(&Ordered(key.into_datum()?)),
+                None => false,
+            },
+        };
+        Ok(is_member && accepts(&ctx, function.as_ref(), row)?)
     })))
 }
 
-fn accepts(ctx: &Arc<crate::query::eval::Context>, function: Option<&Arc<Function>>, document: &Datum) -> Result<bool> {
+fn accepts(ctx: &Arc<Context>, function: Option<&Arc<Function>>, document: Row) -> Result<bool> {
     let Some(function) = function else { return Ok(true) };
-    let accepted = function.matches(ctx, Prepared::of(document.clone()), &Missing::Value(false));
+    let accepted = function.matches(ctx, Prepared::of(document), &Missing::Value(false));
     accepted.map_err(|error| error.within(Frame::Option("filter".into())))
 }

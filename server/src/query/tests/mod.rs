@@ -141,7 +141,7 @@ impl Server {
         let parsed = |response: &Response| serde_json::from_slice(&response.0).unwrap();
         match self.engine.run(request, &Arc::default()) {
             Err(error) => vec![parsed(&Response::error(&error))],
-            Ok(Answer::Atom { datum, profile }) => vec![parsed(&Response::atom(&datum, profile))],
+            Ok(Answer::Atom { body, profile }) => vec![parsed(&Response::atom(body, profile))],
             Ok(Answer::Stream(mut cursor)) => {
                 let mut responses = Vec::new();
                 loop {

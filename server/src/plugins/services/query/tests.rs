@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use photondb_ipc_schema::lane::{Draft, Lane};
+use photondb_ipc_schema::lane::{Draft, Lane, Traffic};
 use photondb_ipc_schema::layout::Layout;
 use photondb_ipc_schema::region;
 use photondb_ipc_schema::wake::Spin;
@@ -45,7 +45,7 @@ fn lanes(count: usize) -> Vec<Arc<Lane>> {
     let layout = Layout::new(count, 8, 1 << 20).expect("a layout");
     let (own, _) = region::server_written("test", layout.region_bytes()).expect("memory");
     let (peer, _) = region::plugin_written("test", layout.region_bytes()).expect("memory");
-    Lane::all(layout, own, peer, Spin::for_this_machine())
+    Lane::all(layout, own, peer, Spin::for_this_machine(), &Traffic::default())
 }
 
 fn soon() -> Instant {

@@ -1,0 +1,96 @@
+//! Vector searches by many, and what they send.
+
+use std::thread;
+
+use photondb_tests::data::{self, DIMS};
+use photondb_tests::place::Place;
+use photondb_tests::reql;
+use photondb_tests::server::Server;
+use photondb_tests::wait;
+use serde_json::{Value, json};
+
+/// More clients than the plugin has slots, so that searches wait, and are joined.
+const CLIENTS: usize = 48;
+const K: usize = 10;
+
+fn ids(found: &Value) -> Vec<i64> {
+    let rows = found.as_array().expect("a list");
+    rows.iter().map(|row| row["doc"]["id"].as_i64().expect("an id")).collect()
+}
+
+#[test]
+fn clients_that_search_together_find_what_each_finds_alone() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    data::import(&place, &server);
+    let packages = reql::table("packages");
+    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
+    server.query(&reql::index_wait(&packages));
+    let queries = data::queries();
+    let search = |query: usize| {
+        // Two kinds of searches, which can't be joined with each other.
+        reql::nearest(&packages, "emb", &json!(queries[query]), if query.is_multiple_of(4) { K / 2 } else { K })
+    };
+    let mut alone: Vec<Vec<i64>> = Vec::new();
+    for by in ["graph", "exact scan"] {
+        if by == "exact scan" {
+            assert!(server.photondb(&["plugin", "disable", "hnsw"]).status.success());
+        }
+        alone = (0..queries.len()).map(|query| ids(&server.query(&search(query)))).collect();
+        thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (server, alone, search) = (&server, &alone, &search);
+                scope.spawn(move || {
+                    let mut connection = server.connect();
+                    for query in (0..alone.len()).map(|at| (at + client * 7) % alone.len()).take(25) {
+                        let found = reql::run(&mut connection, &search(query)).expect("an answer");
+                        assert_eq!(ids(&found), alone[query], "{by}, query {query}");
+                    }
+                });
+            }
+        });
+    }
+    let truth = data::truth();
+    assert!((0..alone.len()).all(|query| alone[query] == truth[query][..alone[query].len()]), "the scan is exact");
+}
+
+/// A message of two columns, vectors and settings; and one of rows, distances and counts.
+const AROUND_QUERIES: u64 = 128;
+const AROUND_ROWS: u64 = 192;
+/// Settings without any entry: where they end, padded, and their encoded form.
+const NO_SETTINGS: u64 = 64 + 3;
+
+#[test]
+fn the_counters_say_how_many_bytes_searches_shared_and_copied() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    data::import(&place, &server);
+    let packages = reql::table("packages");
+    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
+    server.query(&reql::index_wait(&packages));
+    let bytes = || {
+        let status = server.plugin("hnsw");
+        (status.bytes_shared, status.bytes_copied)
+    };
+    // The graph was built, from row numbers alone, and is saved when it has not changed for a while.
+    assert!(bytes().0 >= data::PACKAGES as u64 * 4 && bytes().0 < data::PACKAGES as u64 * 16, "{:?}", bytes());
+    wait::until_true("the graph is saved", || bytes().1 > data::PACKAGES as u64 * 32);
+
+    let (shared, copied) = bytes();
+    let queries = data::queries();
+    server.query(&reql::nearest(&packages, "emb", &json!(queries[0]), K));
+    let padded = |bytes: u64| bytes.next_multiple_of(64);
+    let vector = DIMS as u64 * 4;
+    let one = AROUND_QUERIES + padded(vector) + NO_SETTINGS;
+    assert_eq!(bytes().0 - shared, one);
+    let answer = |count: u64| AROUND_ROWS + 2 * padded(count * K as u64 * 4) + count * 4;
+    assert_eq!(bytes().1 - copied, answer(1));
+
+    // A batch goes in up to four messages, each of which has at least eight queries.
+    let (shared, copied) = bytes();
+    server.query(&reql::nearest(&packages, "emb", &json!(queries[..32]), K));
+    let around = bytes().0 - shared - 32 * vector;
+    let messages = around / (AROUND_QUERIES + NO_SETTINGS);
+    assert!(around.is_multiple_of(AROUND_QUERIES + NO_SETTINGS) && (1..=4).contains(&messages), "{around}");
+    assert_eq!(bytes().1 - copied, messages * answer(32 / messages));
+}
