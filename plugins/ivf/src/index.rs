@@ -4,9 +4,10 @@
 //! to store it, for a few rows or one list at a time.
 
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use photondb_plugin_sdk::column::VectorColumn;
+use photondb_plugin_sdk::indexing::FairLock;
 use photondb_plugin_sdk::kinds::vector::{
     IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
 };
@@ -36,7 +37,7 @@ const STEPS_OF_SAVE: usize = 1000;
 pub(crate) struct ListIndex {
     options: Options,
     vectors: Vectors,
-    lists: RwLock<Lists>,
+    lists: FairLock<Lists>,
     /// Held by what changes the lists.
     maintenance: Mutex<Maintenance>,
     /// One for each search that ever ran at the same time.
@@ -73,7 +74,7 @@ impl ListIndex {
         Ok(Self {
             options,
             vectors: Vectors::new(column, index.metric),
-            lists: RwLock::new(Lists::new(kind, options, index.metric, wanted)),
+            lists: FairLock::new(Lists::new(kind, options, index.metric, wanted)),
             maintenance: Mutex::default(),
             scratches: Mutex::default(),
         })

@@ -1,4 +1,4 @@
-//! Build time, recall and speed on a data set: `cargo run --release --example recall -- FOLDER TYPE [KEY=VALUE ...]`.
+//! Build time, recall and speed on a data set: `cargo run --release --example ivf_recall -- FOLDER TYPE [KEY=VALUE ...]`.
 //!
 //! `TYPE` is `ivf`, `pq` or `ivf_pq`. The folder is as `testing::vector::data::DataSet` says. Keys with one value are
 //! those of the index and of the search; without any for the search, several are tried.
