@@ -28,31 +28,26 @@ pub(in super::super) fn block_estimates<const Q: usize>(
     queries: &[PartQuery<'_>; Q],
     estimates: &mut [Bounds; Q],
 ) -> [u32; Q] {
-    let half = _mm512_set1_epi8(15);
     let zero = _mm512_setzero_si512();
-    let tables = queries.map(|query| &query.tables[..codes.len()]);
     let mut totals = [[_mm512_set1_ps(0.0); 2]; Q];
-    for start in (0..codes.len()).step_by(LINES_OF_SUM) {
+    for (at, codes) in codes.chunks(LINES_OF_SUM).enumerate() {
+        let tables = queries.map(|query| &query.tables[at * LINES_OF_SUM..][..codes.len()]);
         let mut sums = [Sums { pairs: [zero; 2], odd: [zero; 2] }; Q];
-        let end = codes.len().min(start + LINES_OF_SUM);
-        for first in (start..end).step_by(LINES_OF_BYTE) {
+        // Groups of one known length, so that the loop over their lines is none.
+        let (groups, rest) = codes.as_chunks::<LINES_OF_BYTE>();
+        let tables_of_groups = tables.map(|tables| &tables.as_chunks::<LINES_OF_BYTE>().0[..groups.len()]);
+        for (group, codes) in groups.iter().enumerate() {
             let mut bytes = [[zero; 2]; Q];
-            for line in first..end.min(first + LINES_OF_BYTE) {
-                let code = load_line(&codes[line]);
-                let (low, high) = (_mm512_and_si512(code, half), _mm512_and_si512(_mm512_srli_epi16::<4>(code), half));
-                for query in 0..Q {
-                    let table = load_line(&tables[query][line]);
-                    bytes[query][0] = _mm512_add_epi8(bytes[query][0], _mm512_shuffle_epi8(table, low));
-                    bytes[query][1] = _mm512_add_epi8(bytes[query][1], _mm512_shuffle_epi8(table, high));
-                }
+            for line in 0..LINES_OF_BYTE {
+                add_line(&codes[line], tables_of_groups.map(|tables| &tables[group][line]), &mut bytes);
             }
-            for (sums, bytes) in sums.iter_mut().zip(bytes) {
-                for (i, bytes) in bytes.into_iter().enumerate() {
-                    sums.pairs[i] = _mm512_add_epi16(sums.pairs[i], bytes);
-                    sums.odd[i] = _mm512_add_epi16(sums.odd[i], _mm512_srli_epi16::<8>(bytes));
-                }
-            }
+            add_bytes(bytes, &mut sums);
         }
+        let mut bytes = [[zero; 2]; Q];
+        for (line, codes) in rest.iter().enumerate() {
+            add_line(codes, tables.map(|tables| &tables[groups.len() * LINES_OF_BYTE + line]), &mut bytes);
+        }
+        add_bytes(bytes, &mut sums);
         for (totals, sums) in totals.iter_mut().zip(sums) {
             for (i, total) in totals.iter_mut().enumerate() {
                 *total = super::add(*total, sums_of_rows(sums.pairs[i], sums.odd[i]));
@@ -72,6 +67,31 @@ pub(in super::super) fn block_estimates<const Q: usize>(
         }
     }
     smaller
+}
+
+/// Looks up the codes of a line in the table of each query.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn add_line<const Q: usize>(codes: &Line, tables: [&Line; Q], bytes: &mut [[__m512i; 2]; Q]) {
+    let (code, half) = (load_line(codes), _mm512_set1_epi8(15));
+    let (low, high) = (_mm512_and_si512(code, half), _mm512_and_si512(_mm512_srli_epi16::<4>(code), half));
+    for (bytes, table) in bytes.iter_mut().zip(tables) {
+        let table = load_line(table);
+        bytes[0] = _mm512_add_epi8(bytes[0], _mm512_shuffle_epi8(table, low));
+        bytes[1] = _mm512_add_epi8(bytes[1], _mm512_shuffle_epi8(table, high));
+    }
+}
+
+/// Adds sums in 8 bits to those in 16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn add_bytes<const Q: usize>(bytes: [[__m512i; 2]; Q], sums: &mut [Sums; Q]) {
+    for (sums, bytes) in sums.iter_mut().zip(bytes) {
+        for (i, bytes) in bytes.into_iter().enumerate() {
+            sums.pairs[i] = _mm512_add_epi16(sums.pairs[i], bytes);
+            sums.odd[i] = _mm512_add_epi16(sums.odd[i], _mm512_srli_epi16::<8>(bytes));
+        }
+    }
 }
 
 /// Adds up the four parts of each of 16 rows. `pairs` holds the sums of even bytes plus 256 times those of odd ones, which
