@@ -57,6 +57,8 @@ pub struct Provides {
     pub aggregates: Vec<String>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
+    /// Kinds of storage engine.
+    pub storage_engines: Vec<String>,
 }
 
 /// `[permissions]`.
@@ -143,6 +145,7 @@ impl Manifest {
             ("provides.functions", &provides.functions),
             ("provides.aggregates", &provides.aggregates),
             ("provides.vector_indexes", &provides.vector_indexes),
+            ("provides.storage_engines", &provides.storage_engines),
         ] {
             if let Some(name) = names.iter().find(|name| !is_name(name, 64)) {
                 let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
@@ -202,6 +205,7 @@ mod tests {
             ("name = \"approx\"", "name = \"Approx\"", "plugin.name"),
             ("executable = \"approx\"", "executable = \"../approx\"", "plugin.executable"),
             ("functions = [\"approx\"]", "functions = [\"a-b\"]", "provides.functions"),
+            ("functions = [\"approx\"]", "storage_engines = [\"A\"]", "provides.storage_engines"),
             ("memory = \"64MiB\"", "memory = \"1\"", "permissions.memory"),
             ("memory =", "momory =", "momory"),
             ("version = \"1.2.0\"", "version = \"one\"", "line 4"),

@@ -3,6 +3,10 @@
 pub use crate::batch::{Batch, RowsWriter};
 pub use crate::kinds::aggregate::AggregatePlugin;
 pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin, Role};
+pub use crate::kinds::storage::{
+    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageConfig, StorageEngine, StorageEnginePlugin,
+    StorageError, StorageSnapshot, WriteBatch,
+};
 pub use crate::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin};
 pub use crate::registry::{Plugin, PluginRegistry};
 pub use crate::{Cancel, Datum, PluginError};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::kinds::aggregate::{AggregatePlugin, Steps};
 use crate::kinds::function::QueryFunctionPlugin;
+use crate::kinds::storage::StorageEnginePlugin;
 use crate::kinds::vector::VectorIndexPlugin;
 use crate::services::Services;
 use crate::{Datum, PluginError};
@@ -43,6 +44,7 @@ pub trait Plugin: Send + Sync {
 pub struct PluginRegistry {
     functions: Vec<Arc<dyn QueryFunctionPlugin>>,
     vector_indexes: Vec<Arc<dyn VectorIndexPlugin>>,
+    storage_engines: Vec<Arc<dyn StorageEnginePlugin>>,
 }
 
 impl PluginRegistry {
@@ -71,6 +73,12 @@ impl PluginRegistry {
         self
     }
 
+    /// Provides a kind of storage engine.
+    pub fn storage_engine(&mut self, kind: impl StorageEnginePlugin + 'static) -> &mut Self {
+        self.storage_engines.push(Arc::new(kind));
+        self
+    }
+
     /// The query functions, and the aggregates, in the order of registration: their position is their number on a lane.
     #[must_use]
     pub fn functions(&self) -> &[Arc<dyn QueryFunctionPlugin>] {
@@ -81,5 +89,10 @@ impl PluginRegistry {
     #[must_use]
     pub fn vector_indexes(&self) -> &[Arc<dyn VectorIndexPlugin>] {
         &self.vector_indexes
+    }
+    /// The kinds of storage engine, in the order of registration.
+    #[must_use]
+    pub fn storage_engines(&self) -> &[Arc<dyn StorageEnginePlugin>] {
+        &self.storage_engines
     }
 }

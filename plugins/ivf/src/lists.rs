@@ -3,7 +3,7 @@
 //! A row is in the list whose centre was nearest when it came, or when lists were cut ([`crate::split`]). Without centres
 //! (`pq`), lists are chunks that rows are put into as they come.
 
-use photondb_plugin_sdk::distance::{Query, distances_of_queries, dot, l2_squared};
+use photondb_plugin_sdk::distance::{Query, dot, l2_squared};
 use photondb_plugin_sdk::indexing::RowSet;
 use photondb_plugin_sdk::kinds::vector::{Metric, RowId};
 use photondb_plugin_sdk::{Cause, PluginError};
@@ -165,12 +165,12 @@ impl Lists {
             nearest.resize(vectors.len() / self.dims, shortest);
             return;
         }
-        let queries: Vec<Query<'_>> =
-            vectors.chunks_exact(self.dims).map(|vector| Query::new(self.distance_to_centres(), vector)).collect();
         let centres: Vec<&[f32]> = self.centres().collect();
-        let mut distances = vec![0.0; queries.len() * centres.len()];
-        distances_of_queries(&queries, &centres, &mut distances);
-        nearest.extend(distances.chunks_exact(centres.len()).map(index_of_least));
+        let mut distances = vec![0.0; centres.len()];
+        nearest.extend(vectors.chunks_exact(self.dims).map(|vector| {
+            Query::new(self.distance_to_centres(), vector).distances(&centres, &mut distances);
+            index_of_least(&distances)
+        }));
     }
 
     /// What rows are compared with centres by: for cosine both have length 1.
@@ -195,11 +195,12 @@ impl Lists {
             Metric::L2 => Metric::L2,
             Metric::Cosine | Metric::Dot => Metric::Dot,
         };
-        let queries: Vec<Query<'_>> = queries.iter().map(|query| Query::new(metric, query)).collect();
         let centres: Vec<&[f32]> = self.centres().collect();
         distances.clear();
         distances.resize(queries.len() * centres.len(), 0.0);
-        distances_of_queries(&queries, &centres, distances);
+        for (query, distances) in queries.iter().zip(distances.chunks_exact_mut(centres.len())) {
+            Query::new(metric, query).distances(&centres, distances);
+        }
     }
 
     /// Encodes a row for a list.

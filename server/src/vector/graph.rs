@@ -7,7 +7,7 @@ use std::time::Duration;
 use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::column::VectorColumn;
-use photondb_plugin_sdk::kinds::vector::{IndexOptions, RowId};
+use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, RowId};
 
 use super::linked_in::LinkedIn;
 use super::process::InProcess;
@@ -67,6 +67,12 @@ pub(super) trait OpenGraph: Send + Sync {
     /// # Errors
     /// As [`save`](Self::save).
     fn load(&self, saved: &[u8]) -> Result<(), PluginError>;
+
+    /// Sizes, as the plugin tells them.
+    ///
+    /// # Errors
+    /// When the plugin does not answer.
+    fn statistics(&self) -> Result<IndexStatistics, PluginError>;
 
     /// Frees it.
     ///

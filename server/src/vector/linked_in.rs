@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::column::VectorColumn;
-use photondb_plugin_sdk::kinds::vector::{AllowBitmap, IndexOptions, RowId, SearchRequest, SearchResults, VectorIndex};
+use photondb_plugin_sdk::kinds::vector::{
+    AllowBitmap, IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
+};
 use photondb_plugin_sdk::runtime::{Instance as Code, guard};
 use photondb_plugin_sdk::{Cancel, Cause, PluginError};
 
@@ -118,6 +120,10 @@ impl OpenGraph for LinkedIn {
 
     fn load(&self, mut saved: &[u8]) -> Result<(), PluginError> {
         self.call(|index| index.load(&mut saved))
+    }
+
+    fn statistics(&self) -> Result<IndexStatistics, PluginError> {
+        self.call(|index| Ok(index.statistics()))
     }
 
     fn close(&self) -> Result<(), PluginError> {

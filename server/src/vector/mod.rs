@@ -14,6 +14,7 @@
 //! | `search` | `get_nearest`: the plugin's rows, checked, scored exactly, merged with what it has not seen yet |
 //! | `coalesce` | searches of several clients that would wait become one batch |
 //! | `ask` | the plugin's part of it: batches are split among its idle threads |
+//! | `plan` | what is expected to cost less, and what was done |
 //! | `scan` | the exact scan: fallback, small tables, strict filters; bounds from 4-bit codes first |
 //! | `saved` | the file that a saved graph is kept in |
 //!
@@ -28,6 +29,7 @@ mod index;
 pub mod insert;
 mod linked_in;
 mod maintain;
+mod plan;
 mod process;
 mod rows;
 pub(crate) mod saved;
@@ -47,8 +49,9 @@ use crate::plugins::CALL_DEADLINE;
 use crate::plugins::registry::{Provider, Registry};
 use crate::storage::{StoreError, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
 use index::VectorIndex;
+pub use plan::Plan;
 pub use scan::{ExactScan, Scored};
-pub use search::{Nearest, Neighbour, Plan, SearchError};
+pub use search::{Nearest, Neighbour, SearchError};
 
 /// The key of `vector={...}` that says how a number is stored; the server's own.
 const ELEMENT_KEY: &str = "element";

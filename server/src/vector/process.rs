@@ -9,7 +9,7 @@ use photondb_ipc_schema::column::ColumnShape;
 use photondb_ipc_schema::lane::Operation;
 use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::calls::{self, Search};
-use photondb_plugin_sdk::kinds::vector::{IndexOptions, RowId};
+use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, RowId};
 
 use super::ask::ask;
 use super::graph::{CALL, OpenGraph, Place};
@@ -20,6 +20,8 @@ use crate::query::nested::Origin;
 
 /// Rows that are worth adding at once where an index takes them from several threads: many calls.
 const PARALLEL_INSERTS: usize = 1024;
+/// What telling sizes may take, for somebody who waits.
+const ASK: Duration = Duration::from_secs(1);
 /// What freeing an index may take.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -108,6 +110,10 @@ impl OpenGraph for InProcess {
     fn load(&self, saved: &[u8]) -> Result<(), PluginError> {
         let lane = self.instance.maintenance_lane();
         self.judge(calls::load(lane, self.number, saved, Instant::now() + CALL))
+    }
+
+    fn statistics(&self) -> Result<IndexStatistics, PluginError> {
+        self.instance.index_statistics(self.number, Instant::now() + ASK)
     }
 
     fn close(&self) -> Result<(), PluginError> {
