@@ -10,7 +10,7 @@
 //! | `pq` | all | product codes, and the vectors of the best candidates |
 //! | `ivf_pq` | as `ivf` | as `pq` |
 //!
-//! They are one index: [`lists`] of rows with codes, which a search goes over. `pq` has lists too, but only as chunks,
+//! They are one index: lists of rows with codes, which a search goes over. `pq` has lists too, but only as chunks,
 //! and a search goes over all of them. The vectors stay in the server's column, which this reads in place.
 //!
 //! | module | what it does |
