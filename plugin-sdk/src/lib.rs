@@ -12,6 +12,7 @@
 //! | [`prelude`] | the names that a plugin needs |
 //! | [`datum`] | the values |
 //! | [`kinds`] | one trait for each kind of plugin |
+//! | [`indexing`] | what every vector index needs |
 //! | [`registry`] | what a plugin provides |
 //! | [`batch`] | rows as typed columns |
 //! | [`services`] | what the server does for a plugin: queries, connections, metrics, a directory |
@@ -30,6 +31,7 @@ pub mod datum;
 pub mod engine;
 mod error;
 mod export;
+pub mod indexing;
 pub mod kinds;
 pub mod manifest;
 pub mod prelude;

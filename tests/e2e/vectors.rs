@@ -54,6 +54,33 @@ fn clients_that_search_together_find_what_each_finds_alone() {
     assert!((0..alone.len()).all(|query| alone[query] == truth[query][..alone[query].len()]), "the scan is exact");
 }
 
+#[test]
+fn every_type_of_index_finds_nearly_what_a_scan_finds() {
+    let place = Place::new();
+    place.install("ivf");
+    let server = Server::start(&place);
+    data::import(&place, &server);
+    let packages = reql::table("packages");
+    let (queries, truth) = (data::queries(), data::truth());
+    for kind in ["ivf", "pq", "ivf_pq"] {
+        server.query(&reql::vector_index_of_type(&packages, "emb", kind, DIMS, "cosine"));
+        server.query(&reql::index_wait(&packages));
+        let search = || -> Vec<Vec<i64>> {
+            let search = |query: &Vec<f32>| ids(&server.query(&reql::nearest(&packages, "emb", &json!(query), K)));
+            queries.iter().map(search).collect()
+        };
+        let found = search();
+        let hits =
+            found.iter().zip(&truth).flat_map(|(found, truth)| found.iter().filter(|id| truth[..K].contains(id)));
+        let recall = hits.count() as f64 / (K * found.len()) as f64;
+        assert!(recall >= 0.95, "{kind}: recall@{K} is {recall}");
+        assert!(server.photondb(&["plugin", "reload", "ivf"]).status.success());
+        server.query(&reql::index_wait(&packages));
+        assert!(search().iter().all(|found| found.len() == K), "{kind}");
+        server.query(&reql::index_drop(&packages, "emb"));
+    }
+}
+
 /// A message of two columns, vectors and settings; and one of rows, distances and counts.
 const AROUND_QUERIES: u64 = 128;
 const AROUND_ROWS: u64 = 192;

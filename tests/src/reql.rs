@@ -150,7 +150,19 @@ pub fn index_create(table: &Value, field: &str) -> Value {
 /// Makes a vector index of the field `field`.
 #[must_use]
 pub fn vector_index_create(table: &Value, field: &str, dims: usize, metric: &str) -> Value {
-    json!([75, [table, field], {"vector": {"type": "hnsw", "dims": dims, "metric": metric}}])
+    vector_index_of_type(table, field, "hnsw", dims, metric)
+}
+
+/// Makes a vector index of a certain type.
+#[must_use]
+pub fn vector_index_of_type(table: &Value, field: &str, kind: &str, dims: usize, metric: &str) -> Value {
+    json!([75, [table, field], {"vector": {"type": kind, "dims": dims, "metric": metric}}])
+}
+
+/// Drops an index.
+#[must_use]
+pub fn index_drop(table: &Value, index: &str) -> Value {
+    json!([76, [table, index]])
 }
 
 /// Waits until all indexes of a table are ready.

@@ -18,6 +18,7 @@
 //! - [`VectorRef`]: a row as it is stored;
 //! - [`dot`], [`l2_squared`], [`norm_squared`]: the raw products;
 //! - [`CodeRows`], [`DigitRows`]: codes of 8 and of 2 bits a number, for walks that score exactly at the end;
+//! - [`PartRows`]: codes of 4 bits for several numbers together, for scans that estimate distances by tables;
 //! - [`Sketches`]: 4-bit codes with bounds of their error, for exact scans that read a quarter of the bytes.
 //!
 //! Three sets of kernels exist, and the best one that the processor has is picked once: AVX-512 (F, BW, VNNI),
@@ -36,6 +37,7 @@ mod digits;
 mod kernels;
 mod lines;
 mod metric;
+mod parts;
 mod query;
 mod row;
 mod sketch;
@@ -44,6 +46,7 @@ pub use codes::{Code, CodeRows};
 pub use digits::DigitRows;
 pub use kernels::{Element, prefetch};
 pub use metric::Metric;
+pub use parts::{PartRows, PartTables};
 pub use query::Query;
 pub use row::{VectorRef, encode_i8};
 pub use sketch::{SketchQueries, Sketches};

@@ -173,6 +173,60 @@ impl Sketches {
         factors.length[place] = above(length * multiple);
     }
 
+    /// Removes a row; the last one takes its place.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn swap_remove(&mut self, row: usize) {
+        assert!(row < self.len, "row {row} of {}", self.len);
+        let last = self.len - 1;
+        let (octets, factors) = self.row(last);
+        self.set_row(row, &octets, factors);
+        self.set_row(last, &vec![[0; OCTET / 2]; self.octets()], [0.0; 4]);
+        self.len = last;
+        if last.is_multiple_of(BLOCK_ROWS) {
+            self.blocks.truncate(self.blocks.len() - self.octets());
+            self.factors.pop();
+        }
+    }
+
+    /// Appends a row of other sketches of the same metric and dimensions.
+    ///
+    /// # Panics
+    /// When it has no such row, or other dimensions.
+    pub fn push_of(&mut self, other: &Self, row: usize) {
+        assert!(row < other.len && other.dims == self.dims, "row {row} of {}", other.len);
+        let (octets, factors) = other.row(row);
+        if self.len.is_multiple_of(BLOCK_ROWS) {
+            self.blocks.resize(self.blocks.len() + self.octets(), [Line::ZERO; 2]);
+            self.factors.push(RowFactors::ZERO);
+        }
+        self.len += 1;
+        self.set_row(self.len - 1, &octets, factors);
+    }
+
+    /// The codes of a row, and its scale, offset, error and length.
+    fn row(&self, row: usize) -> (Vec<[i8; OCTET / 2]>, [f32; 4]) {
+        let (block, place) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
+        let octets = self.blocks[block * self.octets()..][..self.octets()].iter();
+        let codes = octets.map(|octet| octet[place / 16].0.as_chunks::<{ OCTET / 2 }>().0[place % 16]);
+        let factors = &self.factors[block];
+        let of_row = [&factors.scale, &factors.offset, &factors.error, &factors.length].map(|values| values[place]);
+        (codes.collect(), of_row)
+    }
+
+    fn set_row(&mut self, row: usize, codes: &[[i8; OCTET / 2]], [scale, offset, error, length]: [f32; 4]) {
+        let (block, place, octets) = (row / BLOCK_ROWS, row % BLOCK_ROWS, self.octets());
+        for (octet, codes) in self.blocks[block * octets..][..octets].iter_mut().zip(codes) {
+            octet[place / 16].0.as_chunks_mut::<{ OCTET / 2 }>().0[place % 16] = *codes;
+        }
+        let factors = &mut self.factors[block];
+        factors.scale[place] = scale;
+        factors.offset[place] = offset;
+        factors.error[place] = error;
+        factors.length[place] = length;
+    }
+
     /// The step whose codes leave out least, and the length of what they do.
     fn best_step(&mut self, row: &[f32]) -> (f32, f32) {
         // With a few large numbers in a row it pays to cut them off.
@@ -347,6 +401,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rows_go_and_move_as_they_are(
+            rows in (1_usize..40).prop_flat_map(|dims| prop::collection::vec(vector(dims), 1..80)),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            for metric in METRICS {
+                let (mut found, mut expected) = (sketches(metric, &rows), rows.clone());
+                for at in removed.iter().take(rows.len() - 1) {
+                    let at = at.index(expected.len());
+                    found.swap_remove(at);
+                    expected.swap_remove(at);
+                }
+                let mut moved = Sketches::new(metric, rows[0].len());
+                (0..found.len()).for_each(|row| moved.push_of(&found, row));
+                let expected = sketches(metric, &expected);
+                for sketches in [&found, &moved] {
+                    prop_assert_eq!(sketches.len(), expected.len());
+                    prop_assert_eq!(format!("{:?}", sketches.blocks), format!("{:?}", expected.blocks));
+                    prop_assert_eq!(format!("{:?}", sketches.factors), format!("{:?}", expected.factors));
+                }
+            }
+        }
+
         #[test]
         fn no_row_is_missed(
             (mut rows, queries) in (1_usize..150).prop_flat_map(|dims| {

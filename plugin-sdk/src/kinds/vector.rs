@@ -67,6 +67,25 @@ pub struct SearchRequest<'a> {
     pub cancel: Cancel<'a>,
 }
 
+impl SearchRequest<'_> {
+    /// How many queries of `dims` numbers there are, with room for what they find in `results`.
+    ///
+    /// # Errors
+    /// [`PluginError::argument`] when the batch is not one of whole queries, or there is no such room.
+    pub fn count(&self, dims: usize, results: &SearchResults<'_>) -> Result<usize, PluginError> {
+        let (count, k) = (self.queries.len() / dims.max(1), self.k);
+        let room = results.rows.len().min(results.distances.len());
+        if !self.queries.len().is_multiple_of(dims.max(1)) || results.counts.len() < count || room < count * k {
+            let message = format!(
+                "the batch of {} numbers is not one of whole queries of {dims}, with room for {k} rows each",
+                self.queries.len()
+            );
+            return Err(PluginError::argument(message));
+        }
+        Ok(count)
+    }
+}
+
 /// What a batch of searches found: for each query its rows, nearest first.
 #[derive(Debug)]
 pub struct SearchResults<'a> {

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod engine;
+pub mod vector;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

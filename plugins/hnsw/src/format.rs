@@ -21,9 +21,10 @@
 
 use std::io::{Read, Write};
 
+use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::column::VectorColumn;
+use photondb_plugin_sdk::indexing::saved::{Reader, Writer, damaged};
 use photondb_plugin_sdk::kinds::vector::Metric;
-use photondb_plugin_sdk::{Cause, PluginError};
 
 use crate::encoder::{EncodeScratch, Encoder};
 use crate::graph::{Graph, MAX_LAYER, Shape};
@@ -41,35 +42,10 @@ fn metric_number(metric: Metric) -> u8 {
     }
 }
 
-fn damaged(what: impl std::fmt::Display) -> PluginError {
-    PluginError::runtime(Cause::Plugin, format!("the saved index can't be used: {what}; it has to be built again"))
-}
-
-/// Writes through a buffer and computes the checksum.
-struct Writer<'a> {
-    out: std::io::BufWriter<&'a mut dyn Write>,
-    checksum: crc32fast::Hasher,
-}
-
-impl Writer<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), PluginError> {
-        self.checksum.update(bytes);
-        self.out.write_all(bytes).map_err(not_written)
-    }
-
-    fn number(&mut self, number: u32) -> Result<(), PluginError> {
-        self.bytes(&number.to_le_bytes())
-    }
-}
-
-fn not_written(error: std::io::Error) -> PluginError {
-    PluginError::runtime(Cause::Plugin, format!("the index could not be saved: {error}"))
-}
-
 /// Writes a graph without tombstones.
 pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError> {
     let shape = graph.shape();
-    let mut writer = Writer { out: std::io::BufWriter::new(out), checksum: crc32fast::Hasher::new() };
+    let mut writer = Writer::new(out, MAGIC, VERSION)?;
     // Free nodes are left out, so that nodes have other numbers in the file.
     let mut numbers = vec![NONE; graph.len()];
     let mut count = 0;
@@ -77,15 +53,13 @@ pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError
         numbers[node as usize] = count;
         count += 1;
     }
-    writer.bytes(MAGIC)?;
-    writer.number(VERSION)?;
     writer.number(shape.dims as u32)?;
     writer.bytes(&[metric_number(shape.metric), shape.m as u8])?;
     writer.number(count)?;
     writer.number(graph.entry().map_or(NONE, |entry| numbers[entry as usize]))?;
     let centre = graph.encoder().centre();
     writer.bytes(&[u8::from(!centre.is_empty())])?;
-    centre.iter().try_for_each(|value| writer.bytes(&value.to_le_bytes()))?;
+    writer.floats(centre)?;
     for node in graph.live_nodes() {
         writer.number(graph.row(node))?;
         writer.bytes(&[graph.links().top_layer(node) as u8])?;
@@ -99,51 +73,17 @@ pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError
             neighbours.iter().try_for_each(|&neighbour| writer.number(neighbour))?;
         }
     }
-    let checksum = writer.checksum.finalize();
-    writer.out.write_all(&checksum.to_le_bytes()).map_err(not_written)?;
-    writer.out.flush().map_err(not_written)
-}
-
-/// Reads through a buffer and computes the checksum.
-struct Reader<'a> {
-    input: std::io::BufReader<&'a mut dyn Read>,
-    checksum: crc32fast::Hasher,
-}
-
-impl Reader<'_> {
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], PluginError> {
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => damaged("it ends too early"),
-            _ => damaged(format_args!("it can't be read: {error}")),
-        })?;
-        self.checksum.update(&bytes);
-        Ok(bytes)
-    }
-
-    fn number(&mut self) -> Result<u32, PluginError> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
-    fn byte(&mut self) -> Result<u8, PluginError> {
-        self.bytes().map(|[byte]| byte)
-    }
+    writer.finish()
 }
 
 /// Reads what [`save`] wrote of an index of the same shape over the same column.
 pub(crate) fn load(shape: Shape, column: &VectorColumn, input: &mut dyn Read) -> Result<Graph, PluginError> {
-    let mut reader = Reader { input: std::io::BufReader::new(input), checksum: crc32fast::Hasher::new() };
+    let mut reader = Reader::new(input, MAGIC, VERSION, "hnsw")?;
     let (count, entry, encoder) = load_header(&mut reader, shape)?;
     let mut graph = Graph::new(shape, encoder);
     load_rows(&mut reader, column, count, &mut graph)?;
     load_links(&mut reader, &graph)?;
-    let checksum = reader.checksum.clone().finalize();
-    if reader.number()? != checksum {
-        return Err(damaged("its checksum is wrong"));
-    }
-    if reader.input.read(&mut [0]).map_err(|error| damaged(format_args!("it can't be read: {error}")))? != 0 {
-        return Err(damaged("it goes on behind its end"));
-    }
+    reader.finish()?;
     let highest = (0..count).map(|node| graph.links().top_layer(node)).max();
     match highest {
         None if entry == NONE => {}
@@ -154,13 +94,6 @@ pub(crate) fn load(shape: Shape, column: &VectorColumn, input: &mut dyn Read) ->
 }
 
 fn load_header(reader: &mut Reader<'_>, shape: Shape) -> Result<(u32, u32, Encoder), PluginError> {
-    if reader.bytes()? != *MAGIC {
-        return Err(damaged("it is not one of an `hnsw` index"));
-    }
-    let version = reader.number()?;
-    if version != VERSION {
-        return Err(damaged(format_args!("its version is {version}, and this plugin reads {VERSION}")));
-    }
     let found = (reader.number()?, reader.byte()?, reader.byte()?);
     let wanted = (shape.dims as u32, metric_number(shape.metric), shape.m as u8);
     if found != wanted {
@@ -170,12 +103,9 @@ fn load_header(reader: &mut Reader<'_>, shape: Shape) -> Result<(u32, u32, Encod
     let (count, entry) = (reader.number()?, reader.number()?);
     let centre = match reader.byte()? {
         0 => Vec::new(),
-        1 => (0..shape.dims).map(|_| reader.bytes().map(f32::from_le_bytes)).collect::<Result<_, _>>()?,
+        1 => reader.floats(shape.dims)?,
         other => return Err(damaged(format_args!("its mark for a centre is {other}"))),
     };
-    if !centre.iter().all(|value| value.is_finite()) {
-        return Err(damaged("its centre is not finite"));
-    }
     Ok((count, entry, Encoder::with_centre(shape.metric, shape.dims, centre)))
 }
 

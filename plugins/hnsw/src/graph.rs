@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use photondb_plugin_sdk::kinds::vector::{AllowBitmap, Metric, RowId};
+use photondb_plugin_sdk::indexing::RowSet;
+use photondb_plugin_sdk::kinds::vector::{Metric, RowId};
 
 use crate::codes::{Codes, Target};
 use crate::encoder::{Encoded, Encoder};
@@ -29,55 +30,6 @@ pub(crate) struct Shape {
     pub(crate) ef_construction: usize,
 }
 
-/// The rows that can be found, a bit each, as in an [`AllowBitmap`].
-#[derive(Debug, Default)]
-pub(crate) struct LiveRows {
-    bits: Vec<u8>,
-    count: usize,
-}
-
-impl LiveRows {
-    pub(crate) fn count(&self) -> usize {
-        self.count
-    }
-
-    pub(crate) fn contains(&self, row: RowId) -> bool {
-        AllowBitmap(&self.bits).allows(row)
-    }
-
-    fn insert(&mut self, row: RowId) {
-        let byte = row as usize / 8;
-        if byte >= self.bits.len() {
-            self.bits.resize(byte + 1, 0);
-        }
-        self.count += usize::from(!self.contains(row));
-        self.bits[byte] |= 1 << (row % 8);
-    }
-
-    fn remove(&mut self, row: RowId) {
-        if self.contains(row) {
-            self.bits[row as usize / 8] &= !(1 << (row % 8));
-            self.count -= 1;
-        }
-    }
-
-    /// How many of these rows are allowed.
-    pub(crate) fn count_allowed(&self, allow: AllowBitmap<'_>) -> usize {
-        self.bits.iter().zip(allow.0).map(|(live, allowed)| (live & allowed).count_ones() as usize).sum()
-    }
-
-    /// The rows that are allowed, in order.
-    pub(crate) fn allowed<'a>(&'a self, allow: Option<AllowBitmap<'a>>) -> impl Iterator<Item = RowId> + 'a {
-        let bytes = self.bits.iter().enumerate().map(move |(at, live)| {
-            let allowed = allow.map_or(u8::MAX, |allow| allow.0.get(at).copied().unwrap_or(0));
-            (at as u32 * 8, live & allowed)
-        });
-        bytes
-            .filter(|&(_, byte)| byte != 0)
-            .flat_map(|(first, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| first + bit))
-    }
-}
-
 /// A graph over rows of a column. Links change through a shared reference, while others search; all else needs an
 /// exclusive one.
 #[derive(Debug)]
@@ -90,7 +42,7 @@ pub(crate) struct Graph {
     rows: Vec<RowId>,
     /// By row: its node, or [`NONE`].
     nodes: Vec<u32>,
-    live: LiveRows,
+    live: RowSet,
     free: Vec<u32>,
     /// Where walks start: a node of the highest layer, or [`NONE`].
     entry: AtomicU32,
@@ -108,7 +60,7 @@ impl Graph {
             links: Links::new(shape.m),
             rows: Vec::new(),
             nodes: Vec::new(),
-            live: LiveRows::default(),
+            live: RowSet::default(),
             free: Vec::new(),
             entry: AtomicU32::new(NONE),
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
@@ -132,7 +84,7 @@ impl Graph {
         &self.links
     }
 
-    pub(crate) fn live(&self) -> &LiveRows {
+    pub(crate) fn live(&self) -> &RowSet {
         &self.live
     }
 
@@ -143,7 +95,7 @@ impl Graph {
 
     /// How many removed rows still have a node.
     pub(crate) fn tombstones(&self) -> usize {
-        self.rows.len() - self.free.len() - self.live.count
+        self.rows.len() - self.free.len() - self.live.count()
     }
 
     /// The row of a node that is not free.
@@ -275,7 +227,7 @@ impl Graph {
         self.codes.memory_bytes()
             + self.links.memory_bytes()
             + (self.rows.capacity() + self.nodes.capacity() + self.free.capacity()) * size_of::<u32>()
-            + self.live.bits.capacity()
+            + self.live.memory_bytes()
     }
 }
 
@@ -309,21 +261,6 @@ mod tests {
         assert!((above(1) / f64::from(rows) - 1.0 / 16.0).abs() < 0.005);
         assert!((above(2) / f64::from(rows) - 1.0 / 256.0).abs() < 0.001);
         assert!((0..rows).all(|row| top_layer_of(row, 2) <= MAX_LAYER));
-    }
-
-    #[test]
-    fn live_rows_are_counted_once_and_listed_in_order() {
-        let mut live = LiveRows::default();
-        [9, 3, 3, 64].into_iter().for_each(|row| live.insert(row));
-        live.remove(64);
-        live.remove(1000);
-        live.insert(17);
-        assert_eq!(live.count(), 3);
-        assert_eq!(live.allowed(None).collect::<Vec<_>>(), [3, 9, 17]);
-        // Rows 8 to 15 of the first two bytes only; 17 is beyond the bitmap's end.
-        let allow = AllowBitmap(&[0, 0xff]);
-        assert_eq!(live.allowed(Some(allow)).collect::<Vec<_>>(), [9]);
-        assert_eq!(live.count_allowed(allow), 1);
     }
 
     #[test]

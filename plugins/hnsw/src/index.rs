@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use photondb_plugin_sdk::column::VectorColumn;
+use photondb_plugin_sdk::indexing::FairLock;
 use photondb_plugin_sdk::kinds::vector::{
     IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
 };
@@ -19,7 +20,6 @@ use crate::format;
 use crate::graph::{Graph, Shape};
 use crate::insert::LinkScratch;
 use crate::links::NONE;
-use crate::lock::FairLock;
 use crate::options::Options;
 use crate::search::{self, Eligible, SearchScratch};
 
@@ -214,15 +214,7 @@ impl VectorIndex for HnswIndex {
         let dims = self.column.dims();
         let k = request.k;
         let ef = self.options.ef_of_search(request.settings)?;
-        let count = request.queries.len() / dims;
-        let is_whole = request.queries.len().is_multiple_of(dims);
-        if !is_whole || results.counts.len() < count || results.rows.len().min(results.distances.len()) < count * k {
-            let message = format!(
-                "the batch of {} numbers is not one of whole queries of {dims}, with room for {k} rows each",
-                request.queries.len()
-            );
-            return Err(PluginError::argument(message));
-        }
+        request.count(dims, results)?;
         if k == 0 {
             results.counts.fill(0);
             return Ok(());

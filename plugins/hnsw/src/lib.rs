@@ -11,7 +11,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `options` | what users may set |
-//! | `index`, `lock` | the index that the server sees; locks |
+//! | `index` | the index that the server sees; locks |
 //! | `search` | one search: walk or scan, then exact scores |
 //! | `graph`, `codes`, `links` | nodes, codes, neighbours |
 //! | `walk` | greedy walks |
@@ -28,7 +28,6 @@ mod graph;
 mod index;
 mod insert;
 mod links;
-mod lock;
 mod options;
 mod recent;
 mod repair;

@@ -1,66 +1,11 @@
 //! What users may set: at `index_create`, in the plugin's settings, and for one search.
 
-use std::fmt;
-
+use photondb_plugin_sdk::indexing::settings::{self, Setting};
 use photondb_plugin_sdk::{Datum, PluginError};
 
-/// One setting: its names and what it accepts.
-struct Setting {
-    name: &'static str,
-    camel_case: &'static str,
-    range: std::ops::RangeInclusive<u16>,
-}
-
-const M: Setting = Setting { name: "m", camel_case: "M", range: 2..=128 };
-const EF_CONSTRUCTION: Setting = Setting { name: "ef_construction", camel_case: "efConstruction", range: 8..=4096 };
-const EF_SEARCH: Setting = Setting { name: "ef_search", camel_case: "efSearch", range: 1..=10_000 };
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` ({} to {})", self.name, self.range.start(), self.range.end())
-    }
-}
-
-impl Setting {
-    fn read(&self, value: &Datum) -> Result<usize, PluginError> {
-        let number = value.as_number().filter(|number| {
-            number.fract() == 0.0 && (f64::from(*self.range.start())..=f64::from(*self.range.end())).contains(number)
-        });
-        number.map(|number| number as usize).ok_or_else(|| {
-            let found = match value.as_number() {
-                Some(number) => number.to_string(),
-                None => format!("a value of type {}", value.type_name()),
-            };
-            PluginError::argument(format!("{self} has to be a whole number in that range, not {found}"))
-        })
-    }
-}
-
-/// Walks over the fields of `settings`, handing each to the one of `known` that has its name.
-fn read(
-    settings: &Datum,
-    place: &str,
-    known: &[&Setting],
-    mut set: impl FnMut(usize, usize),
-) -> Result<(), PluginError> {
-    let object = match settings {
-        Datum::Null => return Ok(()),
-        Datum::Object(object) => object,
-        other => {
-            let kind = other.type_name();
-            return Err(PluginError::argument(format!("{place} of `hnsw` have to be an object, not {kind}")));
-        }
-    };
-    for (key, value) in object.iter() {
-        let at = known.iter().position(|setting| **key == *setting.name || **key == *setting.camel_case);
-        let at = at.ok_or_else(|| {
-            let accepted = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            PluginError::argument(format!("{place} of `hnsw` have no key `{key}`; accepted are {accepted}"))
-        })?;
-        set(at, known[at].read(value)?);
-    }
-    Ok(())
-}
+const M: Setting = Setting { name: "m", alias: "M", range: 2..=128 };
+const EF_CONSTRUCTION: Setting = Setting { name: "ef_construction", alias: "efConstruction", range: 8..=4096 };
+const EF_SEARCH: Setting = Setting { name: "ef_search", alias: "efSearch", range: 1..=10_000 };
 
 /// The settings of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +28,7 @@ impl Options {
     /// These options, but for what `settings` say.
     pub(crate) fn with(self, settings: &Datum) -> Result<Self, PluginError> {
         let mut options = self;
-        read(settings, "the options", &[&M, &EF_CONSTRUCTION, &EF_SEARCH], |at, value| match at {
+        settings::read(settings, "the options of `hnsw`", &[&M, &EF_CONSTRUCTION, &EF_SEARCH], |at, value| match at {
             0 => options.m = value,
             1 => options.ef_construction = value,
             _ => options.ef_search = value,
@@ -94,7 +39,7 @@ impl Options {
     /// `ef_search` for a search with these overrides.
     pub(crate) fn ef_of_search(&self, settings: &Datum) -> Result<usize, PluginError> {
         let mut ef = self.ef_search;
-        read(settings, "the search settings", &[&EF_SEARCH], |_, value| ef = value)?;
+        settings::read(settings, "the search settings of `hnsw`", &[&EF_SEARCH], |_, value| ef = value)?;
         Ok(ef)
     }
 }

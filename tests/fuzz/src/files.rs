@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use photondb_plugin_hnsw::Hnsw;
+use photondb_plugin_ivf::{IndexType, Kind};
 use photondb_plugin_sdk::column::{ColumnShape, Element, VectorColumn};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndexPlugin};
 use photondb_plugin_sdk::{Cancel, Datum};
@@ -24,13 +25,27 @@ pub fn saved_graph(bytes: &[u8]) {
 
 /// The plugin's part of it, which the plugin reads back within its sandbox; its checksum is at the end.
 pub fn hnsw_graph(bytes: &[u8]) {
+    saved_index(&Hnsw::default(), bytes);
+}
+
+/// As [`hnsw_graph`], of lists; the first byte behind mark and version is their type.
+pub fn ivf_lists(bytes: &[u8]) {
+    let kind = match bytes.get(12) {
+        Some(1) => Kind::Pq,
+        Some(2) => Kind::IvfPq,
+        _ => Kind::Ivf,
+    };
+    saved_index(&IndexType::new(kind), bytes);
+}
+
+fn saved_index(plugin: &dyn VectorIndexPlugin, bytes: &[u8]) {
     static COLUMN: OnceLock<Arc<VectorColumn>> = OnceLock::new();
     let column = COLUMN.get_or_init(|| {
         let rows: Vec<f32> = (0..64 * 3).map(|number| ((number * 37 % 101) as f32).sin()).collect();
         Arc::new(VectorColumn::in_memory(3, Element::F32, &rows).expect("memory"))
     });
     let options = IndexOptions { dims: 3, metric: Metric::L2, settings: Datum::Null };
-    let index = Hnsw::default().create(&options, Arc::clone(column)).expect("an index");
+    let index = plugin.create(&options, Arc::clone(column)).expect("an index");
     let mut bytes = bytes.to_vec();
     if let Some(body) = bytes.len().checked_sub(4) {
         let checksum = crc32fast::hash(&bytes[..body]);
@@ -39,7 +54,7 @@ pub fn hnsw_graph(bytes: &[u8]) {
     if index.load(&mut bytes.as_slice()).is_err() {
         return;
     }
-    // A graph that was taken over can be searched and changed.
+    // What was taken over can be searched and changed.
     let (mut rows, mut distances, mut counts) = ([0; 4], [0.0; 4], [0; 1]);
     let request =
         SearchRequest { queries: &[0.1, 0.2, 0.3], k: 4, allow: None, settings: &Datum::Null, cancel: Cancel::never() };

@@ -14,7 +14,9 @@ use half::f16;
 use super::products::padded;
 use super::{Line, code_row, hadamard_loops, prefetch};
 
+mod parts;
 mod sketch;
+pub(super) use parts::block_estimates;
 pub(super) use sketch::block_bounds;
 
 type Vector = __m256;

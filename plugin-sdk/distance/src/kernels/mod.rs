@@ -65,6 +65,37 @@ pub(crate) struct QueryFactors {
 /// The bounds of a query's scores with the rows of a block.
 pub(crate) type Bounds = [f32; BLOCK_ROWS];
 
+/// What makes distances of the sums of a block of rows of parts: for each row one of each.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct PartFactors {
+    pub(crate) scale: [f32; BLOCK_ROWS],
+    pub(crate) bias: [f32; BLOCK_ROWS],
+}
+
+impl PartFactors {
+    pub(crate) const ZERO: Self = Self { scale: [0.0; BLOCK_ROWS], bias: [0.0; BLOCK_ROWS] };
+}
+
+/// The query's part in the estimated distances of parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartQuery<'a> {
+    /// 16 numbers for each part, four parts a line.
+    pub(crate) tables: &'a [Line],
+    /// What a sum is multiplied by, and what is added then.
+    pub(crate) step: f32,
+    pub(crate) offset: f32,
+    /// Only smaller estimates count.
+    pub(crate) limit: f32,
+}
+
+/// Lines whose sums are added up in 16 bits: four parts each, and numbers up to [`MAX_ENTRY`].
+const LINES_OF_SUM: usize = 256;
+/// Lines whose sums are added up in 8 bits, in each of the four places of a line.
+const LINES_OF_BYTE: usize = 4;
+/// The largest number of a table: four of them fit into 8 bits.
+pub(crate) const MAX_ENTRY: u8 = 63;
+
 /// A set of kernels that this processor can run. The field is private so that no value exists without detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(Set);
@@ -183,6 +214,21 @@ pub(crate) fn block_bounds<const Q: usize>(
     bounds: &mut [Bounds; Q],
 ) {
     dispatch!(level, block_bounds(block, rows, words, queries, bounds));
+}
+
+/// Writes for each query and row of the block the estimate of their distance, and returns which of them are smaller than
+/// the query's limit, one bit each.
+///
+/// A line of `codes` holds four parts of 32 rows: byte `i` of each 16 has row `i` in its low half and row `i + 16` in its
+/// high one. Each is the number of an entry in the table of the same part.
+pub(crate) fn block_estimates<const Q: usize>(
+    level: Level,
+    codes: &[Line],
+    rows: &PartFactors,
+    queries: &[PartQuery<'_>; Q],
+    estimates: &mut [Bounds; Q],
+) -> [u32; Q] {
+    dispatch!(level, block_estimates(codes, rows, queries, estimates))
 }
 
 /// Writes the dot product of the query with each of the `rows` of 2-bit digits to `out`. A row is a line for every

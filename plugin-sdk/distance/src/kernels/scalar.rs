@@ -2,7 +2,9 @@
 
 use half::f16;
 
-use super::{BLOCK_ROWS, Bounds, Line, Octet, QueryFactors, RowFactors, code_row, hadamard_loops};
+use super::{
+    BLOCK_ROWS, Bounds, Line, Octet, PartFactors, PartQuery, QueryFactors, RowFactors, code_row, hadamard_loops,
+};
 
 fn sum_over<E: Copy + Into<f32>>(query: &[f32], row: &[E], term: impl Fn(f32, f32) -> f32) -> f32 {
     query.iter().zip(row).map(|(&a, &b)| term(a, b.into())).sum()
@@ -66,6 +68,34 @@ pub(super) fn block_bounds<const Q: usize>(
             bounds[query][row] = bound;
         }
     }
+}
+
+pub(super) fn block_estimates<const Q: usize>(
+    codes: &[Line],
+    rows: &PartFactors,
+    queries: &[PartQuery<'_>; Q],
+    estimates: &mut [Bounds; Q],
+) -> [u32; Q] {
+    std::array::from_fn(|query| {
+        let PartQuery { tables, step, offset, limit } = queries[query];
+        let mut sums = [0_u32; BLOCK_ROWS];
+        for (codes, tables) in codes.iter().zip(tables) {
+            for (codes, table) in codes.0.as_chunks::<16>().0.iter().zip(tables.0.as_chunks::<16>().0) {
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let pair = codes[row % 16].cast_unsigned();
+                    let code = if row < 16 { pair & 15 } else { pair >> 4 };
+                    *sum += u32::from(table[usize::from(code)].cast_unsigned());
+                }
+            }
+        }
+        let mut smaller = 0;
+        for (row, &sum) in sums.iter().enumerate() {
+            let estimate = rows.scale[row] * (sum as f32 * step + offset) + rows.bias[row];
+            estimates[query][row] = estimate;
+            smaller |= u32::from(estimate < limit) << row;
+        }
+        smaller
+    })
 }
 
 pub(super) fn dots_of_digits(query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {

@@ -12,14 +12,14 @@ use super::{LANES, Vector, load_f32};
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_bytes(bytes: &[i8; 32]) -> __m256i {
+pub(super) fn load_bytes(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: the reference guarantees 32 readable bytes, and this load asks for no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast::<__m256i>()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store(vector: Vector, out: &mut [f32; LANES]) {
+pub(super) fn store(vector: Vector, out: &mut [f32; LANES]) {
     // SAFETY: the reference guarantees 32 writable bytes, and this store asks for no alignment.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), vector) }
 }

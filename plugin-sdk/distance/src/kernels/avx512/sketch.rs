@@ -11,7 +11,7 @@ use super::{LANES, Vector, load_f32, load_line};
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(vector: Vector, out: &mut [f32; LANES]) {
+pub(super) fn store(vector: Vector, out: &mut [f32; LANES]) {
     // SAFETY: the reference guarantees 64 writable bytes, and this store asks for no alignment.
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), vector) }
 }

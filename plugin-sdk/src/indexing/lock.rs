@@ -9,7 +9,7 @@ use std::sync::{LockResult, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 /// A lock that is shared, or held alone; who waits to hold it alone comes before all who want to share it from then on.
 #[derive(Debug, Default)]
-pub(crate) struct FairLock<T> {
+pub struct FairLock<T> {
     value: RwLock<T>,
     /// How many wait to hold it alone. Those who want to share it look here first, which costs nothing while there are none.
     waiting: AtomicUsize,
@@ -18,12 +18,16 @@ pub(crate) struct FairLock<T> {
 }
 
 impl<T> FairLock<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// A lock that nobody holds.
+    pub fn new(value: T) -> Self {
         Self { value: RwLock::new(value), waiting: AtomicUsize::new(0), turn: Mutex::new(()) }
     }
 
     /// Shares the lock. A thread must not do that twice: it would wait for itself where somebody waits in between.
-    pub(crate) fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+    ///
+    /// # Errors
+    /// When a thread panicked that held the lock alone.
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         // Relaxed: this is about order among threads that want the lock, which itself keeps what it guards in order.
         if self.waiting.load(Ordering::Relaxed) > 0 {
             drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
@@ -32,7 +36,10 @@ impl<T> FairLock<T> {
     }
 
     /// Holds the lock alone.
-    pub(crate) fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+    ///
+    /// # Errors
+    /// When a thread panicked that held the lock alone.
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let guard = self.value.write();
