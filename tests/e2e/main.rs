@@ -20,4 +20,5 @@ mod sandbox;
 mod services;
 mod supervision;
 mod tasks;
+mod types;
 mod vectors;

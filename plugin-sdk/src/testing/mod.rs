@@ -20,6 +20,8 @@
 //! assert!(harness.call("twice", &["x".into()]).is_err());
 //! ```
 
+pub mod data_type;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

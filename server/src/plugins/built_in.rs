@@ -27,6 +27,10 @@ const GRADE: &str = "built in: not confined";
 /// The plugins that this server was built with.
 pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
+        #[cfg(feature = "builtin-cidr")]
+        Box::new(photondb_plugin_cidr::Networks),
+        #[cfg(feature = "builtin-decimal")]
+        Box::new(photondb_plugin_decimal::Decimals),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
     ]
