@@ -72,6 +72,11 @@ fn the_counters_say_how_many_bytes_searches_shared_and_copied() {
         let status = server.plugin("hnsw");
         (status.bytes_shared, status.bytes_copied)
     };
+    let status = server.query(&json!([139, [packages, "emb"]]));
+    let state = &status[0]["vector_state"];
+    assert_eq!((state["plugin"].as_str(), state["state"].as_str()), (Some("hnsw"), Some("ready")), "{status}");
+    assert_eq!((state["rows"].as_u64(), state["plugin_version"].as_str()), (Some(5000), Some("0.1.0")), "{status}");
+    assert!(state["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 5000 * 100), "{status}");
     // The graph was built, from row numbers alone, and is saved when it has not changed for a while.
     assert!(bytes().0 >= data::PACKAGES as u64 * 4 && bytes().0 < data::PACKAGES as u64 * 16, "{:?}", bytes());
     wait::until_true("the graph is saved", || bytes().1 > data::PACKAGES as u64 * 32);
@@ -93,4 +98,36 @@ fn the_counters_say_how_many_bytes_searches_shared_and_copied() {
     let messages = around / (AROUND_QUERIES + NO_SETTINGS);
     assert!(around.is_multiple_of(AROUND_QUERIES + NO_SETTINGS) && (1..=4).contains(&messages), "{around}");
     assert_eq!(bytes().1 - copied, messages * answer(32 / messages));
+}
+
+#[test]
+fn filters_of_any_selectivity_find_as_many_as_there_are() {
+    let place = Place::with_first_party_plugins();
+    let server = Server::start(&place);
+    data::import(&place, &server);
+    let packages = reql::table("packages");
+    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
+    server.query(&reql::index_wait(&packages));
+    let (vectors, queries) = (data::vectors(), data::queries());
+    let mut client = server.connect();
+    for (accepted, floor) in [(2500, 0.95), (500, 0.95), (50, 1.0), (5, 1.0), (0, 1.0)] {
+        // Every so manieth row.
+        let every = data::PACKAGES / accepted.max(1);
+        let is_accepted = |row: usize| accepted > 0 && row.is_multiple_of(every);
+        let remainder = if accepted > 0 { 0 } else { data::PACKAGES };
+        let filter = json!([69, [[2, [1]], [17, [[28, [[170, [[10, [1]], "id"]], every]], remainder]]]]);
+        let mut found = Vec::new();
+        let mut truth = Vec::new();
+        for query in &queries[..20] {
+            let mut term = reql::nearest(&packages, "emb", &json!(query), K);
+            term[2]["filter"] = filter.clone();
+            let rows = ids(&reql::run(&mut client, &term).expect("an answer"));
+            assert_eq!(rows.len(), K.min(accepted), "{accepted} rows are accepted");
+            assert!(rows.iter().all(|&row| is_accepted(row as usize)), "{rows:?}");
+            found.push(rows);
+            truth.push(data::Metric::Cosine.nearest(&vectors, query, K.min(accepted), is_accepted));
+        }
+        let recall = if accepted == 0 { 1.0 } else { data::recall(&found, &truth) };
+        assert!(recall >= floor, "recall@10 is {recall} where {accepted} rows are accepted");
+    }
 }

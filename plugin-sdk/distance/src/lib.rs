@@ -14,7 +14,7 @@
 //! assert_eq!(distances, [0.0, 1.0]);
 //! ```
 //!
-//! - [`Metric`]: what distance means; [`Query`]: one query against one row, many rows, or beside other queries;
+//! - [`Metric`]: what distance means; [`Query`]: one query against one row, or many rows;
 //! - [`VectorRef`]: a row as it is stored;
 //! - [`dot`], [`l2_squared`], [`norm_squared`]: the raw products;
 //! - [`CodeRows`], [`DigitRows`]: codes of 8 and of 2 bits a number, for walks that score exactly at the end;
@@ -44,7 +44,7 @@ pub use codes::{Code, CodeRows};
 pub use digits::DigitRows;
 pub use kernels::{Element, prefetch};
 pub use metric::Metric;
-pub use query::{Query, distances_of_queries};
+pub use query::Query;
 pub use row::{VectorRef, encode_i8};
 pub use sketch::{SketchQueries, Sketches};
 

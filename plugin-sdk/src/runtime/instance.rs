@@ -104,6 +104,20 @@ impl Instance {
         guard(|| kind.validate(options))
     }
 
+    /// Makes an index over `column` that nobody calls by a number.
+    ///
+    /// # Errors
+    /// What the plugin has against it.
+    pub fn create_index(
+        &self,
+        kind: &str,
+        options: &IndexOptions,
+        column: Arc<VectorColumn>,
+    ) -> Result<Box<dyn VectorIndex>, PluginError> {
+        let kind = self.kind(kind)?;
+        guard(|| kind.create(options, column))
+    }
+
     /// Makes the index number `index` over `column`. Returns whether [several threads](VectorIndex::takes_parallel_inserts)
     /// may add rows to it at once.
     ///
@@ -299,7 +313,10 @@ fn rows(payload: &[u8]) -> Result<&[RowId], PluginError> {
 }
 
 /// Runs a plugin's code; a panic becomes an error with its text.
-fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
+///
+/// # Errors
+/// What the code says, or that it panicked.
+pub fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
     // A plugin's own state may be half-changed after a panic: it is the plugin's, and nobody else's, problem.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         let text = PANIC.take().unwrap_or_else(|| "a panic".into());

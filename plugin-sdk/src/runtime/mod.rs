@@ -19,7 +19,7 @@ use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
 use crate::registry::Plugin;
 use crate::services::Services;
 use crate::{Cause, Datum, PluginError};
-pub use instance::Instance;
+pub use instance::{Instance, guard};
 
 /// Runs the plugin until its server goes. The whole `main`, by way of [`main!`](crate::main).
 pub fn run(plugin: impl Plugin + 'static) -> ExitCode {

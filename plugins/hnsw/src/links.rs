@@ -5,7 +5,7 @@
 //! else. Which of the two does not matter to a walk, so all accesses are relaxed; that a neighbour's codes are there
 //! before its number is the business of the lock around the graph.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// No node.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -30,13 +30,16 @@ pub(crate) struct Links {
     lines_per_node: usize,
     /// The base layer: the lists of all nodes, one after the other.
     base: Vec<Line>,
+    /// How many of a node's first neighbours in the base layer were chosen together, nearest first. Those behind were added
+    /// since, one by one.
+    settled: Vec<AtomicU8>,
     /// The layers above, for the few nodes that are there: `m` numbers for each layer.
     upper: Vec<Box<[AtomicU32]>>,
 }
 
 impl Links {
     pub(crate) fn new(m: usize) -> Self {
-        Self { m, lines_per_node: (2 * m).div_ceil(PER_LINE), base: Vec::new(), upper: Vec::new() }
+        Self { m, lines_per_node: (2 * m).div_ceil(PER_LINE), base: Vec::new(), settled: Vec::new(), upper: Vec::new() }
     }
 
     /// How many neighbours a node may have in a layer.
@@ -51,18 +54,21 @@ impl Links {
 
     pub(crate) fn reserve(&mut self, additional: usize) {
         self.base.reserve_exact(additional * self.lines_per_node);
+        self.settled.reserve_exact(additional);
         self.upper.reserve_exact(additional);
     }
 
     /// Appends a node without neighbours that is in the layers up to `top`.
     pub(crate) fn push(&mut self, top: usize) {
         self.base.extend((0..self.lines_per_node).map(|_| Line::empty()));
+        self.settled.push(AtomicU8::new(0));
         self.upper.push(self.empty_upper(top));
     }
 
     /// Takes all neighbours from a node and puts it into the layers up to `top`.
     pub(crate) fn reset(&mut self, node: u32, top: usize) {
         self.set(node, 0, &[]);
+        self.set_settled(node, 0, 0);
         self.upper[node as usize] = self.empty_upper(top);
     }
 
@@ -107,6 +113,20 @@ impl Links {
         }
     }
 
+    /// How many of a node's first neighbours are known to have been chosen together, nearest first.
+    pub(crate) fn settled(&self, node: u32, layer: usize) -> usize {
+        // Few nodes are in the layers above.
+        if layer == 0 { self.settled[node as usize].load(Ordering::Relaxed).into() } else { 0 }
+    }
+
+    /// Keeps that a node's first `count` neighbours were chosen together, nearest first.
+    pub(crate) fn set_settled(&self, node: u32, layer: usize, count: usize) {
+        if layer == 0 {
+            // Fewer are no mistake, only more work.
+            self.settled[node as usize].store(count.min(u8::MAX.into()) as u8, Ordering::Relaxed);
+        }
+    }
+
     /// Asks the processor to load a node's base list.
     #[inline]
     pub(crate) fn prefetch(&self, node: u32) {
@@ -116,7 +136,10 @@ impl Links {
     /// The memory that the lists take, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let upper: usize = self.upper.iter().map(|lists| size_of_val::<[AtomicU32]>(lists)).sum();
-        self.base.capacity() * size_of::<Line>() + self.upper.capacity() * size_of::<Box<[AtomicU32]>>() + upper
+        self.base.capacity() * size_of::<Line>()
+            + self.settled.capacity()
+            + self.upper.capacity() * size_of::<Box<[AtomicU32]>>()
+            + upper
     }
 
     fn lines(&self, node: u32) -> &[Line] {

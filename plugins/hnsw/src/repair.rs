@@ -46,7 +46,7 @@ impl Graph {
         }
         self.measure_candidates(node, &around, scratch);
         self.choose(self.links().limit(layer), scratch);
-        self.links().set(node, layer, &scratch.chosen);
+        self.set_chosen(node, layer, &scratch.chosen);
     }
 
     /// The live nodes that no path leads to from the entry. The only one may have been through a tombstone.

@@ -2,6 +2,7 @@
 
 use crate::codes::Target;
 use crate::graph::Graph;
+use crate::links::Links;
 
 /// A node with its walk distance. The highest bit of the number says whether its neighbours were looked at, so that a
 /// candidate is 8 bytes.
@@ -31,6 +32,9 @@ impl Candidate {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     candidates: Vec<Candidate>,
+    fresh: Vec<Candidate>,
+    /// Where each of `fresh` belongs among the candidates.
+    places: Vec<usize>,
     width: usize,
 }
 
@@ -41,20 +45,50 @@ impl Pool {
         self.candidates.reserve(self.width);
     }
 
-    /// Puts a candidate in its place, if it belongs to the nearest, and returns the place.
-    #[inline]
-    fn insert(&mut self, candidate: Candidate) -> Option<usize> {
-        if self.candidates.len() == self.width {
-            // Not `>=`: a distance that is not a number must not get in either.
-            let is_nearer = self.candidates.last().is_some_and(|last| candidate.distance < last.distance);
-            if !is_nearer {
-                return None;
-            }
-            self.candidates.pop();
+    /// What a candidate has to be nearer than to be among the nearest.
+    fn bound(&self) -> f32 {
+        match self.candidates.last() {
+            Some(last) if self.candidates.len() == self.width => last.distance,
+            _ => f32::INFINITY,
         }
-        let at = self.candidates.partition_point(|other| other.distance <= candidate.distance);
-        self.candidates.insert(at, candidate);
-        Some(at)
+    }
+
+    /// Takes those of the nodes that are among the nearest; they are `fresh` then, nearest first, and wait to be merged.
+    /// Returns the place where the first of them will be, if there is any.
+    #[inline]
+    fn take(&mut self, nodes: &[u32], distances: &[f32]) -> Option<usize> {
+        let bound = self.bound();
+        let (fresh, places) = (&mut self.fresh, &mut self.places);
+        fresh.resize(nodes.len(), Candidate::new(0.0, 0));
+        let mut count = 0;
+        // Written before it is known whether it counts, as in a walk.
+        for ((&node, &distance), _) in nodes.iter().zip(distances).zip(0..fresh.len()) {
+            fresh[count] = Candidate::new(distance, node);
+            // A distance that is not a number does not get in either.
+            count += usize::from(distance < bound);
+        }
+        fresh.truncate(count);
+        fresh.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
+        // All searches go over the pool as it is, so that the processor does several at once.
+        let candidates = &self.candidates;
+        let place = |new: &Candidate| candidates.partition_point(|other| other.distance <= new.distance);
+        places.clear();
+        places.extend(fresh.iter().map(place));
+        places.first().copied()
+    }
+
+    /// Merges what was taken, moving every other candidate at most once.
+    #[inline]
+    fn merge(&mut self) {
+        let Self { candidates, fresh, places, width } = self;
+        let mut end = candidates.len();
+        candidates.resize(end + fresh.len(), Candidate::new(0.0, 0));
+        for (before, (&new, &place)) in fresh.iter().zip(&*places).enumerate().rev() {
+            candidates.copy_within(place..end, place + before + 1);
+            candidates[place + before] = new;
+            end = place;
+        }
+        candidates.truncate(*width);
     }
 
     pub(crate) fn candidates(&self) -> &[Candidate] {
@@ -83,6 +117,26 @@ impl Visited {
     #[inline]
     pub(crate) fn insert(&mut self, node: u32) -> bool {
         std::mem::replace(&mut self.epochs[node as usize], self.epoch) != self.epoch
+    }
+
+    /// Leaves the neighbours of a node that are seen for the first time in `new`.
+    #[inline]
+    fn keep_new(&mut self, links: &Links, node: u32, layer: usize, new: &mut Vec<u32>) {
+        new.resize(links.limit(layer), 0);
+        // Slices, which unlike vectors can't change their length meanwhile.
+        let (epochs, epoch, places) = (&mut self.epochs[..], self.epoch, &mut new[..]);
+        let mut count = 0;
+        let mut see = |neighbour: u32| {
+            // Written before it is known whether it counts: that is hard to foretell, and a wrong guess costs more.
+            places[count] = neighbour;
+            count += usize::from(std::mem::replace(&mut epochs[neighbour as usize], epoch) != epoch);
+        };
+        if layer == 0 {
+            links.each_in_base(node, see);
+        } else {
+            links.of(node, layer).for_each(&mut see);
+        }
+        new.truncate(count);
     }
 }
 
@@ -126,7 +180,8 @@ impl Graph {
         pool.reset(width);
         visited.reset(self.len());
         visited.insert(start.node());
-        pool.insert(Candidate::new(start.distance, start.node()));
+        pool.take(&[start.node()], &[start.distance]);
+        pool.merge();
         let mut next = 0;
         while let Some(candidate) = pool.candidates.get_mut(next) {
             let node = candidate.node();
@@ -136,32 +191,19 @@ impl Graph {
             }
             candidate.tagged |= Candidate::EXPANDED;
             next += 1;
-            // Written before it is known whether it counts: that is hard to foretell, and a wrong guess costs more.
-            nodes.resize(self.links().limit(layer), 0);
-            let mut count = 0;
-            let mut see = |neighbour| {
-                nodes[count] = neighbour;
-                count += usize::from(visited.insert(neighbour));
-            };
-            if layer == 0 {
-                self.links().each_in_base(node, see);
-            } else {
-                self.links().of(node, layer).for_each(&mut see);
-            }
-            nodes.truncate(count);
+            visited.keep_new(self.links(), node, layer, nodes);
             nodes.iter().for_each(|&node| self.codes().prefetch(node));
             // Probably the next to be looked at; its list arrives while the distances are computed.
             if let Some(following) = pool.candidates.get(next) {
                 self.links().prefetch(following.node());
             }
             self.codes().rough_distances(target, nodes, distances);
-            for (&node, &distance) in nodes.iter().zip(distances.iter()) {
-                if let Some(at) = pool.insert(Candidate::new(distance, node)) {
-                    if at <= next {
-                        self.links().prefetch(node);
-                    }
-                    next = next.min(at);
+            if let Some(first) = pool.take(nodes, distances) {
+                if first <= next {
+                    self.links().prefetch(pool.fresh[0].node());
+                    next = first;
                 }
+                pool.merge();
             }
         }
     }
@@ -181,9 +223,13 @@ mod tests {
     fn a_pool_keeps_the_nearest_in_order() {
         let mut pool = Pool::default();
         pool.reset(3);
-        let places: Vec<_> =
-            [5.0, 1.0, 3.0, 4.0, 2.0, f32::NAN].map(|distance| pool.insert(Candidate::new(distance, 0))).into();
-        assert_eq!(places, [Some(0), Some(0), Some(1), Some(2), Some(1), None]);
+        let mut put = |distances: &[f32]| {
+            let place = pool.take(&vec![0; distances.len()], distances);
+            pool.merge();
+            place
+        };
+        let batches: [&[f32]; 5] = [&[5.0], &[], &[3.0, 1.0], &[f32::NAN, 4.0, 2.0], &[3.0, f32::NAN]];
+        assert_eq!(batches.map(&mut put), [Some(0), None, Some(0), Some(1), None]);
         assert_eq!(pool.candidates().iter().map(|candidate| candidate.distance).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
     }
 

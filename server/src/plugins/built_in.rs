@@ -31,6 +31,10 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         Box::new(photondb_plugin_cidr::Networks),
         #[cfg(feature = "builtin-decimal")]
         Box::new(photondb_plugin_decimal::Decimals),
+        #[cfg(feature = "builtin-hnsw")]
+        Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
+        #[cfg(feature = "builtin-sketch")]
+        Box::new(photondb_plugin_sketch::Sketches),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
     ]
@@ -59,7 +63,7 @@ pub(super) fn register(
         }
         let started = config.settings_of(&name).map_err(PluginError::init).and_then(|settings| {
             let code = Code::new(code, Services::default(), &settings)?;
-            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), Vec::new())?;
+            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), index_types(&code), Some(&code))?;
             Ok(code)
         });
         let outcome = started.map_err(|error| error.of(&name));
@@ -69,8 +73,9 @@ pub(super) fn register(
                 Ok(code) => {
                     let signatures = code.registry().functions().iter().map(|function| function.signature());
                     current.state = State::Ready;
-                    current.provides =
-                        signatures.map(|signature| format!("{} {}", signature.role.name(), signature.name)).collect();
+                    let functions = signatures.map(|function| format!("{} {}", function.role.name(), function.name));
+                    let indexes = index_types(code).into_iter().map(|kind| format!("vector_index {kind}"));
+                    current.provides = functions.chain(indexes).collect();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {
@@ -85,6 +90,10 @@ pub(super) fn register(
         }
         tokio::task::spawn_local(answer(name, queue));
     }
+}
+
+fn index_types(code: &Code) -> Vec<String> {
+    code.registry().vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect()
 }
 
 /// Answers what an operator asks of a plugin that has no process.

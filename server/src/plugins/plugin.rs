@@ -25,7 +25,7 @@ const PATIENT_CALLERS: usize = 64;
 const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// What the plugin thread is asked to do with one plugin.
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Somebody calls it while it is unloaded.
     Wanted,
     /// It answered a call while its breaker was half open.
@@ -172,7 +172,7 @@ impl Default for Current {
 }
 
 impl Plugin {
-    pub(super) fn new(name: &str, on_failure: FailurePolicy, commands: mpsc::UnboundedSender<Command>) -> Self {
+    pub(crate) fn new(name: &str, on_failure: FailurePolicy, commands: mpsc::UnboundedSender<Command>) -> Self {
         Self {
             name: name.to_owned(),
             on_failure,

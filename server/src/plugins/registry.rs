@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use photondb_plugin_sdk::runtime::Instance as Code;
 use photondb_plugin_sdk::{Cause, PluginError};
 
 use super::call::Function;
@@ -27,7 +28,16 @@ pub trait Watcher: Send + Sync {
 struct Names {
     plugins: BTreeMap<String, Arc<Plugin>>,
     functions: BTreeMap<String, Function>,
-    vector_indexes: BTreeMap<String, Arc<Plugin>>,
+    vector_indexes: BTreeMap<String, Provider>,
+}
+
+/// Who provides a kind of something.
+#[derive(Clone)]
+pub struct Provider {
+    /// The plugin.
+    pub plugin: Arc<Plugin>,
+    /// Its code, where it is linked in.
+    pub code: Option<Code>,
 }
 
 impl Names {
@@ -78,10 +88,10 @@ impl Registry {
     pub(super) fn provide(&self, plugin: &Arc<Plugin>, provided: &Provided) -> Result<(), PluginError> {
         let functions = provided.functions.iter().cloned();
         let functions = functions.map(|signature| Function::new(Arc::clone(plugin), signature)).collect();
-        self.provide_all(plugin, functions, provided.vector_indexes.clone())
+        self.provide_all(plugin, functions, provided.vector_indexes.clone(), None)
     }
 
-    /// The same, with functions that may be linked in.
+    /// The same, of a plugin whose `code` is linked in, or is not.
     ///
     /// # Errors
     /// As [`provide`](Self::provide).
@@ -90,6 +100,7 @@ impl Registry {
         plugin: &Arc<Plugin>,
         functions: Vec<Function>,
         vector_indexes: Vec<String>,
+        code: Option<&Code>,
     ) -> Result<(), PluginError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let conflict = |what: &str, name: &str, owner: &str| PluginError::CapabilityConflict {
@@ -108,18 +119,18 @@ impl Registry {
         }
         for kind in &vector_indexes {
             if let Some(taken) = names.vector_indexes.get(kind)
-                && names.is_held_against(taken.name(), plugin)
+                && names.is_held_against(taken.plugin.name(), plugin)
             {
-                return Err(conflict("vector index type", kind, taken.name()));
+                return Err(conflict("vector index type", kind, taken.plugin.name()));
             }
         }
         names.functions.retain(|_, function| function.plugin() != plugin.name());
-        names.vector_indexes.retain(|_, owner| owner.name() != plugin.name());
+        names.vector_indexes.retain(|_, owner| owner.plugin.name() != plugin.name());
         for function in functions {
             names.functions.insert(function.signature().name.clone(), function);
         }
         for kind in vector_indexes {
-            names.vector_indexes.insert(kind, Arc::clone(plugin));
+            names.vector_indexes.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
         }
         Ok(())
     }
@@ -133,11 +144,11 @@ impl Registry {
         names.functions.get(name).cloned().ok_or_else(|| nothing("function", name, names.functions.keys()))
     }
 
-    /// The plugin that provides the vector index type of that name.
+    /// Who provides the vector index type of that name.
     ///
     /// # Errors
     /// When no plugin provides it.
-    pub fn vector_index(&self, kind: &str) -> Result<Arc<Plugin>, PluginError> {
+    pub fn vector_index(&self, kind: &str) -> Result<Provider, PluginError> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let found = names.vector_indexes.get(kind).cloned();
         found.ok_or_else(|| nothing("vector index type", kind, names.vector_indexes.keys()))

@@ -321,6 +321,15 @@ impl Table {
         Ok(index.status(self.count_estimate()))
     }
 
+    /// How a vector index is and how large, for people: an object; `None` for another index. May ask its plugin.
+    ///
+    /// # Errors
+    /// When there is no index of that name.
+    pub fn describe_vector_index(&self, name: &str) -> Result<Option<Datum>, StoreError> {
+        let index = self.find_index(name).ok_or_else(|| self.index_missing(name))?;
+        Ok(index.core.hook.as_ref().map(|hook| hook.describe()))
+    }
+
     /// Waits until an index is ready, or its build has failed.
     ///
     /// # Errors

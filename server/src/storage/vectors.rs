@@ -103,6 +103,9 @@ pub trait VectorIndexHook: Send + Sync {
     /// Waits until [`is_built`](Self::is_built), and returns whether it came before the deadline.
     fn wait_built(&self, deadline: Instant) -> bool;
 
+    /// Who provides it, how it is and how large, for people: an object. May ask the plugin.
+    fn describe(&self) -> Datum;
+
     /// For whoever made it.
     fn as_any(&self) -> &dyn Any;
 }

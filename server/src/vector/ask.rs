@@ -8,12 +8,12 @@ use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::kinds::vector::RowId;
 
-use super::maintain::OpenGraph;
+use crate::plugins::instance::Instance;
 use crate::plugins::plugin::Plugin;
 use crate::query::nested::Origin;
 
 /// Fewer queries than this take less time than a thread needs to wake up.
-const LEAST_QUERIES: usize = 8;
+pub(super) const LEAST_QUERIES: usize = 8;
 /// Messages for each thread: while it works on the second one, the first one is read back.
 const MESSAGES_PER_LANE: usize = 2;
 
@@ -22,12 +22,17 @@ const MESSAGES_PER_LANE: usize = 2;
 /// # Errors
 /// What the index said, or what happened to the plugin.
 pub(super) fn ask(
-    open: &OpenGraph,
-    plugin: Option<&Plugin>,
+    plugin: &Plugin,
+    instance: &Instance,
+    index: u32,
     search: Search<'_>,
     origin: &Origin<'_>,
 ) -> Result<Option<Vec<Vec<RowId>>>, PluginError> {
-    let (instance, deadline) = (&open.instance, origin.deadline);
+    let deadline = origin.deadline;
+    let failed = |started: Instant, error: PluginError| {
+        plugin.counters().record(started.elapsed(), false);
+        error
+    };
     let lanes = instance.idle_lanes(origin)?;
     let per_call = search.queries_per_call(lanes[0]);
     if per_call == 0 {
@@ -39,39 +44,26 @@ pub(super) fn ask(
     let share = if lanes.len() > 1 { count.div_ceil(messages).max(LEAST_QUERIES) } else { count };
     let mut parts = search.queries.chunks(share.clamp(1, per_call) * search.dims).zip(lanes.iter().cycle()).peekable();
     // Searches that wait for a plugin that does not answer must not hold all threads that queries run on.
-    let caller = plugin.map(Plugin::call);
+    let caller = plugin.call();
     let (mut in_flight, mut reply) = (VecDeque::new(), PrivateCopy::default());
     let mut found = Vec::with_capacity(count);
     loop {
         while let Some(&(queries, lane)) = parts.peek() {
             let started = Instant::now();
             // Who has a call in flight may not wait for another slot: others might wait for the one that it holds.
-            let draft = if in_flight.is_empty() {
-                let turn_by = caller.as_ref().map_or(deadline, |caller| caller.turn_by(deadline));
-                lane.begin(turn_by).map(Some)
-            } else {
-                lane.try_begin()
-            };
-            let Some(draft) = draft.map_err(|error| failed(open, plugin, started, error.into()))? else { break };
+            let draft =
+                if in_flight.is_empty() { lane.begin(caller.turn_by(deadline)).map(Some) } else { lane.try_begin() };
+            let Some(draft) = draft.map_err(|error| failed(started, error.into()))? else { break };
             let allowed = instance.allow_queries(&draft, origin);
-            let searching = Search { queries, ..search }.send(draft, open.number);
-            let searching = searching.map_err(|error| failed(open, plugin, started, error))?;
+            let searching = Search { queries, ..search }.send(draft, index);
+            let searching = searching.map_err(|error| failed(started, error))?;
             in_flight.push_back((searching, allowed, started));
             parts.next();
         }
         let Some((searching, _allowed, started)) = in_flight.pop_front() else { return Ok(Some(found)) };
         let answer = searching.wait(deadline, &mut reply);
-        found.extend(answer.map_err(|error| failed(open, plugin, started, error))?);
-        if let Some(plugin) = plugin {
-            plugin.answered();
-            plugin.counters().record(started.elapsed(), true);
-        }
+        found.extend(answer.map_err(|error| failed(started, error))?);
+        plugin.answered();
+        plugin.counters().record(started.elapsed(), true);
     }
-}
-
-fn failed(open: &OpenGraph, plugin: Option<&Plugin>, started: Instant, error: PluginError) -> PluginError {
-    if let Some(plugin) = plugin {
-        plugin.counters().record(started.elapsed(), false);
-    }
-    open.instance.judge(error)
 }

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use photondb_plugin_sdk::{Datum, PluginError};
 
+use super::plan::Plan;
 use super::scan::Scored;
-use super::search::Plan;
 
 /// Larger searches are batches already, and run on their own.
 const MOST_QUERIES: usize = 16;

@@ -15,12 +15,13 @@ use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatc
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
 
 use super::coalesce::Coalescer;
-use super::maintain::{self, OpenGraph};
+use super::graph::{OpenGraph, Place};
+use super::maintain;
 use super::rows::{self, Rows};
 use super::scan::ExactScan;
 use super::split;
 use crate::plugins::plugin::Plugin;
-use crate::plugins::registry::{Registry, Watcher};
+use crate::plugins::registry::{Provider, Registry, Watcher};
 use crate::storage::{StoreError, VectorIndexContext, VectorIndexHook};
 
 /// An open vector index.
@@ -61,7 +62,7 @@ enum Staged {
 #[derive(Default)]
 pub(super) struct GraphState {
     /// The graph that searches can use now.
-    pub(super) open: Option<Arc<OpenGraph>>,
+    pub(super) open: Option<Arc<dyn OpenGraph>>,
     /// Rows in it.
     pub(super) rows: FixedBitSet,
     /// Why there is no graph, in a sentence.
@@ -79,7 +80,7 @@ pub(super) struct Signal {
 /// What a search works with: one consistent picture.
 pub(super) struct View {
     pub(super) live: FixedBitSet,
-    pub(super) open: Option<Arc<OpenGraph>>,
+    pub(super) open: Option<Arc<dyn OpenGraph>>,
     /// Live rows that the graph does not contain.
     pub(super) pending: FixedBitSet,
     /// How many rows of the graph are not live any more.
@@ -136,7 +137,7 @@ impl VectorIndex {
         self.options.metric
     }
 
-    pub(super) fn column(&self) -> &VectorColumn {
+    pub(super) fn column(&self) -> &Arc<VectorColumn> {
         &self.column
     }
 
@@ -158,9 +159,14 @@ impl VectorIndex {
         lock(&self.graph)
     }
 
-    /// The plugin that provides this kind of index, running or not.
-    pub(super) fn plugin(&self) -> Option<Arc<Plugin>> {
+    /// Who provides this kind of index, running or not.
+    pub(super) fn provider(&self) -> Option<Provider> {
         self.registry.vector_index(&self.kind).ok()
+    }
+
+    /// The plugin of that, if it has processes.
+    pub(super) fn plugin(&self) -> Option<Arc<Plugin>> {
+        self.provider().filter(|provider| provider.code.is_none()).map(|provider| provider.plugin)
     }
 
     /// How many segments the column has, and a descriptor for each from `first` on.
@@ -355,7 +361,7 @@ impl VectorIndexHook for VectorIndex {
 
     fn is_built(&self) -> bool {
         // Without its plugin an index answers by exact scans: nothing to wait for.
-        if self.plugin().and_then(|plugin| plugin.running()).is_none() {
+        if self.provider().and_then(|provider| Place::of(&provider)).is_none() {
             return true;
         }
         let rows = self.rows();
@@ -377,6 +383,33 @@ impl VectorIndexHook for VectorIndex {
             drop(self.signalled.wait_timeout(signal, nap).unwrap_or_else(PoisonError::into_inner));
         }
         true
+    }
+
+    fn describe(&self) -> Datum {
+        let provider = self.provider();
+        let (open, problem) = {
+            let graph = self.graph();
+            (graph.open.clone(), graph.problem.clone())
+        };
+        let (removes, inserts) = self.backlog();
+        let pending = inserts.count_ones(..);
+        let state = match (&open, &problem) {
+            (_, Some(_)) | (None, None) => "exact scan",
+            (Some(_), None) if self.is_built() => "ready",
+            (Some(_), None) => "building",
+        };
+        let statistics = open.and_then(|open| open.statistics().ok());
+        Datum::object([
+            ("plugin", Datum::from(provider.as_ref().map(|provider| provider.plugin.name()))),
+            ("plugin_version", provider.map(|provider| provider.plugin.status().version).into()),
+            ("state", state.into()),
+            ("problem", problem.into()),
+            ("rows", self.rows().len().into()),
+            ("pending", pending.into()),
+            ("removed", removes.count_ones(..).into()),
+            ("progress", self.progress().into()),
+            ("memory_bytes", statistics.map(|statistics| statistics.memory_bytes).into()),
+        ])
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -5,26 +5,19 @@
 //! old a saved graph is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use fixedbitset::FixedBitSet;
-use photondb_ipc_schema::lane::Operation;
 use photondb_plugin_sdk::PluginError;
-use photondb_plugin_sdk::calls;
 use photondb_plugin_sdk::kinds::vector::RowId;
 
+use super::graph::{self, OpenGraph, Place};
 use super::index::VectorIndex;
-use super::insert;
 use super::saved::SavedGraph;
-use crate::plugins::instance::Instance;
+use crate::plugins::registry::Provider;
 
-/// Rows of one step, after which it is looked again what there is to do. Where an index takes rows from several threads,
-/// they are sent in many calls.
-const PARALLEL_INSERTS: usize = 1024;
+/// Rows that are removed in one step, after which it is looked again what there is to do.
 const REMOVES: usize = 1024;
-/// What one maintenance call may take; generous, since a batch at the end of a large build takes longest.
-const CALL: Duration = Duration::from_secs(60);
 /// How often to look whether the plugin went; that it came it is told.
 const TICK: Duration = Duration::from_millis(100);
 /// How long to leave a plugin alone that refuses.
@@ -44,17 +37,6 @@ const MAX_SAVED_PER_ROW: usize = 4 << 10;
 /// After so many failures in a row to read the saved graph, which may have been the end of the process, it is built
 /// again.
 const MAX_FAILED_LOADS: u32 = 3;
-
-/// A graph that is open in a process.
-pub(super) struct OpenGraph {
-    pub(super) instance: Arc<Instance>,
-    pub(super) number: u32,
-    /// Whether it takes rows from several threads at once.
-    takes_parallel_inserts: bool,
-}
-
-/// Numbers of open graphs: never used twice, whatever process they are for.
-static NUMBERS: AtomicU32 = AtomicU32::new(0);
 
 /// The maintenance of one index, until it is closed or dropped.
 pub(super) fn run(index: &VectorIndex) {
@@ -110,19 +92,20 @@ struct Maintainer<'a> {
 
 impl Maintainer<'_> {
     fn step(&mut self) -> Result<Step, String> {
-        let Some(instance) = self.index.plugin().and_then(|plugin| plugin.running()) else {
+        let provider = self.index.provider();
+        let Some((provider, place)) = provider.and_then(|found| Place::of(&found).map(|place| (found, place))) else {
             self.index.graph().open = None;
             return Ok(Step::NoPlugin);
         };
         let open = self.index.graph().open.clone();
-        let open = match open.filter(|open| open.instance.number() == instance.number()) {
+        let open = match open.filter(|open| open.is_at(&place)) {
             Some(open) => open,
-            None => self.open(instance).map_err(|error| error.to_string())?,
+            None => self.open(place, &provider).map_err(|error| error.to_string())?,
         };
-        self.attach_segments(&open).map_err(|error| error.to_string())?;
+        self.attach_segments(&*open).map_err(|error| error.to_string())?;
         let (removes, inserts) = self.index.backlog();
-        let removed = self.remove(&open, &removes)?;
-        let inserted = self.insert(&open, &inserts)?;
+        let removed = self.remove(&*open, &removes)?;
+        let inserted = self.insert(&*open, &inserts)?;
         if removed + inserted > 0 {
             self.unsaved += removed + inserted;
             self.last_change = Instant::now();
@@ -134,35 +117,27 @@ impl Maintainer<'_> {
     }
 
     /// Removes some of the rows, and returns how many.
-    fn remove(&self, open: &OpenGraph, rows: &FixedBitSet) -> Result<usize, String> {
+    fn remove(&self, open: &dyn OpenGraph, rows: &FixedBitSet) -> Result<usize, String> {
         let rows: Vec<RowId> = rows.ones().take(REMOVES).map(|row| row as RowId).collect();
         if rows.is_empty() {
             return Ok(0);
         }
-        let lane = open.instance.maintenance_lane();
-        calls::maintain(lane, Operation::IndexRemove, open.number, &rows, Instant::now() + CALL)
-            .map_err(|error| open.instance.judge(error).to_string())?;
-        self.answered(&rows, false);
+        open.remove(&rows).map_err(|error| error.to_string())?;
+        self.changed(&rows, false);
         Ok(rows.len())
     }
 
     /// Adds some of the rows, and returns how many.
-    fn insert(&self, open: &OpenGraph, rows: &FixedBitSet) -> Result<usize, String> {
-        let limit = if open.takes_parallel_inserts { PARALLEL_INSERTS } else { insert::ROWS_OF_CALL };
-        let rows: Vec<RowId> = rows.ones().take(limit).map(|row| row as RowId).collect();
-        let graph =
-            insert::Graph { instance: &open.instance, index: open.number, in_parallel: open.takes_parallel_inserts };
-        graph
-            .insert(&rows, |rows| self.answered(rows, true))
-            .map_err(|error| open.instance.judge(error).to_string())?;
+    fn insert(&self, open: &dyn OpenGraph, rows: &FixedBitSet) -> Result<usize, String> {
+        let rows: Vec<RowId> = rows.ones().take(open.rows_at_once()).map(|row| row as RowId).collect();
+        if !rows.is_empty() {
+            open.insert(&rows, &|rows| self.changed(rows, true)).map_err(|error| error.to_string())?;
+        }
         Ok(rows.len())
     }
 
-    /// The plugin answered a call that added or removed these rows.
-    fn answered(&self, rows: &[RowId], are_added: bool) {
-        if let Some(plugin) = self.index.plugin() {
-            plugin.answered();
-        }
+    /// The graph has these rows now, or has not any more.
+    fn changed(&self, rows: &[RowId], are_added: bool) {
         let mut graph = self.index.graph();
         for &row in rows {
             graph.rows.grow(row as usize + 1);
@@ -170,26 +145,18 @@ impl Maintainer<'_> {
         }
     }
 
-    /// Opens the graph in a process that does not have it, with what was saved.
-    fn open(&mut self, instance: Arc<Instance>) -> Result<Arc<OpenGraph>, PluginError> {
+    /// Opens the graph where it is not yet, with what was saved.
+    fn open(&mut self, place: Place, provider: &Provider) -> Result<Arc<dyn OpenGraph>, PluginError> {
         {
             let mut graph = self.index.graph();
             graph.open = None;
             graph.rows.clear();
         }
         let index = self.index;
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let shape = index.column().shape();
-        let takes_parallel_inserts = instance
-            .open_index(number, &index.kind, &index.options, shape, Instant::now() + CALL)
-            .map_err(|error| instance.judge(error))?;
-        let open = Arc::new(OpenGraph { instance, number, takes_parallel_inserts });
-        if let Some(plugin) = index.plugin() {
-            plugin.answered();
-        }
+        let open = graph::open(place, provider, &index.kind, &index.options, index.column())?;
         self.segments = 0;
-        self.attach_segments(&open)?;
-        let rows = self.load(&open);
+        self.attach_segments(&*open)?;
+        let rows = self.load(&*open);
         self.unsaved = 0;
         let mut graph = index.graph();
         graph.rows = rows;
@@ -198,7 +165,7 @@ impl Maintainer<'_> {
     }
 
     /// The rows of the graph that was saved; none if there is no such graph, or it can't be used any more.
-    fn load(&mut self, open: &OpenGraph) -> FixedBitSet {
+    fn load(&mut self, open: &dyn OpenGraph) -> FixedBitSet {
         let path = self.index.directory.display();
         if self.failed_loads >= MAX_FAILED_LOADS {
             tracing::warn!(%path, "the plugin failed {MAX_FAILED_LOADS} times to read the saved graph, which is built again");
@@ -213,7 +180,7 @@ impl Maintainer<'_> {
             }
         };
         let started = Instant::now();
-        match calls::load(open.instance.maintenance_lane(), open.number, &saved.graph, Instant::now() + CALL) {
+        match open.load(&saved.graph) {
             Ok(()) => {
                 let (rows, ms) = (saved.rows.count_ones(..), started.elapsed().as_millis());
                 tracing::info!(%path, rows, ms, "the saved graph is loaded");
@@ -221,7 +188,6 @@ impl Maintainer<'_> {
                 saved.rows
             }
             Err(error) => {
-                let error = open.instance.judge(error);
                 tracing::warn!(%path, "the saved graph can't be used and is built again: {error}");
                 self.failed_loads += 1;
                 FixedBitSet::new()
@@ -229,13 +195,11 @@ impl Maintainer<'_> {
         }
     }
 
-    fn attach_segments(&mut self, open: &OpenGraph) -> Result<(), PluginError> {
+    fn attach_segments(&mut self, open: &dyn OpenGraph) -> Result<(), PluginError> {
         let files = self.index.segments_from(self.segments);
         let files = files.map_err(|error| PluginError::init(format!("opening a column segment: {error}")))?;
         for file in files {
-            open.instance
-                .attach_segment(open.number, self.segments, file, Instant::now() + CALL)
-                .map_err(|error| open.instance.judge(error))?;
+            open.attach(self.segments, file)?;
             self.segments += 1;
         }
         Ok(())
@@ -249,12 +213,11 @@ impl Maintainer<'_> {
             let graph = self.index.graph();
             (graph.open.clone(), graph.rows.clone())
         };
-        let Some(open) = open.filter(|open| open.instance.is_alive()) else { return };
+        let Some(open) = open.filter(|open| open.is_alive()) else { return };
         let path = self.index.directory.display();
-        let lane = open.instance.maintenance_lane();
         let started = Instant::now();
         let limit = MAX_SAVED + rows.count_ones(..) * MAX_SAVED_PER_ROW;
-        match calls::save(lane, open.number, limit, started + CALL) {
+        match open.save(limit) {
             Ok(graph) => match (SavedGraph { rows, graph }).write(&self.index.directory) {
                 Ok(()) => {
                     self.unsaved = 0;
@@ -262,10 +225,7 @@ impl Maintainer<'_> {
                 }
                 Err(error) => tracing::error!(%path, "the graph can't be saved: {error}; free space on the disk"),
             },
-            Err(error) => {
-                let error = open.instance.judge(error);
-                tracing::warn!(%path, "the graph was not saved: {error}");
-            }
+            Err(error) => tracing::warn!(%path, "the graph was not saved: {error}"),
         }
         // After a failure the next try comes after another quiet period, not at once.
         self.last_change = Instant::now();
@@ -275,7 +235,7 @@ impl Maintainer<'_> {
     fn discard(&self) {
         let open = self.index.graph().open.take();
         if let Some(open) = open
-            && let Err(error) = open.instance.close_index(open.number, Instant::now() + Duration::from_secs(5))
+            && let Err(error) = open.close()
         {
             tracing::warn!(path = %self.index.directory.display(), "the plugin did not free a dropped index: {error}");
         }

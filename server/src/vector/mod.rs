@@ -10,9 +10,11 @@
 //! | `rows` | row numbers and keys |
 //! | `insert` | sends rows to a plugin's graph, on as many lanes as it allows |
 //! | `maintain` | a thread an index: keeps the plugin's graph up with the rows, saves and loads it |
+//! | `graph` | an index as it is open at its plugin: `process`, in a process, or `linked_in` |
 //! | `search` | `get_nearest`: the plugin's rows, checked, scored exactly, merged with what it has not seen yet |
 //! | `coalesce` | searches of several clients that would wait become one batch |
 //! | `ask` | the plugin's part of it: batches are split among its idle threads |
+//! | `plan` | what is expected to cost less, and what was done |
 //! | `scan` | the exact scan: fallback, small tables, strict filters; bounds from 4-bit codes first |
 //! | `saved` | the file that a saved graph is kept in |
 //!
@@ -22,9 +24,13 @@
 
 mod ask;
 mod coalesce;
+mod graph;
 mod index;
 pub mod insert;
+mod linked_in;
 mod maintain;
+mod plan;
+mod process;
 mod rows;
 pub(crate) mod saved;
 mod scan;
@@ -40,11 +46,12 @@ use photondb_plugin_sdk::kinds::vector::IndexOptions;
 use uuid::Uuid;
 
 use crate::plugins::CALL_DEADLINE;
-use crate::plugins::registry::Registry;
+use crate::plugins::registry::{Provider, Registry};
 use crate::storage::{StoreError, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
 use index::VectorIndex;
+pub use plan::Plan;
 pub use scan::{ExactScan, Scored};
-pub use search::{Nearest, Neighbour, Plan, SearchError};
+pub use search::{Nearest, Neighbour, SearchError};
 
 /// The key of `vector={...}` that says how a number is stored; the server's own.
 const ELEMENT_KEY: &str = "element";
@@ -100,8 +107,10 @@ impl VectorIndexes for VectorManager {
         let deadline = Instant::now() + CALL_DEADLINE;
         self.registry
             .vector_index(&definition.kind)
-            .and_then(|plugin| plugin.call().instance(deadline))
-            .and_then(|instance| instance.validate_index(&definition.kind, &options, deadline))
+            .and_then(|Provider { plugin, code }| match code {
+                Some(code) => code.validate_index(&definition.kind, &options).map_err(|error| error.of(plugin.name())),
+                None => plugin.call().instance(deadline)?.validate_index(&definition.kind, &options, deadline),
+            })
             .map_err(|error| StoreError::Vector(error.to_string()))
     }
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,10 @@ use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use thiserror::Error;
 
-use super::ask::ask;
 use super::coalesce::{Answer, Kind};
+use super::graph::OpenGraph;
 use super::index::{VectorIndex, View};
-use super::maintain::OpenGraph;
+use super::plan::{self, Plan};
 use super::scan::Scored;
 use crate::config::OnFailure;
 use crate::query::nested::Origin;
@@ -30,8 +29,6 @@ const MAX_PENDING: usize = 10_000;
 const SMALL_TABLE: usize = 128 << 10;
 /// Up to so many removed rows in the graph are made up for by asking for more, beyond by an allow-bitmap.
 const MAX_DEAD: usize = 64;
-/// A filter is tried on this many times the wanted rows before it is tried on all.
-const OVERSAMPLING: usize = 8;
 /// Filters that leave so few rows are answered by scanning those.
 const MAX_SCANNED_MATCHES: usize = 20_000;
 
@@ -61,30 +58,6 @@ pub struct Neighbour {
     pub distance: f64,
     /// The document.
     pub document: Arc<Document>,
-}
-
-/// How a search was answered, for the profile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
-    /// By the plugin's graph, and an exact scan of so many rows that it has not seen yet.
-    Graph {
-        /// Rows that were scanned beside it.
-        pending: usize,
-    },
-    /// By an exact scan, and why.
-    Exact(Cow<'static, str>),
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Graph { pending: 0 } => f.write_str("vector index"),
-            Self::Graph { pending } => {
-                write!(f, "vector index, and an exact scan of {pending} rows it has not seen yet")
-            }
-            Self::Exact(reason) => write!(f, "exact scan: {reason}"),
-        }
-    }
 }
 
 /// Why a search failed; `E` is the filter's own error.
@@ -158,25 +131,41 @@ impl Searcher<'_> {
         }
     }
 
-    /// First on the nearest rows, which are enough for a filter that accepts many; else on every row.
+    /// First on the nearest rows, which are enough for a filter that accepts many; on more of them while that is cheaper
+    /// than to ask about every row.
     fn filtered<E>(&self, filter: Filter<'_, E>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
         let k = self.request.k;
-        let sample = k * OVERSAMPLING + 32;
-        let (candidates, plan) = self.candidates(self.request.queries, sample, None)?;
-        let mut found = Vec::with_capacity(candidates.len());
-        let mut is_short = false;
-        for rows in &candidates {
-            let documents = self.documents(rows, k, filter)?;
-            is_short |= documents.len() < k && rows.len() >= sample;
-            found.push(documents);
+        let mut sample = plan::first_sample(k);
+        loop {
+            let (candidates, by) = self.candidates(self.request.queries, sample, None)?;
+            let mut found = Vec::with_capacity(candidates.len());
+            // Of the queries that found too few: how many rows were accepted, of how many.
+            let (mut accepted, mut tried) = (0, 0);
+            for rows in &candidates {
+                let documents = self.documents(rows, k, filter)?;
+                if documents.len() < k && rows.len() >= sample {
+                    (accepted, tried) = (accepted + documents.len(), tried + rows.len());
+                }
+                found.push(documents);
+            }
+            if tried == 0 {
+                return Ok((found, Plan::Tried { by: Box::new(by), rows: sample }));
+            }
+            let rows = self.index.rows().len();
+            match plan::next_sample(k, candidates.len(), (accepted, tried), rows) {
+                Some(next) if next > sample => sample = next,
+                _ => return self.filter_first(filter),
+            }
         }
-        if !is_short {
-            return Ok((found, plan));
-        }
+    }
+
+    fn filter_first<E>(&self, filter: Filter<'_, E>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
+        let k = self.request.k;
         let matches = self.matching(filter)?;
-        let (candidates, plan) = self.candidates(self.request.queries, k + 16, Some(&matches))?;
+        let (candidates, by) = self.candidates(self.request.queries, k + 16, Some(&matches))?;
         let found = candidates.iter().map(|rows| self.documents(rows, k, filter)).collect::<Result<_, _>>()?;
-        Ok((found, plan))
+        let (accepted, rows) = (matches.count_ones(..), self.index.rows().len());
+        Ok((found, Plan::FilterFirst { by: Box::new(by), accepted, rows }))
     }
 
     /// The rows whose documents the filter accepts.
@@ -262,7 +251,7 @@ impl Searcher<'_> {
             return None;
         }
         let graph = self.index.graph();
-        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.instance.slots()))
+        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.searches_at_once()))
     }
 
     fn nearest_rows(&self, queries: &[f32], k: usize, allow: Option<&FixedBitSet>, deadline: Instant) -> Answer {
@@ -297,7 +286,7 @@ impl Searcher<'_> {
             Some(open) => open,
         };
         let origin = Origin { deadline: plugin_deadline(deadline), ..self.request.origin };
-        let found = match self.ask(open, &view, queries, k, allow.map(|_| &allowed), &origin) {
+        let found = match self.ask(&**open, &view, queries, k, allow.map(|_| &allowed), &origin) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
             Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(error),
@@ -331,7 +320,7 @@ impl Searcher<'_> {
     /// Asks the plugin; `None` where not even one query fits into a call.
     fn ask(
         &self,
-        open: &OpenGraph,
+        open: &dyn OpenGraph,
         view: &View,
         queries: &[f32],
         k: usize,
@@ -343,7 +332,7 @@ impl Searcher<'_> {
         let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
         let k = if allow.is_some() { k } else { k + view.dead };
         let search = Search { queries, dims, k, allow, settings: self.request.settings };
-        ask(open, self.index.plugin().as_deref(), search, origin)
+        open.search(search, origin)
     }
 }
 

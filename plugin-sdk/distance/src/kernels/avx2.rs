@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::products::padded;
-use super::{Line, TILE_QUERIES, TILE_ROWS, Tile, code_row, hadamard_loops, prefetch};
+use super::{Line, code_row, hadamard_loops, prefetch};
 
 mod sketch;
 pub(super) use sketch::block_bounds;
@@ -87,15 +87,15 @@ fn sum_of_four([a, b, c, d]: [Vector; 4]) -> f32 {
 
 products!(
     features: "avx2,fma,f16c", element: f32, load: load_f32,
-    dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32, dot_tile_f32, l2_tile_f32
+    dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32
 );
 products!(
     features: "avx2,fma,f16c", element: f16, load: load_f16,
-    dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16
+    dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16
 );
 products!(
     features: "avx2,fma", element: i8, load: load_i8,
-    dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8
+    dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8
 );
 
 /// Sixteen codes, each as 16 bits.

@@ -17,13 +17,6 @@ use std::sync::OnceLock;
 
 use half::f16;
 
-/// How many queries a tile has.
-pub(crate) const TILE_QUERIES: usize = 4;
-/// How many rows a tile has.
-pub(crate) const TILE_ROWS: usize = 2;
-/// For each query of a tile its results with the rows.
-pub(crate) type Tile = [[f32; TILE_ROWS]; TILE_QUERIES];
-
 /// A cache line of 8-bit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
@@ -127,7 +120,7 @@ macro_rules! dispatch {
 }
 
 mod sealed {
-    use super::{Level, TILE_QUERIES, TILE_ROWS, Tile};
+    use super::Level;
 
     /// The kernels of one element type.
     pub trait Kernels: Copy + Into<f32> + Send + Sync + 'static {
@@ -136,8 +129,6 @@ mod sealed {
         fn norm_squared(level: Level, row: &[Self]) -> f32;
         /// The dot product and the squared length of the row, reading it once.
         fn dot_and_norm(level: Level, query: &[f32], row: &[Self]) -> (f32, f32);
-        fn dot_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile;
-        fn l2_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile;
     }
 }
 
@@ -149,7 +140,7 @@ impl Element for f16 {}
 impl Element for i8 {}
 
 macro_rules! element {
-    ($element:ty: $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident, $dot_tile:ident, $l2_tile:ident) => {
+    ($element:ty: $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident) => {
         impl sealed::Kernels for $element {
             fn dot(level: Level, query: &[f32], row: &[Self]) -> f32 {
                 dispatch!(level, $dot(query, row))
@@ -163,19 +154,13 @@ macro_rules! element {
             fn dot_and_norm(level: Level, query: &[f32], row: &[Self]) -> (f32, f32) {
                 dispatch!(level, $dot_and_norm(query, row))
             }
-            fn dot_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile {
-                dispatch!(level, $dot_tile(queries, rows))
-            }
-            fn l2_tile(level: Level, queries: [&[f32]; TILE_QUERIES], rows: [&[Self]; TILE_ROWS]) -> Tile {
-                dispatch!(level, $l2_tile(queries, rows))
-            }
         }
     };
 }
 
-element!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32, dot_tile_f32, l2_tile_f32);
-element!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16);
-element!(i8: dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8);
+element!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32);
+element!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16);
+element!(i8: dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8);
 
 /// Writes the dot product of the query with each of the `rows` to `out`. A row is `query.len()` consecutive lines.
 ///

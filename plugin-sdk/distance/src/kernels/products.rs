@@ -5,10 +5,10 @@
 macro_rules! products {
     (
         features: $features:literal, element: $element:ty, load: $load:ident,
-        $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident, $dot_tile:ident, $l2_tile:ident
+        $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident
     ) => {
-        products!(@pair $features, $element, $load, multiply_add, $dot, $dot_tile);
-        products!(@pair $features, $element, $load, subtract_square_add, $l2_squared, $l2_tile);
+        products!(@pair $features, $element, $load, multiply_add, $dot);
+        products!(@pair $features, $element, $load, subtract_square_add, $l2_squared);
 
         #[target_feature(enable = $features)]
         pub(super) fn $norm_squared(row: &[$element]) -> f32 {
@@ -56,7 +56,7 @@ macro_rules! products {
         }
     };
 
-    (@pair $features:literal, $element:ty, $load:ident, $accumulate:ident, $one:ident, $tile:ident) => {
+    (@pair $features:literal, $element:ty, $load:ident, $accumulate:ident, $one:ident) => {
         #[target_feature(enable = $features)]
         pub(super) fn $one(query: &[f32], row: &[$element]) -> f32 {
             let length = query.len().min(row.len());
@@ -77,33 +77,6 @@ macro_rules! products {
                 sums[0] = $accumulate(sums[0], load_f32(query), $load(row));
             }
             sum_of_four(sums)
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn $tile(queries: [&[f32]; TILE_QUERIES], rows: [&[$element]; TILE_ROWS]) -> Tile {
-            let length = queries.iter().map(|query| query.len()).chain(rows.iter().map(|row| row.len())).min();
-            let blocks = length.unwrap_or(0) / LANES;
-            // Slices of one known length, so that the loop below has no bounds checks.
-            let query_blocks = queries.map(|query| &query.as_chunks::<LANES>().0[..blocks]);
-            let row_blocks = rows.map(|row| &row.as_chunks::<LANES>().0[..blocks]);
-            let mut sums = [[zero(); TILE_ROWS]; TILE_QUERIES];
-            for block in 0..blocks {
-                // Loaded and widened once for all queries: this is what a tile gains.
-                let row_values = row_blocks.map(|row| $load(&row[block]));
-                for (sums, query) in sums.iter_mut().zip(query_blocks) {
-                    let values = load_f32(&query[block]);
-                    for (sum, row) in sums.iter_mut().zip(row_values) {
-                        *sum = $accumulate(*sum, values, row);
-                    }
-                }
-            }
-            let mut tile = [[0.0; TILE_ROWS]; TILE_QUERIES];
-            for ((out, sums), query) in tile.iter_mut().zip(sums).zip(queries) {
-                for ((out, sums), row) in out.iter_mut().zip(sums).zip(rows) {
-                    *out = sum(sums) + $one(&query[blocks * LANES..], &row[blocks * LANES..]);
-                }
-            }
-            tile
         }
     };
 }

@@ -2,20 +2,14 @@
 
 use half::f16;
 
-use super::{
-    BLOCK_ROWS, Bounds, Line, Octet, QueryFactors, RowFactors, TILE_QUERIES, TILE_ROWS, Tile, code_row, hadamard_loops,
-};
+use super::{BLOCK_ROWS, Bounds, Line, Octet, QueryFactors, RowFactors, code_row, hadamard_loops};
 
 fn sum_over<E: Copy + Into<f32>>(query: &[f32], row: &[E], term: impl Fn(f32, f32) -> f32) -> f32 {
     query.iter().zip(row).map(|(&a, &b)| term(a, b.into())).sum()
 }
 
-fn tile<E>(queries: [&[f32]; TILE_QUERIES], rows: [&[E]; TILE_ROWS], kernel: impl Fn(&[f32], &[E]) -> f32) -> Tile {
-    queries.map(|query| rows.map(|row| kernel(query, row)))
-}
-
 macro_rules! kernels {
-    ($element:ty: $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident, $dot_tile:ident, $l2_tile:ident) => {
+    ($element:ty: $dot:ident, $l2_squared:ident, $norm_squared:ident, $dot_and_norm:ident) => {
         pub(super) fn $dot(query: &[f32], row: &[$element]) -> f32 {
             sum_over(query, row, |a, b| a * b)
         }
@@ -28,18 +22,12 @@ macro_rules! kernels {
         pub(super) fn $dot_and_norm(query: &[f32], row: &[$element]) -> (f32, f32) {
             ($dot(query, row), $norm_squared(row))
         }
-        pub(super) fn $dot_tile(queries: [&[f32]; TILE_QUERIES], rows: [&[$element]; TILE_ROWS]) -> Tile {
-            tile(queries, rows, $dot)
-        }
-        pub(super) fn $l2_tile(queries: [&[f32]; TILE_QUERIES], rows: [&[$element]; TILE_ROWS]) -> Tile {
-            tile(queries, rows, $l2_squared)
-        }
     };
 }
 
-kernels!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32, dot_tile_f32, l2_tile_f32);
-kernels!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16, dot_tile_f16, l2_tile_f16);
-kernels!(i8: dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8, dot_tile_i8, l2_tile_i8);
+kernels!(f32: dot_f32, l2_squared_f32, norm_squared_f32, dot_and_norm_f32);
+kernels!(f16: dot_f16, l2_squared_f16, norm_squared_f16, dot_and_norm_f16);
+kernels!(i8: dot_i8, l2_squared_i8, norm_squared_i8, dot_and_norm_i8);
 
 pub(super) fn dots_of_codes(query: &[Line], lines: &[Line], rows: &[u32], out: &mut [i32]) {
     for (&row, out) in rows.iter().zip(out) {

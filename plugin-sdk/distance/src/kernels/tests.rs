@@ -34,11 +34,6 @@ fn check<E: Element>(query: &[f32], row: &[E]) -> Result<(), TestCaseError> {
         prop_assert!(close(E::norm_squared(level, row), norm), "norm {level:?}");
         let both = E::dot_and_norm(level, query, row);
         prop_assert!(close(both.0, dot) && close(both.1, norm), "dot and norm {level:?}");
-        for (tile, expected) in
-            [(E::dot_tile(level, [query; 4], [row; 2]), dot), (E::l2_tile(level, [query; 4], [row; 2]), l2)]
-        {
-            prop_assert!(tile.as_flattened().iter().all(|&found| close(found, expected)), "tile {level:?}");
-        }
     }
     Ok(())
 }
@@ -76,19 +71,6 @@ proptest! {
         for level in Level::available() {
             prop_assert_eq!(f32::dot(level, &query, &row), a.min(b) as f32);
             prop_assert_eq!(f32::dot_and_norm(level, &query, &row), (a.min(b) as f32, b as f32));
-            prop_assert_eq!(f32::dot_tile(level, [&query; 4], [&row; 2]), [[a.min(b) as f32; 2]; 4]);
-        }
-    }
-}
-
-#[test]
-fn tiles_keep_queries_and_rows_apart() {
-    let queries: Vec<Vec<f32>> = (1..=4).map(|n| vec![n as f32; 37]).collect();
-    let rows: Vec<Vec<f32>> = (1..=2).map(|n| vec![10.0 * n as f32; 37]).collect();
-    for level in Level::available() {
-        let tile = f32::dot_tile(level, [&queries[0], &queries[1], &queries[2], &queries[3]], [&rows[0], &rows[1]]);
-        for (query, row) in (0..4).flat_map(|query| (0..2).map(move |row| (query, row))) {
-            assert_eq!(tile[query][row], 37.0 * (query + 1) as f32 * 10.0 * (row + 1) as f32, "{level:?}");
         }
     }
 }

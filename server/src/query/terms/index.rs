@@ -174,7 +174,7 @@ fn index_status(call: &Call<'_>) -> Result<Value> {
         return Ok(Datum::array([]).into());
     }
     let stored = table.to_read()?;
-    let rows = names.iter().map(|name| Ok(status_row(&stored.index_status(name)?)));
+    let rows = names.iter().map(|name| status_row(stored, &stored.index_status(name)?));
     Ok(Datum::from(rows.collect::<Result<Vec<_>>>()?).into())
 }
 
@@ -185,7 +185,7 @@ fn index_wait(call: &Call<'_>) -> Result<Value> {
         return Ok(Datum::array([]).into());
     }
     let stored = table.to_read()?;
-    let rows = names.iter().map(|name| Ok(status_row(&wait_for(call, stored, name)?)));
+    let rows = names.iter().map(|name| status_row(stored, &wait_for(call, stored, name)?));
     Ok(Datum::from(rows.collect::<Result<Vec<_>>>()?).into())
 }
 
@@ -204,7 +204,7 @@ fn wait_for(call: &Call<'_>, table: &Table, name: &str) -> Result<IndexStatus> {
     }
 }
 
-fn status_row(status: &IndexStatus) -> Datum {
+fn status_row(table: &Table, status: &IndexStatus) -> Result<Datum> {
     let saved = SavedFunction { source: status.info.source.clone(), multi: status.info.multi };
     let mut row: Object = [
         ("index", Datum::from(status.info.name.as_str())),
@@ -229,8 +229,10 @@ fn status_row(status: &IndexStatus) -> Datum {
         options.insert("dims", vector.dims);
         options.insert("metric", metric_name(vector.metric));
         row.insert("vector", options);
+        let state = table.describe_vector_index(&status.info.name)?;
+        state.into_iter().for_each(|state| drop(row.insert("vector_state", state)));
     }
-    row.into()
+    Ok(row.into())
 }
 
 /// An index's function as clients carry it from one index to another.

@@ -55,6 +55,10 @@ impl VectorIndexHook for Mirror {
         Ok(())
     }
 
+    fn describe(&self) -> Datum {
+        Datum::Null
+    }
+
     fn progress(&self) -> f64 {
         1.0
     }

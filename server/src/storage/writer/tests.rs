@@ -118,6 +118,10 @@ fn a_commit_that_changed_nothing_can_be_tried_again() {
 fn a_writer_that_dies_fails_all_who_wait() {
     struct Panics;
     impl VectorIndexHook for Panics {
+        fn describe(&self) -> Datum {
+            Datum::Null
+        }
+
         fn stage(
             &self,
             _: &mut WriteBatch,
