@@ -1,5 +1,7 @@
 //! Values of plugins' types: through the official driver, in indexes, and without the plugin that made them.
 
+use std::fs;
+
 use photondb_tests::driver;
 use photondb_tests::place::Place;
 use photondb_tests::reql;
@@ -65,6 +67,8 @@ fn decimals_and_networks_are_stored_compared_indexed_and_computed_with() {
         ("round", decimal("2.35")),
         ("contained", json!([0, 1, 2])),
         ("between_edges", json!([0, 1, 2])),
+        ("by_key", json!({"id": decimal("2.5")})),
+        ("keys", json!(["-1", "2.5", "10"].map(decimal))),
         ("dear", json!(10)),
         ("delete", json!(5)),
         ("left", json!([105, 106, 107, 108, 109])),
@@ -74,6 +78,7 @@ fn decimals_and_networks_are_stored_compared_indexed_and_computed_with() {
     ] {
         assert_eq!(said[key], expected, "{key}");
     }
+    assert_eq!((&said["keyed"]["inserted"], &said["keyed"]["errors"]), (&json!(3), &json!(1)));
     assert_eq!(said["one_million"]["changes"][0]["new_val"]["price"], decimal("1000000"));
     mistakes_are_explained(&said);
     let seen = look_at_what_is_stored(&server);
@@ -124,6 +129,9 @@ fn without_its_plugin_a_value_is_read_and_compared_but_not_made() {
     };
     check(&server, "plugin `decimal`");
     server.terminate();
-    let server = Server::start_with(&place, &["--no-plugins"]);
+    for name in ["decimal", "cidr"] {
+        fs::remove_file(place.plugins().join(name)).expect("the link to the plugin");
+    }
+    let server = Server::start(&place);
     check(&server, "No plugin that runs here");
 }

@@ -76,6 +76,11 @@ def write():
             hosts.between(private, r.do(private, r.js("plugin.cidr_last")), index="net", right_bound="closed").order_by("id")
         ),
     }
+    keyed = [{"id": decimal(text)} for text in ["2.50", "-1", "2.5", "10"]]
+    r.table_create("keyed").run(conn)
+    said["keyed"] = r.table("keyed").insert(keyed).run(conn)
+    said["by_key"] = r.table("keyed").get(decimal("2.500")).run(conn)
+    said["keys"] = ids(r.table("keyed").order_by(index="id"))
     dear = [{"id": 100 + at, "price": decimal(f"500.{at}"), "shop": 9} for at in range(10)]
     said["dear"] = prices.insert(dear).run(conn)["inserted"]
     said["delete"] = prices.between(decimal("500"), decimal("500.5"), index="price").delete().run(conn)["deleted"]
