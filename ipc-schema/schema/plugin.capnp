@@ -69,6 +69,8 @@ struct PluginInfo {
   functions @3 :List(Function);
   # The position in the list is the function's number on a lane.
   vectorIndexes @4 :List(Text);
+  storageEngines @5 :List(Text);
+  # Engines are opened and called through the lanes alone: to open one may take longer than the control plane waits.
 }
 
 struct Function {

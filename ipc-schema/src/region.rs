@@ -262,6 +262,14 @@ pub struct PrivateCopy {
 }
 
 impl PrivateCopy {
+    /// A copy of bytes that were put together elsewhere.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self { words, len: bytes.len() }
+    }
+
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

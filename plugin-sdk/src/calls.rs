@@ -32,7 +32,7 @@ impl From<LaneError> for PluginError {
 /// What a plugin says of its own failures: only what it can know.
 fn failure(status: u8, message: &[u8]) -> PluginError {
     let cause = match Cause::from_number(status - 1) {
-        known @ (Cause::Argument | Cause::NonExistence | Cause::Limit) => known,
+        known @ (Cause::Argument | Cause::NonExistence | Cause::Limit | Cause::Indeterminate) => known,
         _ => Cause::Plugin,
     };
     PluginError::runtime(cause, quote(&String::from_utf8_lossy(message)))
@@ -66,7 +66,7 @@ fn too_large(error: BatchFull) -> PluginError {
     PluginError::runtime(Cause::Limit, format!("the request does not fit into the lane's buffer of {bytes} bytes"))
 }
 
-fn answer(pending: Pending, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, PluginError> {
+pub(crate) fn answer(pending: Pending, deadline: Instant, reply: &mut PrivateCopy) -> Result<Completion, PluginError> {
     let completion = pending.wait(deadline, reply)?;
     succeeded(completion, reply)
 }
@@ -75,7 +75,7 @@ fn succeeded(completion: Completion, reply: &PrivateCopy) -> Result<Completion, 
     if completion.status == 0 { Ok(completion) } else { Err(failure(completion.status, reply.bytes())) }
 }
 
-fn protocol(message: impl Into<String>) -> PluginError {
+pub(crate) fn protocol(message: impl Into<String>) -> PluginError {
     PluginError::runtime(Cause::Protocol, message)
 }
 
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_plugin_can_only_blame_itself_or_the_arguments() {
         assert_eq!(failure(1, b"x").cause(), Cause::Argument);
-        for status in [4, 5, 6, 8, 9, 200, 255] {
+        for status in [4, 5, 6, 8, 9, 11, 200, 255] {
             assert_eq!(failure(status, b"x").cause(), Cause::Plugin, "{status}");
         }
     }

@@ -57,6 +57,8 @@ pub enum Cause {
     Denied = 7,
     /// The plugin is not running: disabled, failed, backing off or being unloaded.
     Unavailable = 8,
+    /// A write of a storage engine may or may not have happened.
+    Indeterminate = 9,
 }
 
 impl Cause {
@@ -72,6 +74,7 @@ impl Cause {
             6 => Self::Limit,
             7 => Self::Denied,
             8 => Self::Unavailable,
+            9 => Self::Indeterminate,
             _ => Self::Protocol,
         }
     }
@@ -79,7 +82,7 @@ impl Cause {
     /// Whether a plugin may say this of a call: then it answered, and works.
     #[must_use]
     pub fn is_answer(self) -> bool {
-        matches!(self, Self::Argument | Self::NonExistence | Self::Plugin)
+        matches!(self, Self::Argument | Self::NonExistence | Self::Plugin | Self::Indeterminate)
     }
 
     /// Whether a pure call may succeed when it is tried once more on a new instance.

@@ -16,6 +16,7 @@
 //! | [`batch`] | rows as typed columns |
 //! | [`services`] | what the server does for a plugin: queries, connections, metrics, a directory |
 //! | [`manifest`] | `plugin.toml` |
+//! | [`engine`] | storage engines over a lane; used by the server and by [`testing`] |
 //! | [`calls`] | what each call looks like on a lane; used by the server and by [`testing`] |
 //! | [`runtime`] | the process side: handshake, serving lanes, panics become errors |
 //! | [`testing`] | runs a plugin without a server |
@@ -26,6 +27,7 @@ pub mod batch;
 pub mod calls;
 mod cancel;
 pub mod datum;
+pub mod engine;
 mod error;
 mod export;
 pub mod kinds;

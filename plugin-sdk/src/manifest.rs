@@ -61,6 +61,8 @@ pub struct Provides {
     pub data_types: Vec<String>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
+    /// Kinds of storage engine.
+    pub storage_engines: Vec<String>,
 }
 
 /// `[permissions]`.
@@ -148,6 +150,7 @@ impl Manifest {
             ("provides.aggregates", &provides.aggregates),
             ("provides.data_types", &provides.data_types),
             ("provides.vector_indexes", &provides.vector_indexes),
+            ("provides.storage_engines", &provides.storage_engines),
         ] {
             if let Some(name) = names.iter().find(|name| !is_name(name, 64)) {
                 let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
@@ -212,6 +215,7 @@ mod tests {
             ("executable = \"approx\"", "executable = \"../approx\"", "plugin.executable"),
             ("functions = [\"approx\"]", "functions = [\"a-b\"]", "provides.functions"),
             ("functions =", "data_types = [\"time\"]\nfunctions =", "a list with `time`"),
+            ("functions = [\"approx\"]", "storage_engines = [\"A\"]", "provides.storage_engines"),
             ("memory = \"64MiB\"", "memory = \"1\"", "permissions.memory"),
             ("memory =", "momory =", "momory"),
             ("version = \"1.2.0\"", "version = \"one\"", "line 4"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::kinds::aggregate::{AggregatePlugin, Steps};
 use crate::kinds::data_type::{Conversion, DataTypePlugin};
 use crate::kinds::function::QueryFunctionPlugin;
+use crate::kinds::storage::StorageEnginePlugin;
 use crate::kinds::vector::VectorIndexPlugin;
 use crate::services::Services;
 use crate::{Datum, PluginError};
@@ -44,6 +45,7 @@ pub trait Plugin: Send + Sync {
 pub struct PluginRegistry {
     functions: Vec<Arc<dyn QueryFunctionPlugin>>,
     vector_indexes: Vec<Arc<dyn VectorIndexPlugin>>,
+    storage_engines: Vec<Arc<dyn StorageEnginePlugin>>,
 }
 
 impl PluginRegistry {
@@ -77,7 +79,14 @@ impl PluginRegistry {
         self
     }
 
-    /// The query functions, the aggregates and the types of values, in the order of registration: their position is their number on a lane.
+    /// Provides a kind of storage engine.
+    pub fn storage_engine(&mut self, kind: impl StorageEnginePlugin + 'static) -> &mut Self {
+        self.storage_engines.push(Arc::new(kind));
+        self
+    }
+
+    /// The query functions, the aggregates and the types of values, in the order of registration: their position is their
+    /// number on a lane.
     #[must_use]
     pub fn functions(&self) -> &[Arc<dyn QueryFunctionPlugin>] {
         &self.functions
@@ -87,5 +96,10 @@ impl PluginRegistry {
     #[must_use]
     pub fn vector_indexes(&self) -> &[Arc<dyn VectorIndexPlugin>] {
         &self.vector_indexes
+    }
+    /// The kinds of storage engine, in the order of registration.
+    #[must_use]
+    pub fn storage_engines(&self) -> &[Arc<dyn StorageEnginePlugin>] {
+        &self.storage_engines
     }
 }

@@ -17,7 +17,7 @@ use photondb_server::bench::{Bound, Case, Comparison, Confined, Goal, Measure, O
 use photondb_server::config::{PluginsConfig, SandboxConfig};
 use photondb_server::plugins::{Place, PluginManager};
 use photondb_server::query::{Answer, Engine, EngineParts, Identity, NoSearch, index_functions, parse};
-use photondb_server::storage::{NoVectorIndexes, Store, StoreOptions, TableOptions};
+use photondb_server::storage::{NoStorageEngines, NoVectorIndexes, Store, StoreOptions, TableOptions};
 use serde_json::{Value, json};
 
 const DOCUMENT: [Measure; 1] = [less("time", "ns a document")];
@@ -37,8 +37,12 @@ fn main() -> anyhow::Result<()> {
     let linked_in = runtime.block_on(linked_in)?;
 
     let folder = tempfile::tempdir()?;
-    let stored =
-        StoreOptions { cache_bytes: 256 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
+    let stored = StoreOptions {
+        cache_bytes: 256 << 20,
+        functions: index_functions(),
+        vectors: Arc::new(NoVectorIndexes),
+        engines: Arc::new(NoStorageEngines),
+    };
     let store = Store::open(folder.path(), &stored)?;
     let engine = |manager: &PluginManager| {
         Engine::new(EngineParts {

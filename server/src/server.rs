@@ -26,6 +26,7 @@ use crate::admin::socket::{AdminSocket, SocketError};
 use crate::admin::status::PluginControl;
 use crate::admin::system_tables::{ServerInfo, Sources, system_tables};
 use crate::config::Config;
+use crate::engines::EngineManager;
 use crate::network::reql::{Users, UsersError};
 use crate::network::{http, reql, rpc};
 use crate::plugins::{Function, Place, PluginManager, StartedCall};
@@ -175,8 +176,12 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         .await
         .map_err(system("starting the plugin thread"))?;
     let vectors = Arc::new(VectorManager::new(Arc::clone(plugins.registry())));
-    let options =
-        StoreOptions { cache_bytes: cache_bytes(), functions: index_functions(), vectors: Arc::clone(&vectors) as _ };
+    let options = StoreOptions {
+        cache_bytes: cache_bytes(),
+        functions: index_functions(),
+        vectors: Arc::clone(&vectors) as _,
+        engines: Arc::new(EngineManager::new(Arc::clone(plugins.registry()), config.data.clone())),
+    };
     let data = config.data.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&data, &options))
         .await
@@ -208,6 +213,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         identity,
     });
     plugins.serve_queries(engine.clone());
+    plugins.protect_tables(store.clone());
 
     let (stop, stopping) = watch::channel(false);
     let stopped = |mut stopping: watch::Receiver<bool>| async move {
@@ -246,8 +252,9 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     }
     admin.abort();
     let closed = tokio::task::spawn_blocking(move || vectors.close()).await;
-    plugins.shutdown().await;
+    // Before the plugins that store tables.
     let closing = tokio::task::spawn_blocking(move || store.close()).await;
+    plugins.shutdown().await;
     if closed.is_err() || closing.is_err() {
         tracing::error!("closing failed; the next start recovers what was acknowledged");
     }

@@ -147,8 +147,11 @@ fn searches_go_on_while_their_plugin_is_replaced_or_away() {
             }
         });
         let stopping = stop.on_drop();
+        let refused = server.photondb(&["plugin", "unload", "hnsw"]);
+        assert!(!refused.status.success() && refused.stderr.contains("test.packages.emb"), "{}", refused.stderr);
         for action in ["reload", "disable", "enable", "unload", "reload"] {
-            let changed = server.photondb(&["plugin", action, "hnsw"]);
+            let force: &[&str] = if action == "unload" { &["--force"] } else { &[] };
+            let changed = server.photondb(&[&["plugin", action, "hnsw"], force].concat());
             assert!(changed.status.success(), "{action}: {}", changed.stderr);
             if action == "disable" {
                 assert!(!driver::uses_graph(&server, &queries[0]));

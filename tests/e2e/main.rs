@@ -8,6 +8,7 @@ mod commands;
 mod configuration;
 mod driver;
 mod durability;
+mod engines;
 mod functions;
 mod hostile;
 mod http;

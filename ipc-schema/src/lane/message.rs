@@ -27,6 +27,34 @@ pub enum Operation {
     IndexSave = 5,
     /// Index `target`: one chunk (`U8`) of what was saved, from byte `argument` on; an empty chunk ends it.
     IndexLoad = 6,
+    /// Checks the options of a storage engine. What engine operations carry is in the SDK's `engine` module.
+    EngineValidate = 7,
+    /// Opens the engine number `target`. The number is the server's, and never used twice by one process.
+    EngineOpen = 8,
+    /// Closes engine `target`, if it is open.
+    EngineClose = 9,
+    /// Removes the directory of an engine that is not open.
+    EngineRemove = 10,
+    /// Engine `target`: the values of keys, in the snapshot `argument`, or now if that is 0; value: how many were answered.
+    EngineGet = 11,
+    /// Engine `target`: bytes of a batch that does not fit into one message, from byte `argument` on.
+    EngineStage = 12,
+    /// Engine `target`: the rest of a batch, which is committed; argument 1: to the disk.
+    EngineCommit = 13,
+    /// Engine `target`: takes the snapshot number `argument`.
+    EngineSnapshot = 14,
+    /// Engine `target`: frees snapshots and scans.
+    EngineRelease = 15,
+    /// Engine `target`: begins the scan number `argument`; the reply is its first page.
+    EngineScan = 16,
+    /// Engine `target`: the next page of the scan `argument`.
+    EnginePage = 17,
+    /// Engine `target`: puts every commit so far on the disk.
+    EngineFlush = 18,
+    /// Engine `target`: removes a keyspace.
+    EngineDropKeyspace = 19,
+    /// Engine `target`: sizes and counts, an encoded datum.
+    EngineStatistics = 20,
 }
 
 impl Operation {
@@ -41,6 +69,20 @@ impl Operation {
             4 => Self::IndexSearch,
             5 => Self::IndexSave,
             6 => Self::IndexLoad,
+            7 => Self::EngineValidate,
+            8 => Self::EngineOpen,
+            9 => Self::EngineClose,
+            10 => Self::EngineRemove,
+            11 => Self::EngineGet,
+            12 => Self::EngineStage,
+            13 => Self::EngineCommit,
+            14 => Self::EngineSnapshot,
+            15 => Self::EngineRelease,
+            16 => Self::EngineScan,
+            17 => Self::EnginePage,
+            18 => Self::EngineFlush,
+            19 => Self::EngineDropKeyspace,
+            20 => Self::EngineStatistics,
             _ => return None,
         })
     }
@@ -51,7 +93,7 @@ impl Operation {
 pub struct Request {
     /// The number of an [`Operation`].
     pub operation: u16,
-    /// Which function or index.
+    /// Which function, index or engine.
     pub target: u32,
     /// Bytes of payload in the slot's buffer.
     pub payload: usize,

@@ -1,6 +1,11 @@
 //! Storage engines: ordered maps from bytes to bytes, changed in atomic batches.
+//!
+//! Every table that names an engine (`table_create("t", engine=NAME, options={...})`) gets one that is opened for it
+//! alone, in a directory of its own below the plugin's private one (permission `state`). One writer commits at a time;
+//! reads come from any number of threads.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -9,12 +14,13 @@ use crate::{Datum, PluginError};
 /// What an engine is opened with.
 #[derive(Clone, Debug)]
 pub struct StorageConfig {
-    /// The engine's own directory; nobody else writes there.
+    /// The engine's own directory, which exists; nobody else writes there. Empty for a plugin without the permission
+    /// `state`.
     pub directory: PathBuf,
     /// Memory for caches, in bytes.
     pub cache_bytes: u64,
-    /// The engine's own settings, as the operator wrote them.
-    pub settings: Datum,
+    /// `options` of `table_create`, which [`validate`](StorageEnginePlugin::validate) has accepted: an object.
+    pub options: Datum,
 }
 
 /// A kind of storage engine.
@@ -22,7 +28,20 @@ pub trait StorageEnginePlugin: Send + Sync {
     /// The name that `table_create(..., engine=NAME)` picks it by.
     fn engine_type(&self) -> &str;
 
-    /// Opens the engine's directory, or makes a new one there.
+    /// Checks the options of a table that is about to be created: an object.
+    ///
+    /// # Errors
+    /// [`PluginError::argument`], naming the key and what it accepts. An engine that does not implement this has no
+    /// options.
+    fn validate(&self, options: &Datum) -> Result<(), PluginError> {
+        let first = options.as_object().and_then(|options| options.iter().next());
+        first.map_or(Ok(()), |(key, _)| {
+            let engine = self.engine_type();
+            Err(PluginError::argument(format!("unknown option `{key}`: the engine `{engine}` has no options")))
+        })
+    }
+
+    /// Opens the engine's directory, or makes a new engine there.
     ///
     /// # Errors
     /// When the directory can't be read or written, or holds something else.
@@ -45,6 +64,9 @@ pub enum StorageError {
     /// Nothing was changed.
     #[error("storage: {0}")]
     Failed(String),
+    /// Nothing was changed: the engine is not open any more, and may be opened again.
+    #[error("storage: {0}")]
+    Closed(String),
     /// The change may or may not have happened: the engine failed before it acknowledged.
     #[error("storage: outcome unknown: {0}")]
     Unknown(String),
@@ -69,10 +91,10 @@ pub struct WriteBatch {
 }
 
 /// One change of a [`WriteBatch`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The keyspace.
-    pub keyspace: String,
+    pub keyspace: Arc<str>,
     /// The key: 1 to 65,535 bytes.
     pub key: Vec<u8>,
     /// The new value; `None` removes the key.
@@ -82,12 +104,20 @@ pub struct Change {
 impl WriteBatch {
     /// Sets a key.
     pub fn put(&mut self, keyspace: Keyspace<'_>, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change { keyspace: keyspace.to_owned(), key: key.into(), value: Some(value.into()) });
+        self.push(keyspace, key.into(), Some(value.into()));
     }
 
     /// Removes a key; it need not exist.
     pub fn delete(&mut self, keyspace: Keyspace<'_>, key: impl Into<Vec<u8>>) {
-        self.changes.push(Change { keyspace: keyspace.to_owned(), key: key.into(), value: None });
+        self.push(keyspace, key.into(), None);
+    }
+
+    fn push(&mut self, keyspace: Keyspace<'_>, key: Vec<u8>, value: Option<Vec<u8>>) {
+        // A batch changes few keyspaces in turn: most names are those of one of the last changes.
+        let known =
+            self.changes.iter().rev().take(4).map(|change| &change.keyspace).find(|known| ***known == *keyspace);
+        let keyspace = known.map_or_else(|| Arc::from(keyspace), Arc::clone);
+        self.changes.push(Change { keyspace, key, value });
     }
 }
 
@@ -125,6 +155,14 @@ pub trait StorageEngine: Send + Sync {
     /// When the engine fails; an absent key is `None`.
     fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
 
+    /// The values of several keys, in their order. One key after the other unless the engine knows better.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn get_many(&self, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        keys.iter().map(|key| self.get(keyspace, key)).collect()
+    }
+
     /// Applies all changes atomically, across keyspaces. With [`Durability::Hard`] they are on the disk on return.
     ///
     /// # Errors
@@ -160,6 +198,14 @@ pub trait StorageSnapshot: Send + Sync {
     /// # Errors
     /// When the engine fails.
     fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// The values of several keys, in their order. One key after the other unless the engine knows better.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn get_many(&self, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        keys.iter().map(|key| self.get(keyspace, key)).collect()
+    }
 
     /// The entries of a range in key order, or against it.
     ///

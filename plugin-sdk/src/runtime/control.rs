@@ -123,9 +123,13 @@ impl plugin::Server for Service {
             wire.set_aggregate(signature.role == Role::Aggregate);
             wire.set_data_type(signature.role == Role::DataType);
         }
-        let mut kinds = info.init_vector_indexes(registry.vector_indexes().len() as u32);
+        let mut kinds = info.reborrow().init_vector_indexes(registry.vector_indexes().len() as u32);
         for (at, kind) in registry.vector_indexes().iter().enumerate() {
             kinds.set(at as u32, kind.index_type());
+        }
+        let mut engines = info.init_storage_engines(registry.storage_engines().len() as u32);
+        for (at, kind) in registry.storage_engines().iter().enumerate() {
+            engines.set(at as u32, kind.engine_type());
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use photondb_ipc_schema::lane::{Call, Completion, Operation, Request};
 
 use crate::batch::{Batch, RowsWriter};
 use crate::column::VectorColumn;
+use crate::engine::Engines;
 use crate::kinds::vector::VectorIndexPlugin;
 use crate::kinds::vector::{
     AllowBitmap, IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
@@ -44,6 +45,7 @@ struct Inner {
     version: String,
     registry: PluginRegistry,
     indexes: RwLock<HashMap<u32, Arc<OpenIndex>>>,
+    engines: Engines,
 }
 
 struct OpenIndex {
@@ -59,6 +61,7 @@ impl Instance {
     /// # Errors
     /// What the plugin has against its settings.
     pub fn new(mut plugin: Box<dyn Plugin>, services: Services, settings: &Datum) -> Result<Self, PluginError> {
+        let engines = Engines::new(services.state.as_ref().map(|state| state.path().to_owned()));
         guard(|| {
             plugin.connect(services);
             Ok(())
@@ -66,7 +69,7 @@ impl Instance {
         guard(|| plugin.configure(settings))?;
         let registry = guard(|| Ok(PluginRegistry::of(&*plugin)))?;
         let (name, version) = (plugin.name().to_owned(), plugin.version().to_owned());
-        Ok(Self { inner: Arc::new(Inner { name, version, registry, indexes: RwLock::default() }) })
+        Ok(Self { inner: Arc::new(Inner { name, version, registry, indexes: RwLock::default(), engines }) })
     }
 
     /// The plugin's name.
@@ -208,6 +211,10 @@ impl Instance {
             Operation::IndexSearch => self.search(request, payload, reply, cancel).map(|bytes| (bytes, 0)),
             Operation::IndexSave => self.index(request.target)?.save_part(request.argument, reply),
             Operation::IndexLoad => self.index(request.target)?.load_part(payload).map(|()| (0, 0)),
+            of_engine => {
+                let Inner { registry, engines, .. } = &*self.inner;
+                engines.answer(registry.storage_engines(), of_engine, request, payload, reply)
+            }
         }
     }
 

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod data_type;
+pub mod engine;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ use photondb_ipc_schema::wake::Spin;
 
 use crate::calls::{self, Invocation, Search};
 use crate::column::VectorColumn;
+use crate::engine::{Connection, RemoteEngine, validate};
+use crate::kinds::storage::StorageEngine;
 use crate::kinds::vector::{IndexOptions, IndexStatistics, RowId};
 use crate::registry::Plugin;
 use crate::runtime::Instance;
@@ -48,7 +51,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Harness {
     instance: Instance,
     lane: Arc<Lane>,
-    indexes: AtomicU32,
+    /// Numbers of indexes and engines.
+    numbers: AtomicU32,
 }
 
 impl Harness {
@@ -101,7 +105,7 @@ impl Harness {
                 }
             });
         }
-        Ok(Self { instance, lane, indexes: AtomicU32::new(0) })
+        Ok(Self { instance, lane, numbers: AtomicU32::new(0) })
     }
 
     /// The lane, for calls that this harness has no method for.
@@ -154,14 +158,60 @@ impl Harness {
         column: VectorColumn,
     ) -> Result<IndexHarness<'_>, PluginError> {
         self.instance.validate_index(kind, options)?;
-        let index = self.indexes.fetch_add(1, Ordering::Relaxed);
+        let index = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.instance.open_index(index, kind, options, column)?;
         Ok(IndexHarness { harness: self, index, dims: options.dims as usize })
+    }
+
+    /// Opens a storage engine, in the directory of that name in the plugin's own one, where it has one. It is closed when
+    /// it is dropped.
+    ///
+    /// # Errors
+    /// What the plugin has against the options or the directory.
+    pub fn open_engine(
+        &self,
+        kind: &str,
+        directory: &str,
+        options: &Datum,
+    ) -> Result<Box<dyn StorageEngine>, PluginError> {
+        let lane = LaneConnection(Arc::clone(&self.lane));
+        validate(&lane, kind, options)?;
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let engine = RemoteEngine::open(lane, number, kind, directory, 16 << 20, options)?;
+        Ok(Box::new(engine.closed_on_drop()))
     }
 
     fn deadline(&self) -> Instant {
         Instant::now() + DEADLINE
     }
+}
+
+/// The one lane of a harness.
+struct LaneConnection(Arc<Lane>);
+
+impl Connection for LaneConnection {
+    type Caller<'a> = ();
+
+    fn caller(&self, deadline: Instant) -> ((), Instant) {
+        ((), deadline)
+    }
+
+    fn read_lane(&self) -> &Arc<Lane> {
+        &self.0
+    }
+
+    fn write_lane(&self) -> &Arc<Lane> {
+        &self.0
+    }
+
+    fn judge(&self, error: PluginError) -> PluginError {
+        if error.cause() == Cause::Protocol {
+            self.0.kill(error.message());
+        }
+        error
+    }
+
+    fn record(&self, _: bool, _: Duration) {}
 }
 
 /// An open index of a [`Harness`].

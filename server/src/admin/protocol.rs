@@ -49,6 +49,9 @@ pub enum Request {
     PluginUnload {
         /// The plugin.
         name: String,
+        /// Whether it is stopped even while it stores tables.
+        #[serde(default)]
+        force: bool,
     },
     /// Log lines: an item is a [`LogLine`](super::status::LogLine).
     PluginLogs {

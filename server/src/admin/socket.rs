@@ -147,7 +147,8 @@ async fn answer(stream: &Stream, plugins: &dyn PluginControl, request: Request) 
         Request::PluginEnable { name } => (Change::Enable, name),
         Request::PluginDisable { name } => (Change::Disable, name),
         Request::PluginReload { name } => (Change::Reload, name),
-        Request::PluginUnload { name } => (Change::Unload, name),
+        Request::PluginUnload { name, force: true } => (Change::ForceUnload, name),
+        Request::PluginUnload { name, force: false } => (Change::Unload, name),
     };
     match plugins.change(change, &name).await {
         Ok(status) => {

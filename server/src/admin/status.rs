@@ -131,8 +131,10 @@ pub enum Change {
     Disable,
     /// Start the version that is on disk beside the running one, then swap.
     Reload,
-    /// Stop it until it is used again.
+    /// Stop it until it is used again; refused while it stores tables.
     Unload,
+    /// The same, also while it stores tables.
+    ForceUnload,
 }
 
 /// The answer to a change, once it is made.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::status::PluginControl;
-use crate::storage::{Durability, Store, TableInfo};
+use crate::storage::{Durability, EngineStatus, Store, Table, TableInfo};
 
 /// The name of the database.
 pub const DATABASE: &str = "rethinkdb";
@@ -166,7 +166,7 @@ fn table_config(sources: &Sources) -> Vec<Datum> {
         ("replicas", Datum::array([server.into()])),
         ("nonvoting_replicas", Datum::array([])),
     ]);
-    let row = |info: &TableInfo, indexes: Datum| {
+    let row = |info: &TableInfo, engine: EngineStatus, indexes: Datum| {
         let durability = match info.durability {
             Durability::Hard => "hard",
             Durability::Soft => "soft",
@@ -181,31 +181,57 @@ fn table_config(sources: &Sources) -> Vec<Datum> {
             ("write_acks", "majority".into()),
             ("durability", durability.into()),
             ("write_hook", Datum::Null),
+            ("engine", engine.engine.into()),
+            ("engine_options", engine.options),
         ])
     };
     let tables = sources.store.all_tables();
     let indexes =
         |names: Vec<_>| Datum::array(names.into_iter().map(|index: crate::storage::IndexInfo| index.name.into()));
-    tables.iter().map(|table| row(table.info(), indexes(table.indexes()))).collect()
+    tables.iter().map(|table| row(table.info(), table.engine_status(), indexes(table.indexes()))).collect()
 }
 
 fn table_status(sources: &Sources) -> Vec<Datum> {
     const READY: [&str; 4] = ["all_replicas_ready", "ready_for_outdated_reads", "ready_for_reads", "ready_for_writes"];
     let server = sources.server.name.as_str();
-    let replica = Datum::object([("server", server), ("state", "ready")]);
-    let shard =
-        Datum::object([("primary_replicas", Datum::array([server.into()])), ("replicas", Datum::array([replica]))]);
-    let row = |info: &TableInfo| {
+    let row = |table: &Table| {
+        let (info, engine) = (table.info(), table.engine_status());
+        let is_available = engine.is_available;
+        let replica = Datum::object([
+            ("server", Datum::from(server)),
+            ("state", if is_available { "ready" } else { "disconnected" }.into()),
+        ]);
+        let primaries = if is_available { Datum::array([server.into()]) } else { Datum::array([]) };
+        let shard = Datum::object([("primary_replicas", primaries), ("replicas", Datum::array([replica]))]);
+        let (plugin, version) = engine.plugin.unzip();
         Datum::object([
             ("id", Datum::from(info.id.to_string())),
             ("name", info.name.as_str().into()),
             ("db", info.db.as_str().into()),
-            ("status", Datum::object(READY.map(|state| (state, true)))),
-            ("shards", Datum::array([shard.clone()])),
+            ("status", Datum::object(READY.map(|state| (state, is_available)))),
+            ("shards", Datum::array([shard])),
             ("raft_leader", server.into()),
+            ("engine", engine_row(&engine.engine, plugin, version, is_available, table.engine_statistics())),
         ])
     };
-    sources.store.all_tables().iter().map(|table| row(table.info())).collect()
+    sources.store.all_tables().iter().map(|table| row(table)).collect()
+}
+
+/// Where a table is stored, and whether it can be used.
+fn engine_row(
+    name: &str,
+    plugin: Option<String>,
+    version: Option<String>,
+    is_available: bool,
+    statistics: Datum,
+) -> Datum {
+    Datum::object([
+        ("name", Datum::from(name)),
+        ("plugin", plugin.into()),
+        ("plugin_version", version.into()),
+        ("state", if is_available { "ready" } else { "unavailable" }.into()),
+        ("statistics", statistics),
+    ])
 }
 
 fn server_config(sources: &Sources) -> Vec<Datum> {

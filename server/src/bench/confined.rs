@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::admin::status::PluginControl;
-use crate::config::{PluginsConfig, SandboxConfig};
+use crate::config::{Grant, PluginsConfig, SandboxConfig};
 use crate::plugins::instance::Instance;
 use crate::plugins::{Place, PluginManager};
 use anyhow::Context;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// Running plugins, stopped on drop.
@@ -15,6 +16,8 @@ pub struct Confined {
     /// The supervisor of all of them.
     pub manager: PluginManager,
     runtime: Runtime,
+    /// What plugins keep. Removed last.
+    _data: TempDir,
 }
 
 impl Confined {
@@ -47,10 +50,13 @@ impl Confined {
     /// When one of them does not run.
     pub fn start_with(host: PathBuf, plugins: Vec<PathBuf>) -> anyhow::Result<Self> {
         let runtime = Runtime::new()?;
-        let config = PluginsConfig { paths: plugins, ..PluginsConfig::default() };
-        let place = Place { host, data: std::env::temp_dir(), ports: Vec::new() };
+        let mut config = PluginsConfig { paths: plugins, ..PluginsConfig::default() };
+        let grant = Grant { state: true, state_bytes: Some(16 << 30), ..Grant::default() };
+        config.grants.insert("redb".to_owned(), grant);
+        let data = tempfile::tempdir()?;
+        let place = Place { host, data: data.path().to_owned(), ports: Vec::new() };
         let manager = runtime.block_on(PluginManager::start(place, config, SandboxConfig::default()))?;
-        let confined = Self { manager, runtime };
+        let confined = Self { manager, runtime, _data: data };
         for status in confined.manager.list() {
             let (name, state, error) = (status.name, status.state, status.error.unwrap_or_default());
             anyhow::ensure!(state == "ready", "the plugin {name} is {state}: {error}");

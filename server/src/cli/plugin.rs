@@ -69,6 +69,10 @@ enum Action {
     Unload {
         /// The plugin
         name: String,
+        /// Even if it stores tables, which are then unavailable until it is used again, or if vector indexes are of its
+        /// kinds, which are then searched exactly
+        #[arg(long)]
+        force: bool,
     },
     /// What plugins logged and printed
     Logs {
@@ -95,7 +99,7 @@ impl Plugin {
             Action::Enable { name } => Request::PluginEnable { name },
             Action::Disable { name } => Request::PluginDisable { name },
             Action::Reload { name } => Request::PluginReload { name },
-            Action::Unload { name } => Request::PluginUnload { name },
+            Action::Unload { name, force } => Request::PluginUnload { name, force },
             Action::Logs { name, follow } => Request::PluginLogs { name, follow },
         };
         let items = ask(&self.data, &request)?;

@@ -33,6 +33,10 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         Box::new(photondb_plugin_decimal::Decimals),
         #[cfg(feature = "builtin-hnsw")]
         Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
+        #[cfg(feature = "builtin-memory")]
+        Box::new(photondb_plugin_memory::Memory),
+        #[cfg(feature = "builtin-redb")]
+        Box::new(photondb_plugin_redb::Redb),
         #[cfg(feature = "builtin-sketch")]
         Box::new(photondb_plugin_sketch::Sketches),
         #[cfg(feature = "builtin-stats")]
@@ -63,7 +67,8 @@ pub(super) fn register(
         }
         let started = config.settings_of(&name).map_err(PluginError::init).and_then(|settings| {
             let code = Code::new(code, Services::default(), &settings)?;
-            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), index_types(&code), Some(&code))?;
+            let (functions, indexes) = (BuiltIn::functions(&plugin, &code), index_types(&code));
+            registry.provide_all(&plugin, functions, indexes, engine_types(&code), Some(&code))?;
             Ok(code)
         });
         let outcome = started.map_err(|error| error.of(&name));
@@ -75,7 +80,8 @@ pub(super) fn register(
                     current.state = State::Ready;
                     let functions = signatures.map(|function| format!("{} {}", function.role.name(), function.name));
                     let indexes = index_types(code).into_iter().map(|kind| format!("vector_index {kind}"));
-                    current.provides = functions.chain(indexes).collect();
+                    let engines = engine_types(code).into_iter().map(|kind| format!("storage_engine {kind}"));
+                    current.provides = functions.chain(indexes).chain(engines).collect();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {
@@ -94,6 +100,10 @@ pub(super) fn register(
 
 fn index_types(code: &Code) -> Vec<String> {
     code.registry().vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect()
+}
+
+fn engine_types(code: &Code) -> Vec<String> {
+    code.registry().storage_engines().iter().map(|kind| kind.engine_type().to_owned()).collect()
 }
 
 /// Answers what an operator asks of a plugin that has no process.

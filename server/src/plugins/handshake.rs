@@ -18,6 +18,8 @@ pub struct Provided {
     pub functions: Vec<FunctionSignature>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
+    /// Kinds of storage engine.
+    pub storage_engines: Vec<String>,
 }
 
 /// Holds a plugin, or its manifest, to the protocol of this server.
@@ -85,15 +87,20 @@ pub(crate) async fn handshake(
     for kind in info.get_vector_indexes().map_err(wire)? {
         provided.vector_indexes.push(text(kind)?);
     }
+    for kind in info.get_storage_engines().map_err(wire)? {
+        provided.storage_engines.push(text(kind)?);
+    }
     let names_of = |role: Role| -> Vec<&String> {
         provided.functions.iter().filter(|function| function.role == role).map(|function| &function.name).collect()
     };
     let indexes: Vec<&String> = provided.vector_indexes.iter().collect();
+    let engines: Vec<&String> = provided.storage_engines.iter().collect();
     for (what, registered, declared) in [
         ("function", names_of(Role::Function), &declared.functions),
         ("aggregate", names_of(Role::Aggregate), &declared.aggregates),
         ("data type", names_of(Role::DataType), &declared.data_types),
         ("vector index", indexes, &declared.vector_indexes),
+        ("storage engine", engines, &declared.storage_engines),
     ] {
         if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
             let message = format!("it registered the {what} `{}`, which its manifest does not declare", quote(extra));

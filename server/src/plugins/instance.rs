@@ -246,6 +246,15 @@ impl Instance {
         self.queries.as_ref().map(|queries| queries.allow(call, origin))
     }
 
+    /// The lane with the fewest calls, for calls that no query of the plugin's can wait for.
+    #[must_use]
+    pub fn least_busy_lane(&self) -> &Arc<Lane> {
+        match self.lanes.as_slice() {
+            [only] => only,
+            lanes => lanes.iter().min_by_key(|lane| lane.in_flight()).unwrap_or(&self.lanes[0]),
+        }
+    }
+
     /// How many calls can be in flight before others wait.
     #[must_use]
     pub fn slots(&self) -> usize {
@@ -329,6 +338,12 @@ impl Instance {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.end.get().is_none() && !self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether the process is known to have ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.end.get().is_some()
     }
 
     /// No further calls: the process is being stopped.

@@ -51,7 +51,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +65,7 @@ use tokio::task::LocalSet;
 use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent, PluginStatus};
 use crate::config::{PluginsConfig, SandboxConfig};
 use crate::query::Engine;
+use crate::storage::Store;
 use audit::Confined;
 pub use call::{Function, StartedCall};
 use discover::Found;
@@ -87,6 +88,8 @@ pub struct PluginManager {
     rescans: mpsc::UnboundedSender<Rescan>,
     /// Weak: the engine refers to this manager.
     engine: Weak<EngineSlot>,
+    /// The tables, some of which plugins may store.
+    store: Arc<OnceLock<Store>>,
 }
 
 /// What plugins are started with, beside what the operator says about them.
@@ -168,7 +171,7 @@ impl PluginManager {
         })?;
         // The sender is dropped when everything has settled.
         let _ = all_settled.await;
-        Ok(Self { registry, journal, rescans, engine: engine_slot })
+        Ok(Self { registry, journal, rescans, engine: engine_slot, store: Arc::default() })
     }
 
     /// Answers the queries of plugins from now on.
@@ -177,6 +180,37 @@ impl PluginManager {
         if let Some(slot) = self.engine.upgrade() {
             slot.get_or_init(|| engine);
         }
+    }
+
+    /// Unloads no plugin from now on that tables or indexes of `store` need, unless it is told to.
+    pub fn protect_tables(&self, store: Store) {
+        self.store.get_or_init(|| store);
+    }
+
+    /// Refuses to unload a plugin that stores tables, which a volatile engine would lose, or that vector indexes are of.
+    fn check_unload(&self, name: &str) -> Result<(), PluginError> {
+        let Some(store) = self.store.get() else { return Ok(()) };
+        let (tables, indexes) = (store.tables_stored_by(name), store.vector_indexes(|kind| self.provides(name, kind)));
+        let needed = match (tables.is_empty(), indexes.is_empty()) {
+            (true, true) => return Ok(()),
+            (false, _) => format!(
+                "it stores tables: {}; they would be unavailable until it is used again, and empty then if their engine \
+                 keeps them in memory; drop them first",
+                tables.join(", ")
+            ),
+            (true, false) => format!(
+                "vector indexes are of its kinds: {}; they would be searched exactly, and slower, until it is started \
+                 again; drop them first",
+                indexes.join(", ")
+            ),
+        };
+        let message = format!("{needed}, or run `photondb plugin unload {name} --force`");
+        Err(PluginError::runtime(Cause::Argument, message).of(name))
+    }
+
+    /// Whether the plugin provides that kind of vector index.
+    fn provides(&self, name: &str, kind: &str) -> bool {
+        self.registry.vector_index(kind).is_ok_and(|provider| provider.plugin.name() == name)
     }
 
     /// Who provides what.
@@ -252,6 +286,9 @@ impl PluginControl for PluginManager {
     fn change<'a>(&'a self, change: Change, name: &'a str) -> Changing<'a> {
         Box::pin(async move {
             let plugin = self.find(name).await?;
+            if change == Change::Unload {
+                self.check_unload(name)?;
+            }
             let (done, answer) = oneshot::channel();
             plugin.send(Command::Change(change, done));
             answer.await.unwrap_or_else(|_| Err(PluginError::init("the server is stopping").of(name)))?;

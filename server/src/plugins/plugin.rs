@@ -281,6 +281,20 @@ impl Plugin {
         self.lock().is_built_in
     }
 
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> String {
+        self.lock().version.clone()
+    }
+
+    /// Whether a call would find it, or have it started: what it provides can be used.
+    #[must_use]
+    pub fn can_be_called(&self) -> bool {
+        let current = self.lock();
+        current.state == State::Unloaded
+            || (current.state == State::Ready && (current.is_built_in || current.instance.is_some()))
+    }
+
     /// The instance that runs now, if any.
     #[must_use]
     pub fn running(&self) -> Option<Arc<Instance>> {

@@ -29,6 +29,7 @@ struct Names {
     plugins: BTreeMap<String, Arc<Plugin>>,
     functions: BTreeMap<String, Function>,
     vector_indexes: BTreeMap<String, Provider>,
+    storage_engines: BTreeMap<String, Provider>,
 }
 
 /// Who provides a kind of something.
@@ -88,7 +89,7 @@ impl Registry {
     pub(super) fn provide(&self, plugin: &Arc<Plugin>, provided: &Provided) -> Result<(), PluginError> {
         let functions = provided.functions.iter().cloned();
         let functions = functions.map(|signature| Function::new(Arc::clone(plugin), signature)).collect();
-        self.provide_all(plugin, functions, provided.vector_indexes.clone(), None)
+        self.provide_all(plugin, functions, provided.vector_indexes.clone(), provided.storage_engines.clone(), None)
     }
 
     /// The same, of a plugin whose `code` is linked in, or is not.
@@ -100,6 +101,7 @@ impl Registry {
         plugin: &Arc<Plugin>,
         functions: Vec<Function>,
         vector_indexes: Vec<String>,
+        storage_engines: Vec<String>,
         code: Option<&Code>,
     ) -> Result<(), PluginError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
@@ -124,13 +126,24 @@ impl Registry {
                 return Err(conflict("vector index type", kind, taken.plugin.name()));
             }
         }
+        for kind in &storage_engines {
+            if let Some(taken) = names.storage_engines.get(kind)
+                && names.is_held_against(taken.plugin.name(), plugin)
+            {
+                return Err(conflict("storage engine", kind, taken.plugin.name()));
+            }
+        }
         names.functions.retain(|_, function| function.plugin() != plugin.name());
         names.vector_indexes.retain(|_, owner| owner.plugin.name() != plugin.name());
+        names.storage_engines.retain(|_, owner| owner.plugin.name() != plugin.name());
         for function in functions {
             names.functions.insert(function.signature().name.clone(), function);
         }
         for kind in vector_indexes {
             names.vector_indexes.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
+        }
+        for kind in storage_engines {
+            names.storage_engines.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
         }
         Ok(())
     }
@@ -152,6 +165,16 @@ impl Registry {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let found = names.vector_indexes.get(kind).cloned();
         found.ok_or_else(|| nothing("vector index type", kind, names.vector_indexes.keys()))
+    }
+
+    /// Who provides the storage engine of that name.
+    ///
+    /// # Errors
+    /// When no plugin provides it.
+    pub fn storage_engine(&self, kind: &str) -> Result<Provider, PluginError> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let found = names.storage_engines.get(kind).cloned();
+        found.ok_or_else(|| nothing("storage engine", kind, names.storage_engines.keys()))
     }
 }
 
@@ -178,7 +201,7 @@ mod tests {
 
     fn functions(names: &[&str]) -> Provided {
         let functions = names.iter().map(|name| FunctionSignature::pure(*name, 1, 1)).collect();
-        Provided { functions, vector_indexes: Vec::new() }
+        Provided { functions, ..Provided::default() }
     }
 
     #[test]
@@ -201,7 +224,7 @@ mod tests {
         let (first, second) = (plugin("first"), plugin("second"));
         assert!(registry.add(&first) && registry.add(&second));
         let signature = FunctionSignature { role: Role::DataType, ..FunctionSignature::pure("decimal", 1, 3) };
-        let provided = Provided { functions: vec![signature], vector_indexes: Vec::new() };
+        let provided = Provided { functions: vec![signature], ..Provided::default() };
         registry.provide(&first, &provided).expect("free");
         let error = registry.provide(&second, &provided).expect_err("taken").to_string();
         let parts = ["data_type `decimal`", "`first`", "`second`"];

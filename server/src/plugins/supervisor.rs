@@ -177,7 +177,7 @@ impl Supervisor {
                 self.apply(Event::Disabled).await;
                 return Ok(());
             }
-            Change::Unload => {
+            Change::Unload | Change::ForceUnload => {
                 self.apply(Event::Unloaded).await;
                 return Ok(());
             }
@@ -293,7 +293,8 @@ impl Supervisor {
             let functions =
                 provided.functions.iter().map(|function| format!("{} {}", function.role.name(), function.name));
             let indexes = provided.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
-            current.provides = functions.chain(indexes).collect();
+            let engines = provided.storage_engines.iter().map(|kind| format!("storage_engine {kind}"));
+            current.provides = functions.chain(indexes).chain(engines).collect();
             current.layers = process.report().enforced.iter().map(|report| report.layer.to_string()).collect();
             current.grade = Some(grade.to_string());
             current.grade_reasons.clone_from(&grade.reasons);

@@ -109,6 +109,7 @@ pub fn store_error(error: &StoreError) -> ReqlError {
         | StoreError::NotADocument(_)
         | StoreError::IndexIsVector(_)
         | StoreError::IndexIsNotVector(_)
+        | StoreError::EngineOptions { .. }
         | StoreError::Vector(_) => ErrorKind::QueryLogic,
         StoreError::TooDeep => ErrorKind::ResourceLimit,
         error if error.is_outcome_unknown() => ErrorKind::OpIndeterminate,
@@ -296,6 +297,15 @@ impl TableRef {
         match self.readable()? {
             Source::Stored(table) => Ok(table.count_estimate()),
             Source::System(system) => Ok(system.rows()?.len() as u64),
+        }
+    }
+
+    /// The name of the storage engine; null for a table that is computed.
+    #[must_use]
+    pub fn engine(&self) -> Option<String> {
+        match &self.source {
+            Source::Stored(table) => Some(table.engine_status().engine),
+            Source::System(_) => None,
         }
     }
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `format` | version of this layout |
 //! | `db/ID` | `{name}` |
-//! | `table/ID` | `{db, name, primary_key, durability, next_index}` |
+//! | `table/ID` | `{db, name, primary_key, durability, next_index}`, and `engine: {kind, options, plugin, version}` where a plugin stores it |
 //! | `index/TABLE/ID` | `{name, number, source, multi, ready, vector}` |
 //! | `count/TABLE` | number of documents, i64 little-endian |
 //! | `build/ID` | the primary key up to which an index is built |
-//! | `dropped/table/ID`, `dropped/index/TABLE/NUMBER/ID` | something that was dropped and is not removed yet |
+//! | `dropped/table/ID`, `dropped/index/TABLE/NUMBER/ID` | something that was dropped and is not removed yet; of a table that a plugin stores, the engine's name |
+//!
+//! A table that a plugin stores has its `count/TABLE` and `build/ID` in a keyspace of the same name in its own engine.
 //!
 //! Ids are UUIDs and are never used again; neither are the numbers of a table's indexes.
 
@@ -17,6 +19,7 @@ use photondb_plugin_sdk::kinds::storage::{Direction, Durability, KeyRange, Stora
 use photondb_plugin_sdk::kinds::vector::Metric;
 use uuid::Uuid;
 
+use super::engines::EngineDefinition;
 use super::error::StoreError;
 use super::vectors::VectorDefinition;
 
@@ -44,6 +47,8 @@ pub(super) struct TableRecord {
     pub(super) durability: Durability,
     /// The number of the index that is created next.
     pub(super) next_index: u32,
+    /// The engine of a plugin that stores it.
+    pub(super) engine: Option<EngineDefinition>,
 }
 
 /// An index.
@@ -62,8 +67,13 @@ pub(super) struct IndexRecord {
 /// Something that was dropped, and whose data is still there.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Dropped {
-    Table(Uuid),
-    Index { table: Uuid, number: u32, id: Uuid },
+    /// A table, and the engine of a plugin that stored it.
+    Table(Uuid, Option<String>),
+    Index {
+        table: Uuid,
+        number: u32,
+        id: Uuid,
+    },
 }
 
 impl DatabaseRecord {
@@ -77,6 +87,11 @@ impl DatabaseRecord {
 }
 
 impl TableRecord {
+    /// The record of its having been dropped.
+    pub(super) fn dropped(&self) -> Dropped {
+        Dropped::Table(self.id, self.engine.as_ref().map(|engine| engine.kind.clone()))
+    }
+
     pub(super) fn key(&self) -> String {
         format!("table/{}", self.id)
     }
@@ -86,14 +101,23 @@ impl TableRecord {
             Durability::Hard => "hard",
             Durability::Soft => "soft",
         };
-        Datum::object([
+        let mut fields = vec![
             ("db", Datum::from(self.db.to_string())),
             ("name", self.name.as_str().into()),
             ("primary_key", self.primary_key.as_str().into()),
             ("durability", durability.into()),
             ("next_index", self.next_index.into()),
-        ])
-        .encoded()
+        ];
+        if let Some(EngineDefinition { kind, options, plugin, version }) = &self.engine {
+            let engine = Datum::object([
+                ("kind", Datum::from(kind.as_str())),
+                ("options", options.clone()),
+                ("plugin", plugin.as_str().into()),
+                ("version", version.as_str().into()),
+            ]);
+            fields.push(("engine", engine));
+        }
+        Datum::object(fields).encoded()
     }
 }
 
@@ -126,8 +150,15 @@ impl IndexRecord {
 impl Dropped {
     pub(super) fn key(&self) -> String {
         match self {
-            Self::Table(id) => format!("dropped/table/{id}"),
+            Self::Table(id, _) => format!("dropped/table/{id}"),
             Self::Index { table, number, id } => format!("dropped/index/{table}/{number}/{id}"),
+        }
+    }
+
+    pub(super) fn value(&self) -> Vec<u8> {
+        match self {
+            Self::Table(_, Some(engine)) => engine.clone().into_bytes(),
+            Self::Table(_, None) | Self::Index { .. } => Vec::new(),
         }
     }
 }
@@ -180,7 +211,7 @@ impl Records {
             "count" => self.counts.push((uuid(rest)?, i64::from_le_bytes(value.try_into().ok()?))),
             // Read when the build goes on.
             "build" => {}
-            "dropped" => self.dropped.push(dropped(rest)?),
+            "dropped" => self.dropped.push(dropped(rest, value)?),
             _ => return None,
         }
         Some(())
@@ -199,6 +230,15 @@ fn table_record(id: Uuid, record: &Datum) -> Option<TableRecord> {
             _ => return None,
         },
         next_index: number(record, "next_index")?,
+        engine: match record.get("engine") {
+            None => None,
+            Some(engine) => Some(EngineDefinition {
+                kind: text(engine, "kind")?,
+                options: engine.get("options")?.clone(),
+                plugin: text(engine, "plugin")?,
+                version: text(engine, "version")?,
+            }),
+        },
     })
 }
 
@@ -224,10 +264,13 @@ fn index_record(table: Uuid, id: Uuid, record: &Datum) -> Option<IndexRecord> {
     })
 }
 
-fn dropped(key: &str) -> Option<Dropped> {
+fn dropped(key: &str, value: &[u8]) -> Option<Dropped> {
     let parts: Vec<&str> = key.split('/').collect();
     match parts[..] {
-        ["table", id] => Some(Dropped::Table(uuid(id)?)),
+        ["table", id] => {
+            let engine = (!value.is_empty()).then(|| String::from_utf8(value.to_vec()));
+            Some(Dropped::Table(uuid(id)?, engine.transpose().ok()?))
+        }
         ["index", table, number, id] => {
             Some(Dropped::Index { table: uuid(table)?, number: number.parse().ok()?, id: uuid(id)? })
         }
@@ -270,6 +313,17 @@ mod tests {
             primary_key: "id".into(),
             durability: Durability::Soft,
             next_index: 3,
+            engine: None,
+        };
+        let of_plugin = TableRecord {
+            id: Uuid::new_v4(),
+            engine: Some(EngineDefinition {
+                kind: "redb".into(),
+                options: Datum::object([("cache_mb", 16)]),
+                plugin: "redb".into(),
+                version: "0.1.0".into(),
+            }),
+            ..table_record.clone()
         };
         let index_record = IndexRecord {
             id: index,
@@ -286,15 +340,20 @@ mod tests {
                 settings: Datum::object([("m", 16)]),
             }),
         };
-        let drops = [Dropped::Table(table), Dropped::Index { table, number: 7, id: index }];
+        let drops = [
+            Dropped::Table(table, None),
+            Dropped::Table(db, Some("redb".into())),
+            Dropped::Index { table, number: 7, id: index },
+        ];
         let mut records = Records::default();
         records.add(&database.key(), &database.value()).unwrap();
         records.add(&table_record.key(), &table_record.value()).unwrap();
+        records.add(&of_plugin.key(), &of_plugin.value()).unwrap();
         records.add(&index_record.key(), &index_record.value()).unwrap();
         records.add(&count_key(table), &5_i64.to_le_bytes()).unwrap();
-        drops.iter().for_each(|dropped| records.add(&dropped.key(), &[]).unwrap());
+        drops.iter().for_each(|dropped| records.add(&dropped.key(), &dropped.value()).unwrap());
         assert_eq!(records.databases, [database]);
-        assert_eq!(records.tables, [table_record]);
+        assert_eq!(records.tables, [table_record, of_plugin]);
         assert_eq!(records.indexes, [index_record]);
         assert_eq!(records.counts, [(table, 5)]);
         assert_eq!(records.dropped, drops);

@@ -128,7 +128,7 @@ impl StorageEngine for FjallEngine {
             if change.key.is_empty() || change.key.len() > usize::from(u16::MAX) {
                 return Err(StorageError::Failed(format!("a key has 1 to 65,535 bytes, found {}", change.key.len())));
             }
-            if keyspaces.contains_key(change.keyspace.as_str()) {
+            if keyspaces.contains_key(&*change.keyspace) {
                 continue;
             }
             let keyspace = match change.value {
@@ -146,7 +146,7 @@ impl StorageEngine for FjallEngine {
         };
         let mut transaction = self.db.write_tx().durability(Some(mode));
         for change in &batch.changes {
-            let Some(keyspace) = keyspaces.get(change.keyspace.as_str()) else { continue };
+            let Some(keyspace) = keyspaces.get(&*change.keyspace) else { continue };
             match &change.value {
                 Some(value) => transaction.insert(keyspace, &change.key[..], &value[..]),
                 None => transaction.remove(keyspace, &change.key[..]),
@@ -249,13 +249,23 @@ impl FjallSnapshot {
 
 #[cfg(test)]
 mod tests {
+    use photondb_plugin_sdk::testing::engine::{Persistence, check};
+
     use super::*;
+
+    #[test]
+    fn it_is_a_storage_engine() {
+        let directory = tempfile::tempdir().unwrap();
+        let config =
+            StorageConfig { directory: directory.path().to_owned(), cache_bytes: 8 << 20, options: Datum::Null };
+        check(Persistence::Durable, &mut || Box::new(FjallEngine::open(&config).unwrap()));
+    }
 
     #[test]
     fn a_removal_brings_no_keyspace_back() {
         let directory = tempfile::tempdir().unwrap();
         let config =
-            StorageConfig { directory: directory.path().to_owned(), cache_bytes: 1 << 20, settings: Datum::Null };
+            StorageConfig { directory: directory.path().to_owned(), cache_bytes: 1 << 20, options: Datum::Null };
         let engine = FjallEngine::open(&config).unwrap();
         let mut batch = WriteBatch::default();
         batch.put("kept", *b"k", *b"v");

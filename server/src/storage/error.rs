@@ -91,8 +91,47 @@ pub enum StoreError {
         name: String,
     },
     /// No storage engine has that name.
-    #[error("Storage engine `{0}` is not available: leave `engine` out to use the default one.")]
-    EngineMissing(String),
+    #[error("Storage engine `{engine}` is not available: {problem}; leave `engine` out to use the default one.")]
+    EngineMissing {
+        /// The engine.
+        engine: String,
+        /// Why.
+        problem: String,
+    },
+    /// A storage engine does not take the options of a table.
+    #[error("Storage engine `{engine}`: {problem}")]
+    EngineOptions {
+        /// The engine.
+        engine: String,
+        /// The key, and what it accepts.
+        problem: String,
+    },
+    /// The plugin that stores a table can't be called.
+    #[error(
+        "Table `{table}` is unavailable: its storage engine `{engine}` is provided by plugin `{plugin}`: {problem}"
+    )]
+    TableUnavailable {
+        /// The table, with its database.
+        table: String,
+        /// Its engine.
+        engine: String,
+        /// The engine's plugin.
+        plugin: String,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// The storage engine of one table failed.
+    #[error("Table `{table}`, storage engine `{engine}` of plugin `{plugin}`: {error}")]
+    TableEngine {
+        /// The table, with its database.
+        table: String,
+        /// Its engine.
+        engine: String,
+        /// The engine's plugin.
+        plugin: String,
+        /// How.
+        error: StorageError,
+    },
     /// A primary key is longer than allowed.
     #[error("Primary key too long (max {} characters): {}", super::keys::MAX_KEY_STRING, key.to_json_string())]
     KeyTooLong {
@@ -179,7 +218,15 @@ impl StoreError {
     /// Whether the change may have happened nevertheless (ReQL's `OP_INDETERMINATE`).
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
-        matches!(self, Self::Storage(StorageError::Unknown(_)))
+        matches!(
+            self,
+            Self::Storage(StorageError::Unknown(_)) | Self::TableEngine { error: StorageError::Unknown(_), .. }
+        )
+    }
+
+    /// Whether the same may succeed once the plugin that stores the table is back.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::TableUnavailable { .. } | Self::TableEngine { .. })
     }
 
     /// Damage found in a stored record.

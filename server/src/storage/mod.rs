@@ -1,5 +1,7 @@
 //! Databases, tables and secondary indexes over a storage engine.
 //!
+//! Tables share the default engine and one writer; a table that names another engine has one, and a writer, for itself.
+//!
 //! A write goes: locks on the keys of its documents (`locks`), the present documents, the query's closure, on the query's own thread
 //! (`write`); then one batch of documents and index entries to the one writer thread (`writer`), which commits all
 //! that is queued together; locks are released when the commit is visible, and a `hard` write returns after the fsync that
@@ -8,6 +10,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `engine_fjall` | the default engine; everything else sees only the SDK's `StorageEngine` |
+//! | `engines` | the seam to the engines of plugins, which tables ask for by name |
+//! | `backend` | an open engine, opened anew where its process ended, and its writer |
 //! | `catalog` | the records of what exists |
 //! | `keys` | keys whose bytes sort as ReQL orders values; ranges |
 //! | `table`, `write`, `indexes` | documents, how they change, and what follows them |
@@ -25,9 +29,11 @@
 //! Keyspaces of the engine: `catalog`; `TABLE_ID.documents` (primary key → encoded document); `TABLE_ID.indexes` (see
 //! `keys`); `INDEX_ID.vectors`.
 
+mod backend;
 mod build;
 mod catalog;
 mod engine_fjall;
+mod engines;
 mod error;
 mod indexes;
 mod keys;
@@ -42,13 +48,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use engines::{EngineDefinition, EngineSource, NoStorageEngines, OpenEngine, StorageEngines};
 pub use error::StoreError;
 pub use indexes::{IndexDefinition, IndexFunction, IndexFunctions, IndexInfo, IndexStatus};
 pub use keys::{DatumRange, KeyEdge, MAX_KEY_STRING};
 pub use photondb_plugin_sdk::kinds::storage::{Direction, Durability};
 pub use scan::{Document, Documents, StoredDocuments};
 pub use store::{DatabaseInfo, Store, StoreOptions, TableOptions};
-pub use table::{Overwrite, Table, TableInfo, VectorIndexHandle};
+pub use table::{EngineStatus, Overwrite, Table, TableInfo, VectorIndexHandle};
 pub use vectors::{NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
 pub use write::{Apply, Outcome};
 

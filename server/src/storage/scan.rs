@@ -26,6 +26,11 @@ impl Documents {
     pub fn stored(self) -> StoredDocuments {
         self.0
     }
+
+    /// The same documents, with errors that say more.
+    pub(super) fn map_errors(self, explain: impl Fn(StoreError) -> StoreError + Send + 'static) -> Self {
+        Self(Box::new(self.0.map(move |document| document.map_err(&explain))))
+    }
 }
 
 impl Iterator for Documents {
@@ -107,6 +112,8 @@ pub(super) struct View {
     pub(super) snapshot: Arc<dyn StorageSnapshot>,
     pub(super) documents: Arc<str>,
     pub(super) entries: Arc<str>,
+    /// The most entries with one cut key that are put in order.
+    pub(super) most_of_a_key: usize,
 }
 
 impl View {
@@ -127,6 +134,7 @@ impl View {
             range: range.clone(),
             direction,
             cut: VecDeque::new(),
+            most_of_a_key: self.most_of_a_key,
         })
     }
 
@@ -138,13 +146,7 @@ impl View {
         direction: Direction,
     ) -> Result<Documents, StoreError> {
         let entries = self.index_entries(number, range, direction)?;
-        Ok(Documents(Box::new(entries.map(move |entry| {
-            let entry = entry?;
-            let document = self.snapshot.get(&self.documents, &entry.primary_key)?.ok_or_else(|| {
-                StoreError::damaged(&self.entries, "an index entry has no document: drop the index and create it again")
-            })?;
-            Ok(Document::new(&self.documents, document))
-        }))))
+        Ok(Documents(Box::new(IndexedDocuments { view: self, entries, read: VecDeque::new(), ahead: 1 })))
     }
 
     /// The distinct values of an index.
@@ -172,6 +174,59 @@ impl View {
     }
 }
 
+/// The documents of index entries. Reads some at a time, which costs an engine in another process no more than one does.
+struct IndexedDocuments {
+    view: View,
+    entries: IndexEntries,
+    read: VecDeque<Result<Document, StoreError>>,
+    /// How many are read at a time: one at first, since many look for one.
+    ahead: usize,
+}
+
+impl IndexedDocuments {
+    const MOST: usize = 64;
+
+    fn read(&mut self) {
+        let entries = self.entries.by_ref().take(self.ahead);
+        self.ahead = (self.ahead * 2).min(Self::MOST);
+        let (mut keys, mut failure) = (Vec::new(), None);
+        for entry in entries {
+            match entry {
+                Ok(entry) => keys.push(entry.primary_key),
+                Err(error) => {
+                    failure = Some(Err(error));
+                    break;
+                }
+            }
+        }
+        let View { snapshot, documents, entries, .. } = &self.view;
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let document = |found: Option<Vec<u8>>| match found {
+            Some(bytes) => Ok(Document::new(documents, bytes)),
+            None => {
+                let message = "an index entry has no document: drop the index and create it again";
+                Err(StoreError::damaged(entries, message))
+            }
+        };
+        match snapshot.get_many(documents, &keys) {
+            Ok(found) => self.read.extend(found.into_iter().map(document)),
+            Err(error) => self.read.push_back(Err(error.into())),
+        }
+        self.read.extend(failure);
+    }
+}
+
+impl Iterator for IndexedDocuments {
+    type Item = Result<Document, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty() {
+            self.read();
+        }
+        self.read.pop_front()
+    }
+}
+
 pub(super) fn decode(keyspace: &str, bytes: &[u8]) -> Result<Datum, StoreError> {
     Datum::decode(bytes).map_err(|error| StoreError::damaged(keyspace, error))
 }
@@ -192,6 +247,7 @@ struct IndexEntries {
     direction: Direction,
     /// Entries with one cut key, ready to be returned.
     cut: VecDeque<IndexEntry>,
+    most_of_a_key: usize,
 }
 
 impl IndexEntries {
@@ -217,6 +273,10 @@ impl IndexEntries {
             Err(_) => true,
         }) {
             let Some(entry) = self.read().transpose()? else { break };
+            if group.len() == self.most_of_a_key {
+                let message = format!("more than {} values of an index begin with the same bytes", self.most_of_a_key);
+                return Err(StoreError::damaged(&self.keyspace, message));
+            }
             group.push((decode(&self.keyspace, &entry.value)?, entry));
         }
         group.retain(|(value, _)| self.range.contains(value));

@@ -11,19 +11,20 @@ use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{Durability, StorageConfig, StorageEngine, WriteBatch};
 use uuid::Uuid;
 
+use super::backend::{Backend, TableEngine};
 use super::build;
 use super::catalog::{self, DatabaseRecord, Dropped, IndexRecord, Records, TableRecord};
 use super::engine_fjall::FjallEngine;
+use super::engines::{EngineDefinition, StorageEngines};
 use super::error::StoreError;
 use super::indexes::{Index, IndexCore, IndexFunctions};
 use super::table::{Table, TableInfo, vectors_keyspace};
 use super::vectors::{VectorIndexContext, VectorIndexHook, VectorIndexes};
-use super::writer::Writer;
 
 /// The database that exists from the start.
 const FIRST_DATABASE: &str = "test";
 /// The engine that tables use unless they say otherwise.
-const DEFAULT_ENGINE: &str = "default";
+pub(super) const DEFAULT_ENGINE: &str = "default";
 
 /// What a store is opened with.
 #[derive(Clone)]
@@ -34,6 +35,8 @@ pub struct StoreOptions {
     pub functions: Arc<dyn IndexFunctions>,
     /// Makes vector indexes.
     pub vectors: Arc<dyn VectorIndexes>,
+    /// Makes the storage engines that tables ask for by name.
+    pub engines: Arc<dyn StorageEngines>,
 }
 
 /// What a table is created with.
@@ -45,11 +48,18 @@ pub struct TableOptions {
     pub durability: Durability,
     /// The storage engine, by name; `None` for the default.
     pub engine: Option<String>,
+    /// The engine's options: an object.
+    pub engine_options: Datum,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { primary_key: "id".to_owned(), durability: Durability::Hard, engine: None }
+        Self {
+            primary_key: "id".to_owned(),
+            durability: Durability::Hard,
+            engine: None,
+            engine_options: Datum::object::<&str, Datum>([]),
+        }
     }
 }
 
@@ -69,8 +79,9 @@ struct Database {
 
 /// What all tables share.
 pub(super) struct Shared {
-    pub(super) engine: Arc<dyn StorageEngine>,
-    pub(super) writer: Writer,
+    /// The embedded engine: the catalog, and the tables that name no other.
+    pub(super) embedded: Arc<Backend>,
+    pub(super) engines: Arc<dyn StorageEngines>,
     pub(super) functions: Arc<dyn IndexFunctions>,
     pub(super) vectors: Arc<dyn VectorIndexes>,
     directory: PathBuf,
@@ -89,13 +100,32 @@ impl Shared {
         self.directory.join("vectors").join(index.to_string())
     }
 
+    /// Commits a change of the catalog.
+    pub(super) fn commit(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        self.embedded.writer.commit(batch)
+    }
+
+    /// Where the data of a table lies, or is to lie.
+    fn backend(&self, record: &TableRecord, db: &str) -> Result<Arc<Backend>, StoreError> {
+        match &record.engine {
+            None => Ok(Arc::clone(&self.embedded)),
+            Some(definition) => Backend::of_plugin(TableEngine {
+                engines: Arc::clone(&self.engines),
+                definition: definition.clone(),
+                table: record.id,
+                name: format!("{db}.{}", record.name),
+            }),
+        }
+    }
+
     pub(super) fn open_vector_index(
         &self,
+        backend: &Backend,
         record: &IndexRecord,
     ) -> Result<Option<Arc<dyn VectorIndexHook>>, StoreError> {
         let Some(definition) = record.vector.clone() else { return Ok(None) };
         let context = VectorIndexContext {
-            engine: Arc::clone(&self.engine),
+            engine: backend.current_engine(),
             keyspace: vectors_keyspace(record.id),
             directory: self.vector_directory(record.id),
             table_id: record.table,
@@ -117,15 +147,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes the data of what was dropped. What fails is tried again when the store is opened the next time.
-    pub(super) fn remove_in_background(self: &Arc<Self>, dropped: Vec<Dropped>) {
+    /// Removes the data of what was dropped, each from where it lies. What fails is tried again when the store is opened
+    /// the next time.
+    pub(super) fn remove_in_background(self: &Arc<Self>, dropped: Vec<(Dropped, Arc<Backend>)>) {
         if dropped.is_empty() {
             return;
         }
         let shared = Arc::clone(self);
         let work = move || {
-            for dropped in &dropped {
-                if let Err(error) = build::remove(&shared, dropped) {
+            for (dropped, backend) in &dropped {
+                if let Err(error) = build::remove(&shared, backend, dropped) {
                     tracing::warn!(dropped = dropped.key(), %error, "dropped data was not removed; the next start tries again");
                 }
             }
@@ -143,7 +174,7 @@ impl Shared {
                 tracing::error!("a background thread of the store panicked");
             }
         }
-        self.writer.stop();
+        self.embedded.shut();
     }
 }
 
@@ -158,6 +189,18 @@ struct StoreInner {
 
 impl Drop for StoreInner {
     fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl StoreInner {
+    fn close(&self) {
+        // Before what they wait for: a build writes until it is told to stop.
+        self.shared.closing.store(true, Ordering::Relaxed);
+        let databases = self.databases.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = databases.values().flat_map(|database| database.tables.values());
+        tables.filter(|table| table.backend.of_table().is_some()).for_each(|table| table.backend.shut());
+        drop(databases);
         self.shared.close();
     }
 }
@@ -178,7 +221,7 @@ impl Store {
             message: format!("can't be made: {error}"),
         })?;
         let lock = lock_directory(directory)?;
-        let config = StorageConfig { directory: storage, cache_bytes: options.cache_bytes, settings: Datum::Null };
+        let config = StorageConfig { directory: storage, cache_bytes: options.cache_bytes, options: Datum::Null };
         let engine: Arc<dyn StorageEngine> = Arc::new(FjallEngine::open(&config)?);
         Self::open_engine(directory, options, engine, lock)
     }
@@ -191,15 +234,15 @@ impl Store {
         lock: File,
     ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
-            writer: Writer::start(Arc::clone(&engine))?,
-            engine,
+            embedded: Backend::embedded(engine)?,
+            engines: Arc::clone(&options.engines),
             functions: Arc::clone(&options.functions),
             vectors: Arc::clone(&options.vectors),
             directory: directory.to_owned(),
             closing: AtomicBool::new(false),
             background: Mutex::default(),
         });
-        let records = Records::load(&*shared.engine.snapshot()?)?;
+        let records = Records::load(&*shared.embedded.opened()?.engine.snapshot()?)?;
         let dropped = records.dropped.clone();
         let inner = StoreInner {
             databases: RwLock::new(open_databases(&shared, directory, records)?),
@@ -213,7 +256,17 @@ impl Store {
                 table.start_build(index)?;
             }
         }
-        store.0.shared.remove_in_background(dropped);
+        let tables = store.all_tables();
+        let lies_in = |dropped: Dropped| {
+            let of =
+                |id: Uuid| tables.iter().find(|table| table.info().id == id).map(|table| Arc::clone(&table.backend));
+            let backend = match dropped {
+                Dropped::Index { table, .. } => of(table),
+                Dropped::Table(..) => None,
+            };
+            (dropped, backend.unwrap_or_else(|| Arc::clone(&store.0.shared.embedded)))
+        };
+        store.0.shared.remove_in_background(dropped.into_iter().map(lies_in).collect());
         Ok(store)
     }
 
@@ -245,7 +298,7 @@ impl Store {
         let record = DatabaseRecord { id: Uuid::new_v4(), name: name.to_owned() };
         let mut batch = WriteBatch::default();
         batch.put(catalog::KEYSPACE, record.key(), record.value());
-        self.0.shared.writer.commit(batch)?;
+        self.0.shared.commit(batch)?;
         let info = DatabaseInfo { id: record.id, name: record.name };
         let database = Database { info: info.clone(), tables: BTreeMap::new() };
         self.change_databases(|databases| databases.insert(name.to_owned(), database));
@@ -289,20 +342,44 @@ impl Store {
         })
     }
 
+    /// The tables, as `db.name`, whose engines this plugin provides.
+    #[must_use]
+    pub fn tables_stored_by(&self, plugin: &str) -> Vec<String> {
+        let is_stored_by =
+            |table: &&Arc<Table>| table.engine_status().plugin.is_some_and(|(provider, _)| provider == plugin);
+        let tables = self.all_tables();
+        let names =
+            tables.iter().filter(is_stored_by).map(|table| format!("{}.{}", table.info().db, table.info().name));
+        names.collect()
+    }
+
+    /// The vector indexes, as `db.table.index`, whose kind `is_kind` accepts.
+    pub fn vector_indexes(&self, is_kind: impl Fn(&str) -> bool) -> Vec<String> {
+        let of_table = |table: &Arc<Table>| {
+            let name = format!("{}.{}", table.info().db, table.info().name);
+            let is_wanted = |index: &&Index| index.info().vector.is_some_and(|vector| is_kind(&vector.kind));
+            table
+                .index_list()
+                .iter()
+                .filter(is_wanted)
+                .map(|index| format!("{name}.{}", index.name))
+                .collect::<Vec<_>>()
+        };
+        self.all_tables().iter().flat_map(of_table).collect()
+    }
+
     /// Creates a table.
     ///
     /// # Errors
     /// When there is no such database, the name is taken or wrong, or there is no such engine.
     pub fn create_table(&self, db: &str, name: &str, options: &TableOptions) -> Result<TableInfo, StoreError> {
         check_name("Table", name)?;
-        if let Some(engine) = options.engine.as_deref().filter(|engine| *engine != DEFAULT_ENGINE) {
-            return Err(StoreError::EngineMissing(engine.to_owned()));
-        }
-        let _definitions = self.lock_definitions();
-        let database = self.database(db)?;
-        if self.table(db, name).is_ok() {
-            return Err(StoreError::TableExists { db: db.to_owned(), table: name.to_owned() });
-        }
+        let engine = self.engine_definition(options)?;
+        let check_free = || match self.table(db, name) {
+            Ok(_) => Err(StoreError::TableExists { db: db.to_owned(), table: name.to_owned() }),
+            Err(_) => self.database(db),
+        };
+        let database = check_free()?;
         let record = TableRecord {
             id: Uuid::new_v4(),
             db: database.id,
@@ -310,16 +387,50 @@ impl Store {
             primary_key: options.primary_key.clone(),
             durability: options.durability,
             next_index: 0,
+            engine,
         };
         let mut batch = WriteBatch::default();
         batch.put(catalog::KEYSPACE, record.key(), record.value());
-        self.0.shared.writer.commit(batch)?;
-        let table = Table::new(Arc::clone(&self.0.shared), record, db.to_owned(), 0, Vec::new());
+        let shared = &self.0.shared;
+        let (backend, dropped) = (shared.backend(&record, db)?, record.dropped());
+        // Opened before the lock: a plugin may take its time.
+        let opened = backend.opened().map(|_| self.lock_definitions());
+        let created = opened.and_then(|definitions| {
+            check_free()?;
+            shared.commit(batch).map(|()| definitions)
+        });
+        let _definitions = created.inspect_err(|_| {
+            if backend.of_table().is_some() {
+                shared.remove_in_background(vec![(dropped, Arc::clone(&backend))]);
+            }
+        })?;
+        let table = Table::new(Arc::clone(shared), backend, record, db.to_owned(), 0, Vec::new());
         let info = table.info().clone();
         self.change_databases(|databases| {
-            databases.get_mut(db).map(|database| database.tables.insert(name.to_owned(), Arc::new(table)))
+            databases.get_mut(db).map(|database| database.tables.insert(name.to_owned(), table))
         });
         Ok(info)
+    }
+
+    /// The engine of a plugin that the options ask for.
+    fn engine_definition(&self, options: &TableOptions) -> Result<Option<EngineDefinition>, StoreError> {
+        let (kind, options) = (options.engine.as_deref().unwrap_or(DEFAULT_ENGINE), &options.engine_options);
+        if kind != DEFAULT_ENGINE {
+            let source = self.0.shared.engines.validate(kind, options)?;
+            return Ok(Some(EngineDefinition {
+                kind: kind.to_owned(),
+                options: options.clone(),
+                plugin: source.plugin,
+                version: source.version,
+            }));
+        }
+        match options.as_object().and_then(|options| options.iter().next()) {
+            None => Ok(None),
+            Some((key, _)) => Err(StoreError::EngineOptions {
+                engine: DEFAULT_ENGINE.to_owned(),
+                problem: format!("unknown option `{key}`: the default engine has no options"),
+            }),
+        }
     }
 
     /// Drops a table. Its data is removed in the background; scans that read it come to their end.
@@ -357,18 +468,20 @@ impl Store {
     /// # Errors
     /// When the engine fails.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.0.shared.writer.sync()
+        let tables = self.all_tables();
+        let of_plugins = tables.iter().filter(|table| table.backend.of_table().is_some());
+        of_plugins.map(|table| table.sync()).fold(self.0.shared.embedded.writer.sync(None), Result::and)
     }
 
     /// Sizes and counts, for people.
     #[must_use]
     pub fn statistics(&self) -> Datum {
-        self.0.shared.engine.statistics()
+        self.0.shared.embedded.current_engine().statistics()
     }
 
     /// Stops builds, puts all writes on the disk, and takes no more. Builds go on when the store is opened again.
     pub fn close(&self) {
-        self.0.shared.close();
+        self.0.close();
     }
 
     /// Commits `batch` and the removal of the tables' records, and starts to remove their data.
@@ -382,17 +495,17 @@ impl Store {
             batch.delete(catalog::KEYSPACE, format!("table/{id}"));
             batch.delete(catalog::KEYSPACE, catalog::count_key(id));
             for index in table.index_list().iter() {
-                dropped.push(table.stage_drop_index(index, &mut batch));
+                dropped.push((table.stage_drop_index(index, &mut batch), Arc::clone(&self.0.shared.embedded)));
                 indexes.push(index.clone());
             }
-            let record = Dropped::Table(id);
-            batch.put(catalog::KEYSPACE, record.key(), []);
-            dropped.push(record);
+            let record = Dropped::Table(id, table.backend.of_table().map(|engine| engine.definition.kind.clone()));
+            batch.put(catalog::KEYSPACE, record.key(), record.value());
+            dropped.push((record, Arc::clone(&table.backend)));
         }
-        self.0.shared.writer.commit(batch)?;
+        self.0.shared.commit(batch)?;
         indexes.iter().for_each(Index::forget);
         // Tables first: then there are no entries of indexes left to remove one by one.
-        dropped.sort_by_key(|dropped| matches!(dropped, Dropped::Index { .. }));
+        dropped.sort_by_key(|(dropped, _)| matches!(dropped, Dropped::Index { .. }));
         self.0.shared.remove_in_background(dropped);
         Ok(())
     }
@@ -449,7 +562,7 @@ fn open_databases(
             let mut batch = WriteBatch::default();
             batch.put(catalog::KEYSPACE, catalog::FORMAT_KEY, Datum::Number(catalog::FORMAT).encoded());
             batch.put(catalog::KEYSPACE, record.key(), record.value());
-            shared.writer.commit(batch)?;
+            shared.commit(batch)?;
             insert_database(&mut databases, record);
         }
     }
@@ -457,8 +570,6 @@ fn open_databases(
         insert_database(&mut databases, record);
     }
     for record in records.tables {
-        let indexes = records.indexes.iter().filter(|index| index.table == record.id);
-        let indexes = indexes.map(|index| open_index(shared, index)).collect::<Result<_, _>>()?;
         let documents =
             records.counts.iter().find(|(table, _)| *table == record.id).map_or(0, |(_, documents)| *documents);
         let database = databases.values_mut().find(|database| database.info.id == record.db).ok_or_else(|| {
@@ -468,8 +579,11 @@ fn open_databases(
             )
         })?;
         let (name, db) = (record.name.clone(), database.info.name.clone());
-        let table = Table::new(Arc::clone(shared), record, db, documents, indexes);
-        database.tables.insert(name, Arc::new(table));
+        let backend = shared.backend(&record, &db)?;
+        let indexes = records.indexes.iter().filter(|index| index.table == record.id);
+        let indexes = indexes.map(|index| open_index(shared, &backend, index)).collect::<Result<_, _>>()?;
+        let table = Table::new(Arc::clone(shared), backend, record, db, documents, indexes);
+        database.tables.insert(name, table);
     }
     Ok(databases)
 }
@@ -479,12 +593,12 @@ fn insert_database(databases: &mut BTreeMap<String, Database>, record: DatabaseR
     databases.insert(record.name, Database { info, tables: BTreeMap::new() });
 }
 
-fn open_index(shared: &Shared, record: &IndexRecord) -> Result<Index, StoreError> {
+fn open_index(shared: &Shared, backend: &Backend, record: &IndexRecord) -> Result<Index, StoreError> {
     let function = shared.functions.compile(&record.source).map_err(|message| StoreError::IndexFunction {
         index: record.name.clone(),
         table: record.table.to_string(),
         message,
     })?;
-    let hook = shared.open_vector_index(record)?;
+    let hook = shared.open_vector_index(backend, record)?;
     Ok(Index { name: record.name.clone(), core: Arc::new(IndexCore::new(record.clone(), function, hook)) })
 }

@@ -5,18 +5,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::kinds::storage::{Direction, Durability, WriteBatch};
+use photondb_plugin_sdk::kinds::storage::{Direction, Durability, StorageEngine, StorageError, WriteBatch};
 use uuid::Uuid;
 
+use super::backend::{Backend, Follower, Opened};
 use super::catalog::{self, Dropped, IndexRecord, TableRecord};
 use super::error::StoreError;
 use super::indexes::{self, Index, IndexCore, IndexDefinition, IndexInfo, IndexStatus};
 use super::keys::{self, DatumRange};
 use super::locks::KeyLocks;
 use super::scan::{Document, Documents, View};
+use super::store::DEFAULT_ENGINE;
 use super::vectors::{VectorDefinition, VectorIndexHook};
 use super::writer::Counter;
 use super::{Shared, build};
+
+/// Entries of an index in a plugin's engine that may have a long value's first bytes in common.
+const MOST_OF_A_KEY: usize = 1 << 20;
 
 /// The keyspace of a table's documents.
 pub(super) fn documents_keyspace(table: Uuid) -> String {
@@ -50,6 +55,19 @@ pub struct TableInfo {
     pub durability: Durability,
 }
 
+/// Where a table is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineStatus {
+    /// The engine's name.
+    pub engine: String,
+    /// Its options: an object.
+    pub options: Datum,
+    /// The plugin that provides it, and its version; `None` for the default engine.
+    pub plugin: Option<(String, String)>,
+    /// Whether the table can be read and written now.
+    pub is_available: bool,
+}
+
 /// A vector index of a table, open.
 #[derive(Clone)]
 pub struct VectorIndexHandle {
@@ -64,6 +82,8 @@ pub struct VectorIndexHandle {
 /// A table.
 pub struct Table {
     pub(super) shared: Arc<Shared>,
+    /// Where the documents are, and all that follows from them.
+    pub(super) backend: Arc<Backend>,
     info: TableInfo,
     pub(super) documents: Arc<str>,
     pub(super) entries: Arc<str>,
@@ -81,14 +101,16 @@ pub struct Table {
 impl Table {
     pub(super) fn new(
         shared: Arc<Shared>,
+        backend: Arc<Backend>,
         record: TableRecord,
         db: String,
         documents: i64,
         indexes: Vec<Index>,
-    ) -> Self {
-        let TableRecord { id, db: db_id, name, primary_key, durability, next_index } = record;
-        Self {
+    ) -> Arc<Self> {
+        let TableRecord { id, db: db_id, name, primary_key, durability, next_index, engine: _ } = record;
+        let table = Arc::new(Self {
             shared,
+            backend,
             documents: documents_keyspace(id).into(),
             entries: entries_keyspace(id).into(),
             locks: KeyLocks::new(),
@@ -98,7 +120,12 @@ impl Table {
             definitions: Mutex::new(next_index),
             counter: Arc::new(Counter::new(catalog::count_key(id).into_bytes(), documents)),
             info: TableInfo { id, name, db, db_id, primary_key, durability },
+        });
+        if table.backend.of_table().is_some() {
+            let weak = Arc::downgrade(&table);
+            table.backend.follow(weak);
         }
+        table
     }
 
     /// What is known about the table.
@@ -110,7 +137,42 @@ impl Table {
     /// How many documents there are. Exact but for writes that are being committed.
     #[must_use]
     pub fn count_estimate(&self) -> u64 {
+        // An engine of a plugin is opened when it is needed, and knows the number; without it, the last one known stays.
+        let _ = self.know();
         self.counter.documents()
+    }
+
+    /// Sees to it that what is kept in memory of an engine of a plugin was read from it.
+    fn know(&self) -> Result<(), StoreError> {
+        if self.backend.of_table().is_some() { self.backend.opened().map(drop) } else { Ok(()) }
+    }
+
+    /// Where it is stored.
+    #[must_use]
+    pub fn engine_status(&self) -> EngineStatus {
+        let Some(engine) = self.backend.of_table() else {
+            let (engine, options) = (DEFAULT_ENGINE.to_owned(), Datum::object::<&str, Datum>([]));
+            return EngineStatus { engine, options, plugin: None, is_available: true };
+        };
+        let definition = &engine.definition;
+        let source = engine.engines.source(&definition.kind);
+        EngineStatus {
+            engine: definition.kind.clone(),
+            options: definition.options.clone(),
+            is_available: source.as_ref().is_some_and(|source| source.is_running),
+            plugin: Some(match source {
+                Some(source) => (source.plugin, source.version),
+                None => (definition.plugin.clone(), definition.version.clone()),
+            }),
+        }
+    }
+
+    /// Sizes and counts of the engine that the table has for itself, for people; null where it has none, or none that is
+    /// open.
+    #[must_use]
+    pub fn engine_statistics(&self) -> Datum {
+        let own = self.backend.of_table().and_then(|_| self.backend.present());
+        own.map_or(Datum::Null, |opened| opened.engine.statistics())
     }
 
     /// The document with a primary key.
@@ -127,7 +189,7 @@ impl Table {
     /// # Errors
     /// When the engine fails; later failures are items.
     pub fn scan(&self, range: &DatumRange, direction: Direction) -> Result<Documents, StoreError> {
-        self.view()?.documents(range, direction)
+        self.stream(|view| view.documents(range, direction))
     }
 
     /// The documents in a range of an index, in its order; those with equal values in the order of primary keys.
@@ -137,7 +199,7 @@ impl Table {
     /// When there is no such index, it is not ready, or it is a vector index.
     pub fn index_scan(&self, index: &str, range: &DatumRange, direction: Direction) -> Result<Documents, StoreError> {
         let number = self.ordered_index(index)?;
-        self.view()?.by_index(number, range, direction)
+        self.stream(|view| view.by_index(number, range, direction))
     }
 
     /// The distinct values in a range of an index, in order.
@@ -146,7 +208,7 @@ impl Table {
     /// As [`index_scan`](Self::index_scan).
     pub fn index_values(&self, index: &str, range: &DatumRange, direction: Direction) -> Result<Documents, StoreError> {
         let number = self.ordered_index(index)?;
-        self.view()?.index_values(number, range, direction)
+        self.stream(|view| view.index_values(number, range, direction))
     }
 
     /// A vector index.
@@ -155,6 +217,7 @@ impl Table {
     /// When there is no such index, it is not ready, or it is another kind of index.
     pub fn vector_index(&self, name: &str) -> Result<VectorIndexHandle, StoreError> {
         let Index { core, .. } = self.ready_index(name)?;
+        self.know()?;
         match (&core.record.vector, &core.hook) {
             (Some(definition), Some(hook)) => {
                 Ok(VectorIndexHandle { id: core.record.id, definition: definition.clone(), hook: Arc::clone(hook) })
@@ -168,7 +231,7 @@ impl Table {
     /// # Errors
     /// When the engine fails.
     pub fn get_encoded(&self, key: &[u8]) -> Result<Option<Document>, StoreError> {
-        let document = self.shared.engine.get(&self.documents, key)?;
+        let document = self.backend.read(|engine| engine.get(&self.documents, key))?;
         Ok(document.map(|document| Document::new(&self.documents, document)))
     }
 
@@ -177,7 +240,8 @@ impl Table {
     /// # Errors
     /// When the engine fails.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.shared.writer.sync()
+        self.backend.opened()?;
+        self.backend.writer.sync(None).map_err(|error| self.backend.explain_store(error))
     }
 
     /// Creates an index and starts to build it; [`wait_index`](Self::wait_index) tells when it is ready.
@@ -210,12 +274,15 @@ impl Table {
             ready: false,
             vector: vector.clone(),
         };
-        let hook = self.shared.open_vector_index(&record)?;
+        // Its plugin has to be there: the index is built from what is stored.
+        self.backend.opened()?;
+        let hook = self.shared.open_vector_index(&self.backend, &record)?;
         let index = Index { name: name.clone(), core: Arc::new(IndexCore::new(record.clone(), function, hook)) };
         self.add_index(&index, &mut next_index).inspect_err(|_| {
             // The table was dropped meanwhile, say: nobody else knows of the vector index.
             let IndexRecord { id, table, number, .. } = record;
-            self.shared.remove_in_background(vec![Dropped::Index { table, number, id }]);
+            let dropped = Dropped::Index { table, number, id };
+            self.shared.remove_in_background(vec![(dropped, Arc::clone(&self.backend))]);
         })?;
         drop(next_index);
         self.start_build(&index)?;
@@ -230,7 +297,7 @@ impl Table {
         batch.put(catalog::KEYSPACE, record.key(), record.value());
         let table = self.record(*next_index + 1);
         batch.put(catalog::KEYSPACE, table.key(), table.value());
-        self.shared.writer.commit(batch)?;
+        self.shared.commit(batch)?;
         *next_index += 1;
         self.change_indexes(|indexes| indexes.push(index.clone()));
         Ok(())
@@ -247,12 +314,12 @@ impl Table {
         self.check_not_dropped()?;
         let mut batch = WriteBatch::default();
         let dropped = self.stage_drop_index(&index, &mut batch);
-        self.shared.writer.commit(batch)?;
+        self.shared.commit(batch)?;
         self.change_indexes(|indexes| indexes.retain(|other| other.name != name));
         // Before the gate opens: the build must not go on behind it.
         index.forget();
         drop((gate, definitions));
-        self.shared.remove_in_background(vec![dropped]);
+        self.shared.remove_in_background(vec![(dropped, Arc::clone(&self.backend))]);
         Ok(())
     }
 
@@ -291,7 +358,7 @@ impl Table {
         let record = IndexRecord { name: to.to_owned(), ready: index.is_ready(), ..index.core.record.clone() };
         batch.put(catalog::KEYSPACE, record.key(), record.value());
         let dropped = replaced.as_ref().map(|replaced| self.stage_drop_index(replaced, &mut batch));
-        self.shared.writer.commit(batch)?;
+        self.shared.commit(batch)?;
         self.change_indexes(|indexes| {
             indexes.retain(|other| other.name != from && other.name != to);
             indexes.push(Index { name: to.to_owned(), core: Arc::clone(&index.core) });
@@ -300,7 +367,8 @@ impl Table {
             replaced.forget();
         }
         drop((gate, definitions));
-        self.shared.remove_in_background(dropped.into_iter().collect());
+        let dropped = dropped.into_iter().map(|dropped| (dropped, Arc::clone(&self.backend)));
+        self.shared.remove_in_background(dropped.collect());
         Ok(true)
     }
 
@@ -384,16 +452,35 @@ impl Table {
 
     fn record(&self, next_index: u32) -> TableRecord {
         let TableInfo { id, db_id, name, primary_key, durability, .. } = self.info.clone();
-        TableRecord { id, db: db_id, name, primary_key, durability, next_index }
+        let engine = self.backend.of_table().map(|engine| engine.definition.clone());
+        TableRecord { id, db: db_id, name, primary_key, durability, next_index, engine }
     }
 
-    fn view(&self) -> Result<View, StoreError> {
+    /// Begins a scan of a snapshot. Where the engine's process ends meanwhile, once more in the next one.
+    fn stream(&self, begin: impl Fn(View) -> Result<Documents, StoreError>) -> Result<Documents, StoreError> {
         self.check_not_dropped()?;
-        Ok(View {
-            snapshot: self.shared.engine.snapshot()?.into(),
-            documents: Arc::clone(&self.documents),
-            entries: Arc::clone(&self.entries),
-        })
+        let begin = |opened: &Opened| {
+            begin(View {
+                snapshot: opened.engine.snapshot()?.into(),
+                documents: Arc::clone(&self.documents),
+                entries: Arc::clone(&self.entries),
+                // They are held in memory, and an engine of a plugin may give them without end.
+                most_of_a_key: if self.backend.of_table().is_some() { MOST_OF_A_KEY } else { usize::MAX },
+            })
+        };
+        let opened = self.backend.opened()?;
+        let mut begun = begin(&opened);
+        if let Err(StoreError::Storage(error)) = &begun
+            && self.backend.is_lost(&opened, Some(error))
+        {
+            begun = begin(&self.backend.opened()?);
+        }
+        let documents = begun.map_err(|error| self.backend.explain_store(error))?;
+        if self.backend.of_table().is_none() {
+            return Ok(documents);
+        }
+        let backend = Arc::clone(&self.backend);
+        Ok(documents.map_errors(move |error| backend.explain_store(error)))
     }
 
     fn find_index(&self, name: &str) -> Option<Index> {
@@ -435,6 +522,21 @@ impl Table {
             return Err(StoreError::TableMissing { db, table });
         }
         Ok(())
+    }
+}
+
+impl Follower for Table {
+    fn reopened(&self, engine: &dyn StorageEngine) -> Result<(), StorageError> {
+        let documents = match engine.get(catalog::KEYSPACE, self.counter.key())? {
+            None => 0,
+            Some(stored) => i64::from_le_bytes(stored.try_into().map_err(|_| StorageError::Damaged {
+                keyspace: catalog::KEYSPACE.to_owned(),
+                message: "the number of documents is none".to_owned(),
+            })?),
+        };
+        self.counter.set(documents);
+        let indexes = self.index_list();
+        indexes.iter().filter_map(|index| index.core.hook.as_ref()).try_for_each(|hook| hook.reload(engine))
     }
 }
 

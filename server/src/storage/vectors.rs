@@ -28,7 +28,8 @@ pub struct VectorDefinition {
 /// What a vector index is opened with.
 #[derive(Clone)]
 pub struct VectorIndexContext {
-    /// The engine that holds the documents. Read it freely; write through [`VectorIndexHook::stage`].
+    /// The engine that holds the documents. Read it freely; write through [`VectorIndexHook::stage`]. One that is not open
+    /// now says so, and [`VectorIndexHook::reload`] follows when it is.
     pub engine: Arc<dyn StorageEngine>,
     /// A keyspace of that engine for this index alone. Dropped with the index.
     pub keyspace: String,
@@ -62,7 +63,7 @@ pub trait VectorIndexes: Send + Sync {
 }
 
 /// An open vector index. `stage`, `committed`, `aborted` and `flush` are called on the writer thread, in the order of
-/// commits.
+/// commits; `reload` between two of them.
 pub trait VectorIndexHook: Send + Sync {
     /// A document's indexed value changes from `old` to `new`; `None` stands for not being in the index. Adds to
     /// `batch` what has to be stored together with it.
@@ -86,6 +87,13 @@ pub trait VectorIndexHook: Send + Sync {
 
     /// Nothing that was staged since the last `committed` or `aborted` is stored.
     fn aborted(&self);
+
+    /// The engine was opened anew, and may hold less than was committed: read again what is stored, and forget what was
+    /// staged.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn reload(&self, engine: &dyn StorageEngine) -> Result<(), StorageError>;
 
     /// Puts what belongs to everything committed so far on the disk. Called before the commits themselves are.
     ///

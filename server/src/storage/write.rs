@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::MAX_DEPTH;
-use photondb_plugin_sdk::kinds::storage::Durability;
+use photondb_plugin_sdk::kinds::storage::{Durability, StorageError};
 
+use super::backend::Opened;
 use super::error::StoreError;
 use super::indexes::Index;
-use super::keys;
-use super::scan::Document;
 use super::table::Table;
 use super::writer::{Request, Ticket};
+use super::{keys, scan};
 
 /// How many documents a commit of [`Table::replace`] holds.
 const CHUNK: usize = 256;
@@ -54,25 +54,41 @@ impl Table {
         apply: &mut Apply<'_, E>,
     ) -> Result<Vec<Outcome<E>>, StoreError> {
         let mut outcomes = Vec::with_capacity(keys.len());
-        let mut unsynced = false;
+        let mut opened = self.backend.opened()?;
+        let (mut unsynced, mut is_changed) = (false, false);
         let mut at = 0;
+        let explain = |error: StorageError, is_changed| {
+            self.backend.explain(match error {
+                // Earlier chunks are lost with the process, or are not.
+                StorageError::Closed(message) if is_changed => StorageError::Unknown(message),
+                other => other,
+            })
+        };
         while at < keys.len() {
             let end = keys.len().min(at + CHUNK);
             // The fsync of the last chunk covers those before.
             let chunk_durability = if end == keys.len() { durability } else { Durability::Soft };
-            let ticket = self.replace_chunk(at, &keys[at..end], chunk_durability, apply, &mut outcomes)?;
+            let ticket = self.replace_chunk(&mut opened, at, &keys[at..end], chunk_durability, apply, &mut outcomes);
+            let ticket = ticket.map_err(|error| match error {
+                StoreError::Storage(error) => explain(error, is_changed),
+                other => other,
+            })?;
             match ticket {
                 Some(ticket) if end == keys.len() => {
-                    ticket.wait_done()?;
+                    ticket.wait_done().map_err(|error| explain(error, true))?;
                     unsynced = false;
                 }
-                Some(_) => unsynced = true,
+                Some(_) => (unsynced, is_changed) = (true, true),
                 None => {}
             }
             at = end;
         }
         if unsynced && durability == Durability::Hard {
-            self.shared.writer.sync()?;
+            let synced = self.backend.writer.sync(Some(opened.epoch));
+            synced.map_err(|error| match error {
+                StoreError::Storage(error) => explain(error, true),
+                other => other,
+            })?;
         }
         Ok(outcomes)
     }
@@ -80,6 +96,7 @@ impl Table {
     /// Applies one commit's worth of documents. On return it is visible; the ticket tells when it is durable.
     fn replace_chunk<E>(
         &self,
+        opened: &mut Opened,
         first: usize,
         chunk: &[Datum],
         durability: Durability,
@@ -90,9 +107,16 @@ impl Table {
         let indexes = self.index_list();
         let encoded: Vec<Result<Vec<u8>, StoreError>> = chunk.iter().map(keys::primary_key).collect();
         let _locks = self.locks.lock(encoded.iter().flatten().map(Vec::as_slice));
+        let wanted: Vec<&[u8]> = encoded.iter().flatten().map(Vec::as_slice).collect();
+        let mut read = opened.engine.get_many(&self.documents, &wanted);
+        if first == 0 && self.backend.is_lost(opened, read.as_ref().err()) {
+            *opened = self.backend.opened()?;
+            read = opened.engine.get_many(&self.documents, &wanted);
+        }
+        let mut present = read?.into_iter();
         // A key that occurs twice meets its own change.
         let mut changed: HashMap<&[u8], Option<Datum>> = HashMap::new();
-        let mut request = Request::default();
+        let mut request = Request { epoch: Some(opened.epoch), ..Request::default() };
         let mut growth = 0;
         for (offset, (datum, key)) in chunk.iter().zip(&encoded).enumerate() {
             let key = match key {
@@ -102,9 +126,10 @@ impl Table {
                     continue;
                 }
             };
+            let stored = present.next().flatten();
             let old = match changed.get(key.as_slice()) {
                 Some(document) => document.clone(),
-                None => self.get_encoded(key)?.map(Document::into_datum).transpose()?,
+                None => stored.map(|stored| scan::decode(&self.documents, &stored)).transpose()?,
             };
             let new = match apply(first + offset, old.as_ref()) {
                 Ok(new) => new,
@@ -140,7 +165,7 @@ impl Table {
         if growth != 0 {
             request.growth = Some((Arc::clone(&self.counter), growth));
         }
-        let ticket = self.shared.writer.submit(request, durability)?;
+        let ticket = self.backend.writer.submit(request, durability)?;
         ticket.wait_applied()?;
         Ok(Some(ticket))
     }

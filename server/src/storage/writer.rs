@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::kinds::storage::{Durability, StorageEngine, StorageError, WriteBatch};
+use photondb_plugin_sdk::kinds::storage::{Durability, StorageError, WriteBatch};
 
+use super::backend::{Core, Opened};
 use super::catalog;
 use super::error::StoreError;
 use super::vectors::VectorIndexHook;
@@ -32,6 +33,15 @@ pub(super) struct Counter {
 impl Counter {
     pub(super) fn new(key: Vec<u8>, documents: i64) -> Self {
         Self { key, documents: AtomicI64::new(documents) }
+    }
+
+    /// What the engine has stored of it, after the engine was opened anew.
+    pub(super) fn set(&self, documents: i64) {
+        self.documents.store(documents, Ordering::Relaxed);
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
     }
 
     pub(super) fn documents(&self) -> u64 {
@@ -55,6 +65,8 @@ pub(super) struct Request {
     pub(super) vectors: Vec<VectorChange>,
     /// By how many documents a table grows.
     pub(super) growth: Option<(Arc<Counter>, i64)>,
+    /// The epoch of the engine in which was read what the change follows from; `None` if it follows from nothing.
+    pub(super) epoch: Option<u64>,
 }
 
 struct Queued {
@@ -141,11 +153,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(engine: Arc<dyn StorageEngine>) -> Result<Self, StoreError> {
+    pub(super) fn start(core: Arc<Core>) -> Result<Self, StoreError> {
         let (sender, receiver) = sync_channel(QUEUE);
         let stopped = Arc::new(OnceLock::new());
-        let worker =
-            Worker { engine, receiver, stopped: Arc::clone(&stopped), soft_since: None, unflushed: Vec::new() };
+        let worker = Worker { core, receiver, stopped: Arc::clone(&stopped), unsynced: None, unflushed: Vec::new() };
         let thread = std::thread::Builder::new()
             .name("storage-writer".to_owned())
             .spawn(move || worker.run())
@@ -171,9 +182,9 @@ impl Writer {
         Ok(self.submit(Request { batch, ..Request::default() }, Durability::Hard)?.wait_done()?)
     }
 
-    /// Puts everything that was queued before on the disk.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.commit(WriteBatch::default())
+    /// Puts everything that was queued before on the disk. With an epoch: what was committed in it, or fails.
+    pub(super) fn sync(&self, epoch: Option<u64>) -> Result<(), StoreError> {
+        Ok(self.submit(Request { epoch, ..Request::default() }, Durability::Hard)?.wait_done()?)
     }
 
     /// Commits what is queued, puts it on the disk, and takes nothing more.
@@ -194,11 +205,11 @@ impl Drop for Writer {
 }
 
 struct Worker {
-    engine: Arc<dyn StorageEngine>,
+    core: Arc<Core>,
     receiver: Receiver<Message>,
     stopped: Arc<OnceLock<String>>,
-    /// When the oldest commit that is not on the disk was made.
-    soft_since: Option<Instant>,
+    /// When the oldest commit that is not on the disk was made, and the epoch of the engine.
+    unsynced: Option<(Instant, u64)>,
     /// The vector indexes that took part in such commits.
     unflushed: Vec<Arc<dyn VectorIndexHook>>,
 }
@@ -245,38 +256,57 @@ impl Worker {
     }
 
     fn next(&self) -> Result<Message, RecvTimeoutError> {
-        match self.soft_since {
-            Some(since) => self.receiver.recv_timeout(SOFT_FLUSH.saturating_sub(since.elapsed())),
+        match self.unsynced {
+            Some((since, _)) => self.receiver.recv_timeout(SOFT_FLUSH.saturating_sub(since.elapsed())),
             None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
-    fn commit(&mut self, mut group: Vec<Queued>) {
+    fn commit(&mut self, group: Vec<Queued>) {
         if let Some(reason) = self.stopped.get() {
-            let error = StorageError::Failed(reason.clone());
-            return group.iter().for_each(|queued| queued.completion.advance(Progress::Failed(error.clone())));
+            return fail(&group, &StorageError::Failed(reason.clone()));
         }
+        let core = Arc::clone(&self.core);
+        let _changes = core.lock_changes();
+        let Some(opened) = core.present().filter(|opened| !opened.is_retired()) else {
+            return fail(
+                &group,
+                &StorageError::Closed(
+                    "nothing was changed: its storage engine is being opened anew; try again".to_owned(),
+                ),
+            );
+        };
+        let is_of_now = |queued: &Queued| queued.request.epoch.is_none_or(|epoch| epoch == opened.epoch);
+        let (group, outdated): (Vec<_>, Vec<_>) = group.into_iter().partition(is_of_now);
+        let message = "nothing was changed: its storage engine was opened anew meanwhile; try again";
+        fail(&outdated, &StorageError::Closed(message.to_owned()));
+        if !group.is_empty() {
+            self.commit_to(&opened, group);
+        }
+    }
+
+    fn commit_to(&mut self, opened: &Opened, mut group: Vec<Queued>) {
         let mut batch = WriteBatch::default();
         let mut hooks: Vec<Arc<dyn VectorIndexHook>> = Vec::new();
         if let Err(error) = stage_vectors(&group, &mut batch, &mut hooks) {
             hooks.iter().for_each(|hook| hook.aborted());
             // Only the one at fault fails: each gets a commit of its own.
             if group.len() == 1 {
-                return group.iter().for_each(|queued| queued.completion.advance(Progress::Failed(error.clone())));
+                return fail(&group, &error);
             }
-            return group.into_iter().for_each(|queued| self.commit(vec![queued]));
+            return group.into_iter().for_each(|queued| self.commit_to(opened, vec![queued]));
         }
         for queued in &mut group {
             batch.changes.append(&mut queued.request.batch.changes);
         }
         let counts = stage_counts(&group, &mut batch);
-        let applied = if batch.changes.is_empty() { Ok(()) } else { self.engine.commit(&batch, Durability::Soft) };
+        let applied = if batch.changes.is_empty() { Ok(()) } else { opened.engine.commit(&batch, Durability::Soft) };
         if let Err(error) = applied {
             hooks.iter().for_each(|hook| hook.aborted());
-            if matches!(error, StorageError::Unknown(_)) {
-                self.stop_for(&error);
+            if matches!(error, StorageError::Unknown(_) | StorageError::Closed(_)) {
+                self.give_up(opened, &error);
             }
-            return group.iter().for_each(|queued| queued.completion.advance(Progress::Failed(error.clone())));
+            return fail(&group, &error);
         }
         for (counter, documents) in counts {
             counter.documents.store(documents, Ordering::Relaxed);
@@ -288,36 +318,60 @@ impl Worker {
             }
         }
         if !batch.changes.is_empty() {
-            self.soft_since.get_or_insert_with(Instant::now);
+            // What an earlier epoch left unsynced is there or not: it can't be synced any more.
+            match &mut self.unsynced {
+                Some((_, epoch)) if *epoch == opened.epoch => {}
+                unsynced => *unsynced = Some((Instant::now(), opened.epoch)),
+            }
         }
         group.iter().for_each(|queued| queued.completion.advance(Progress::Applied));
         if group.iter().any(|queued| queued.durability == Durability::Hard) {
-            let progress = match self.flush() {
+            let progress = match self.flush_to(opened) {
                 Ok(()) => Progress::Durable,
                 Err(error) => Progress::Failed(error),
             };
             let hard = group.iter().filter(|queued| queued.durability == Durability::Hard);
             hard.for_each(|queued| queued.completion.advance(progress.clone()));
-        } else if self.soft_since.is_some_and(|since| since.elapsed() >= SOFT_FLUSH) {
+        } else if self.unsynced.is_some_and(|(since, _)| since.elapsed() >= SOFT_FLUSH) {
             // A steady stream of soft commits never lets the timer run out.
-            let _ = self.flush();
+            let _ = self.flush_to(opened);
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        let core = Arc::clone(&self.core);
+        let _changes = core.lock_changes();
+        match core.present() {
+            Some(opened) => self.flush_to(&opened),
+            None => {
+                self.unsynced = None;
+                Ok(())
+            }
         }
     }
 
     /// After a failure nothing more is written: a later fsync may succeed without the data that an earlier one lost.
-    fn flush(&mut self) -> Result<(), StorageError> {
-        if self.soft_since.take().is_none() {
+    fn flush_to(&mut self, opened: &Opened) -> Result<(), StorageError> {
+        if self.unsynced.take().is_none_or(|(_, epoch)| epoch != opened.epoch) {
             return Ok(());
         }
         // Vectors first: a row that is stored must have its vector.
         let flushed = self.unflushed.drain(..).try_for_each(|hook| hook.flush());
-        flushed.and_then(|()| self.engine.flush()).inspect_err(|error| self.stop_for(error))
+        flushed.and_then(|()| opened.engine.flush()).inspect_err(|error| self.give_up(opened, error))
     }
 
-    fn stop_for(&self, error: &StorageError) {
+    fn give_up(&self, opened: &Opened, error: &StorageError) {
+        if self.core.can_be_reopened() {
+            tracing::warn!(%error, "a storage engine failed; it is opened anew when it is needed next");
+            return opened.retire();
+        }
         tracing::error!(%error, "the storage engine failed, no more writes are taken; check the disk and restart the server");
         let _ = self.stopped.set(format!("{error}; check the disk and restart the server"));
     }
+}
+
+fn fail(group: &[Queued], error: &StorageError) {
+    group.iter().for_each(|queued| queued.completion.advance(Progress::Failed(error.clone())));
 }
 
 fn stage_vectors(
@@ -339,8 +393,10 @@ fn stage_counts(group: &[Queued], batch: &mut WriteBatch) -> Vec<(Arc<Counter>, 
     let mut counts: Vec<(Arc<Counter>, i64)> = Vec::new();
     for (counter, growth) in group.iter().filter_map(|queued| queued.request.growth.as_ref()) {
         match counts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, counter)) {
-            Some((_, documents)) => *documents += growth,
-            None => counts.push((Arc::clone(counter), counter.documents.load(Ordering::Relaxed) + growth)),
+            Some((_, documents)) => *documents = documents.saturating_add(*growth),
+            None => {
+                counts.push((Arc::clone(counter), counter.documents.load(Ordering::Relaxed).saturating_add(*growth)))
+            }
         }
     }
     for (counter, documents) in &counts {

@@ -103,7 +103,11 @@ impl VectorIndex {
             writer.segment(segment).and_then(|file| column.attach(segment, &file)).map_err(unusable)?;
         }
         let (metric, column) = (options.metric, Arc::new(column));
-        let rows = Rows::load(&*context.engine, &context.keyspace)?;
+        let rows = match Rows::load(&*context.engine, &context.keyspace, room(&writer, shape)) {
+            // Read when the engine is open.
+            Err(StorageError::Closed(_)) => Rows::default(),
+            rows => rows?,
+        };
         let next = rows.next();
         let index = Arc::new(Self {
             engine: Arc::clone(&context.engine),
@@ -249,6 +253,11 @@ impl Drop for VectorIndex {
     }
 }
 
+/// How many rows the segments have that there are.
+fn room(column: &ColumnWriter, shape: ColumnShape) -> u64 {
+    u64::from(column.segments()) * u64::from(shape.rows_per_segment())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -342,6 +351,26 @@ impl VectorIndexHook for VectorIndex {
         writing.overlay.clear();
         writing.staged.clear();
         writing.next = self.rows().next();
+    }
+
+    fn reload(&self, engine: &dyn StorageEngine) -> Result<(), StorageError> {
+        let mut writing = lock(&self.writing);
+        let room = room(&writing.column, self.column.shape());
+        let mut stored = Rows::load(engine, &self.keyspace, room)?;
+        writing.overlay.clear();
+        writing.staged.clear();
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        // Numbers are never used again, also those that the engine forgot: the graph may know them.
+        stored.grow(rows.next() as usize);
+        if stored.next() == 0 && room > 0 {
+            // It forgot all of them, before this server knew any: none behind the end of the column was used.
+            stored.grow(usize::try_from(room).unwrap_or(usize::MAX));
+        }
+        writing.next = stored.next();
+        *rows = stored;
+        drop((rows, writing));
+        self.notify(|signal| signal.changed = true);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StorageError> {

@@ -22,25 +22,30 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Reads the keyspace.
+    /// Reads the keyspace of an index whose column has room for `limit` rows.
     ///
     /// # Errors
     /// When the engine fails, or holds what was never written.
-    pub(super) fn load(engine: &dyn StorageEngine, keyspace: &str) -> Result<Self, StorageError> {
+    pub(super) fn load(engine: &dyn StorageEngine, keyspace: &str, limit: u64) -> Result<Self, StorageError> {
         let damaged =
             |message: &str| StorageError::Damaged { keyspace: keyspace.to_owned(), message: message.to_owned() };
         let mut rows = Self::default();
         let range = KeyRange { start: b"r".to_vec(), end: Some(b"s".to_vec()) };
         for entry in engine.snapshot()?.scan(keyspace, &range, Direction::Forward)? {
             let (row, key) = entry?;
-            rows.set(row_of(&row[1..]).ok_or_else(|| damaged("a row number that is none"))?, key.into());
+            let row = row_of(&row[1..]).ok_or_else(|| damaged("a row number that is none"))?;
+            // An engine of a plugin may say anything: nothing may grow with it.
+            if u64::from(row) >= limit {
+                return Err(damaged("a row that its column does not have"));
+            }
+            rows.set(row, key.into());
         }
         let next = match engine.get(keyspace, NEXT)? {
             None => 0,
             Some(bytes) => row_of(&bytes).ok_or_else(|| damaged("the next row is no number"))?,
         };
-        if (next as usize) < rows.keys.len() {
-            return Err(damaged("rows beyond the next one"));
+        if (next as usize) < rows.keys.len() || u64::from(next) > limit {
+            return Err(damaged("a next row that is none of its column"));
         }
         rows.grow(next as usize);
         Ok(rows)

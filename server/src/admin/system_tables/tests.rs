@@ -4,7 +4,7 @@ use super::*;
 use crate::admin::status::{Change, Changing, LogLine, PluginEvent, PluginStatus};
 use crate::plugins::audit::Confined;
 use crate::plugins::permissions::PermissionsStatus;
-use crate::storage::{IndexFunction, IndexFunctions, NoVectorIndexes, StoreOptions, TableOptions};
+use crate::storage::{IndexFunction, IndexFunctions, NoStorageEngines, NoVectorIndexes, StoreOptions, TableOptions};
 
 struct OnePlugin;
 
@@ -46,10 +46,14 @@ impl IndexFunctions for NoFunctions {
 #[test]
 fn every_row_has_its_key_and_says_what_there_is() {
     let folder = tempfile::tempdir().unwrap();
-    let options =
-        StoreOptions { cache_bytes: 8 << 20, functions: Arc::new(NoFunctions), vectors: Arc::new(NoVectorIndexes) };
+    let options = StoreOptions {
+        cache_bytes: 8 << 20,
+        functions: Arc::new(NoFunctions),
+        vectors: Arc::new(NoVectorIndexes),
+        engines: Arc::new(NoStorageEngines),
+    };
     let store = Store::open(folder.path(), &options).unwrap();
-    let table = TableOptions { primary_key: "code".into(), durability: Durability::Soft, engine: None };
+    let table = TableOptions { primary_key: "code".into(), durability: Durability::Soft, ..TableOptions::default() };
     store.create_table("test", "places", &table).unwrap();
 
     let server = ServerInfo {

@@ -39,6 +39,8 @@ pub struct Response {
     kind: u8,
     #[serde(rename = "r")]
     values: Vec<Value>,
+    #[serde(rename = "e", default)]
+    error: Option<u32>,
 }
 
 /// Why a query could not be run.
@@ -234,6 +236,12 @@ impl Response {
     #[must_use]
     pub fn kind(&self) -> u8 {
         self.kind
+    }
+
+    /// The type of the error, as the protocol numbers it: 4,100,000 for OP_FAILED, ...
+    #[must_use]
+    pub fn error(&self) -> Option<u32> {
+        self.error
     }
 
     /// The one value of the answer, or the error that it reports.

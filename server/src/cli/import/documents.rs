@@ -104,7 +104,9 @@ pub(super) fn write_object_with(
     }
     serde_json::to_writer(&mut *term, field)?;
     term.extend_from_slice(b":[2,");
-    serde_json::to_writer(&mut *term, numbers)?;
+    // Not the shortest decimals of each f32: the nearest f64 to those is another number, and takes twice the space.
+    let numbers: Vec<f64> = numbers.iter().copied().map(f64::from).collect();
+    serde_json::to_writer(&mut *term, &numbers)?;
     term.extend_from_slice(b"]}");
     Ok(())
 }
@@ -163,7 +165,9 @@ mod tests {
 
         let mut term = Vec::new();
         write_object_with(&Map::new(), "v", &[0.5, -1.0], &mut term).unwrap();
-        assert_eq!(String::from_utf8(term).unwrap(), r#"{"v":[2,[0.5,-1.0]]}"#);
+        // What an f32 is, to the last bit.
+        write_object_with(&Map::new(), "w", &[0.1], &mut term).unwrap();
+        assert_eq!(String::from_utf8(term).unwrap(), r#"{"v":[2,[0.5,-1.0]]}{"w":[2,[0.10000000149011612]]}"#);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::frame;
 use super::{Users, serve_reql};
 use crate::query::{Engine, EngineParts, Identity, NoPlugins, NoSearch, index_functions};
-use crate::storage::{NoVectorIndexes, Store, StoreOptions};
+use crate::storage::{NoStorageEngines, NoVectorIndexes, Store, StoreOptions};
 
 const V1_0: [u8; 4] = 0x34c2_bdc3_u32.to_le_bytes();
 
@@ -29,8 +29,12 @@ struct Server {
 impl Server {
     async fn start(password: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            StoreOptions { cache_bytes: 1 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            functions: index_functions(),
+            vectors: Arc::new(NoVectorIndexes),
+            engines: Arc::new(NoStorageEngines),
+        };
         let engine = Engine::new(EngineParts {
             store: Store::open(directory.path(), &options).unwrap(),
             plugins: Arc::new(NoPlugins),

@@ -29,9 +29,10 @@ pub const OPS: &[Op] = &[
 ];
 
 fn count(call: &Call<'_>) -> Result<Value> {
-    let source = match call.arg(0)? {
+    let source = match call.row_arg(0)? {
         Value::Single(single) => Value::Datum(single.read()?),
-        source => source,
+        Value::Row(Row::List(list)) if call.count() == 1 => return Ok((list.rows().len() as f64).into()),
+        source => source.decoded().map_err(|error| error.at(0))?,
     };
     if call.count() == 1 {
         let length = match &source {

@@ -25,6 +25,7 @@ pub const OPS: &[Op] = &[
         "primary_key",
         "durability",
         "engine",
+        "options",
         "shards",
         "replicas",
         "primary_replica_tag",
@@ -153,6 +154,16 @@ fn table_create(call: &Call<'_>) -> Result<Value> {
         primary_key: call.option_string("primary_key")?.map_or_else(|| "id".to_owned(), |name| name.to_string()),
         durability,
         engine: call.option_string("engine")?.map(|name| name.to_string()),
+        engine_options: match call.option_datum("options")? {
+            None => Datum::object::<&str, Datum>([]),
+            Some(options @ Datum::Object(_)) => options,
+            Some(other) => {
+                let found = other.type_name();
+                let message =
+                    format!("`options` of `table_create` must be an OBJECT of options of the engine, not {found}.");
+                return Err(ReqlError::logic(message));
+            }
+        },
     };
     let info = call.ctx().resources.administer("create tables")?.store()?.create_table(&db, &name, &options)?;
     let change = config_change(Datum::Null, table_row(call, "table_config", &info)?);

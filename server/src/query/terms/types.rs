@@ -153,6 +153,7 @@ fn table_info(table: &TableRef) -> Result<Datum> {
         ("primary_key", table.primary_key().into()),
         ("db", database_info(&table.database())),
         ("indexes", Datum::array(table.index_names()?.into_iter().map(Datum::from))),
+        ("engine", table.engine().into()),
         ("doc_count_estimates", Datum::array([table.count_estimate()?.into()])),
     ]))
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::{NoVectorIndexes, Store, StoreOptions};
+use crate::storage::{NoStorageEngines, NoVectorIndexes, Store, StoreOptions};
 
 /// Doubles numbers, and keeps the sizes of the batches it got.
 struct Double {
@@ -116,8 +116,12 @@ struct Server {
 impl Server {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            StoreOptions { cache_bytes: 1 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
+        let options = StoreOptions {
+            cache_bytes: 1 << 20,
+            functions: index_functions(),
+            vectors: Arc::new(NoVectorIndexes),
+            engines: Arc::new(NoStorageEngines),
+        };
         let double = Arc::new(Double {
             signature: FunctionSignature::pure("double", 1, 1),
             batches: Mutex::default(),

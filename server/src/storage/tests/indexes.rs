@@ -179,9 +179,9 @@ fn indexes_are_renamed_and_dropped() {
     let table = store.table("test", "t").unwrap();
     for number in 0..2 {
         let dropped = Dropped::Index { table: table.info().id, number, id: uuid::Uuid::new_v4() };
-        build::remove(&table.shared, &dropped).unwrap();
+        build::remove(&table.shared, &table.backend, &dropped).unwrap();
     }
-    let snapshot = table.shared.engine.snapshot().unwrap();
+    let snapshot = table.backend.opened().unwrap().engine.snapshot().unwrap();
     let keyspace = entries_keyspace(table.info().id);
     assert_eq!(snapshot.scan(&keyspace, &KeyRange::default(), Direction::Forward).unwrap().count(), 0);
 }

@@ -36,7 +36,12 @@ impl IndexFunction for FieldsFunction {
 }
 
 pub(super) fn options() -> StoreOptions {
-    StoreOptions { cache_bytes: 1 << 20, functions: Arc::new(Fields), vectors: Arc::new(NoVectorIndexes) }
+    StoreOptions {
+        cache_bytes: 1 << 20,
+        functions: Arc::new(Fields),
+        vectors: Arc::new(NoVectorIndexes),
+        engines: Arc::new(NoStorageEngines),
+    }
 }
 
 /// A store in a directory of its own, with the table `test.t`.
@@ -82,7 +87,11 @@ fn databases_and_tables_come_and_go() {
     let (directory, store, _) = new_store();
     store.create_database("d").unwrap();
     let info = store
-        .create_table("d", "x", &TableOptions { primary_key: "k".into(), durability: Durability::Soft, engine: None })
+        .create_table(
+            "d",
+            "x",
+            &TableOptions { primary_key: "k".into(), durability: Durability::Soft, ..TableOptions::default() },
+        )
         .unwrap();
     assert_eq!(store.create_database("d").unwrap_err().to_string(), "Database `d` already exists.");
     assert_eq!(

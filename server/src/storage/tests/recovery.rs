@@ -93,7 +93,7 @@ fn a_later_format_is_refused() {
     let (directory, store, table) = new_store();
     let mut batch = photondb_plugin_sdk::kinds::storage::WriteBatch::default();
     batch.put("catalog", "format", Datum::from(2).encoded());
-    table.shared.writer.commit(batch).unwrap();
+    table.shared.commit(batch).unwrap();
     drop((store, table));
     let error = Store::open(directory.path(), &options()).map(drop).unwrap_err().to_string();
     assert!(error.contains("use a newer PhotonDB"), "{error}");

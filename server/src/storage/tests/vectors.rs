@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use photondb_plugin_sdk::kinds::storage::{StorageError, WriteBatch};
+use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::Metric;
 use uuid::Uuid;
 
@@ -51,6 +51,11 @@ impl VectorIndexHook for Mirror {
         self.rows.lock().unwrap().1.clear();
     }
 
+    fn reload(&self, engine: &dyn StorageEngine) -> Result<(), StorageError> {
+        *self.rows.lock().unwrap() = (stored(engine, &self.keyspace)?, Vec::new());
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), StorageError> {
         Ok(())
     }
@@ -76,6 +81,11 @@ impl VectorIndexHook for Mirror {
     }
 }
 
+fn stored(engine: &dyn StorageEngine, keyspace: &str) -> Result<Rows, StorageError> {
+    let entries = engine.snapshot()?.scan(keyspace, &Default::default(), Direction::Forward)?;
+    entries.map(|entry| entry.map(|(key, value)| (key, Datum::decode(&value).unwrap()))).collect()
+}
+
 #[derive(Default)]
 struct Mirrors {
     dropped: Mutex<Vec<Uuid>>,
@@ -87,12 +97,10 @@ impl VectorIndexes for Mirrors {
     }
 
     fn open(&self, context: &VectorIndexContext) -> Result<Arc<dyn VectorIndexHook>, StoreError> {
-        let mut rows = Rows::new();
-        let stored = context.engine.snapshot()?.scan(&context.keyspace, &Default::default(), Direction::Forward)?;
-        for entry in stored {
-            let (key, value) = entry?;
-            rows.insert(key, Datum::decode(&value).unwrap());
-        }
+        let rows = match stored(&*context.engine, &context.keyspace) {
+            Err(StorageError::Closed(_)) => Rows::new(),
+            rows => rows?,
+        };
         std::fs::create_dir_all(&context.directory).unwrap();
         Ok(Arc::new(Mirror { keyspace: context.keyspace.clone(), rows: Mutex::new((rows, Vec::new())) }))
     }

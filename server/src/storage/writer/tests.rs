@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use photondb_plugin_sdk::kinds::storage::{Keyspace, StorageSnapshot};
+use photondb_plugin_sdk::kinds::storage::{Keyspace, StorageEngine, StorageSnapshot};
 
 use super::*;
 
@@ -56,6 +56,10 @@ impl StorageEngine for CountingEngine {
     }
 }
 
+fn start(engine: Arc<dyn StorageEngine>) -> Writer {
+    Writer::start(Core::embedded(engine)).unwrap()
+}
+
 fn put(key: &str) -> Request {
     let mut request = Request::default();
     request.batch.put("k", key, "v");
@@ -67,7 +71,7 @@ fn what_gathers_during_an_fsync_shares_the_next() {
     let engine = Arc::new(CountingEngine::default());
     let ((reached, has_reached), (go_on, may_go_on)) = (channel(), channel());
     *engine.flush_gate.lock().unwrap() = Some((reached, may_go_on));
-    let writer = Writer::start(Arc::clone(&engine) as Arc<dyn StorageEngine>).unwrap();
+    let writer = start(Arc::clone(&engine) as _);
     let first = writer.submit(put("first"), Durability::Hard).unwrap();
     first.wait_applied().unwrap();
     has_reached.recv().unwrap();
@@ -84,7 +88,7 @@ fn what_gathers_during_an_fsync_shares_the_next() {
 #[test]
 fn soft_commits_are_synced_once_at_the_end() {
     let engine = Arc::new(CountingEngine::default());
-    let writer = Writer::start(Arc::clone(&engine) as Arc<dyn StorageEngine>).unwrap();
+    let writer = start(Arc::clone(&engine) as _);
     writer.submit(put("a"), Durability::Soft).unwrap().wait_done().unwrap();
     writer.stop();
     assert_eq!(engine.flushes.load(Ordering::Relaxed), 1);
@@ -94,7 +98,7 @@ fn soft_commits_are_synced_once_at_the_end() {
 #[test]
 fn after_a_failed_fsync_nothing_is_written() {
     let engine = Arc::new(CountingEngine::default());
-    let writer = Writer::start(Arc::clone(&engine) as Arc<dyn StorageEngine>).unwrap();
+    let writer = start(Arc::clone(&engine) as _);
     engine.fail_flush.store(true, Ordering::Relaxed);
     let ticket = writer.submit(put("a"), Durability::Hard).unwrap();
     assert!(matches!(ticket.wait_done(), Err(StorageError::Unknown(_))));
@@ -107,7 +111,7 @@ fn after_a_failed_fsync_nothing_is_written() {
 #[test]
 fn a_commit_that_changed_nothing_can_be_tried_again() {
     let engine = Arc::new(CountingEngine::default());
-    let writer = Writer::start(Arc::clone(&engine) as Arc<dyn StorageEngine>).unwrap();
+    let writer = start(Arc::clone(&engine) as _);
     engine.fail_commit.store(true, Ordering::Relaxed);
     assert!(matches!(writer.commit(put("a").batch), Err(StoreError::Storage(StorageError::Failed(_)))));
     engine.fail_commit.store(false, Ordering::Relaxed);
@@ -133,6 +137,10 @@ fn a_writer_that_dies_fails_all_who_wait() {
         }
         fn committed(&self) {}
         fn aborted(&self) {}
+        fn reload(&self, _: &dyn StorageEngine) -> Result<(), StorageError> {
+            Ok(())
+        }
+
         fn flush(&self) -> Result<(), StorageError> {
             Ok(())
         }
@@ -149,7 +157,7 @@ fn a_writer_that_dies_fails_all_who_wait() {
             self
         }
     }
-    let writer = Writer::start(Arc::new(CountingEngine::default())).unwrap();
+    let writer = start(Arc::new(CountingEngine::default()));
     let mut request = put("a");
     request.vectors.push(VectorChange { hook: Arc::new(Panics), key: Vec::new(), old: None, new: None });
     let ticket = writer.submit(request, Durability::Soft).unwrap();

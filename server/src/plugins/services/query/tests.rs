@@ -13,13 +13,17 @@ use tempfile::TempDir;
 use super::*;
 use crate::query::nested::MAX_QUERIES;
 use crate::query::{EngineParts, Identity, NoPlugins, NoSearch, index_functions};
-use crate::storage::{NoVectorIndexes, Store, StoreOptions, TableOptions};
+use crate::storage::{NoStorageEngines, NoVectorIndexes, Store, StoreOptions, TableOptions};
 
 /// An engine with the empty tables `test.granted` and `test.secret`.
 fn engine() -> (Arc<EngineSlot>, TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
-    let options =
-        StoreOptions { cache_bytes: 1 << 20, functions: index_functions(), vectors: Arc::new(NoVectorIndexes) };
+    let options = StoreOptions {
+        cache_bytes: 1 << 20,
+        functions: index_functions(),
+        vectors: Arc::new(NoVectorIndexes),
+        engines: Arc::new(NoStorageEngines),
+    };
     let store = Store::open(directory.path(), &options).expect("a store");
     for name in ["granted", "secret"] {
         store.create_table("test", name, &TableOptions::default()).expect("a table");

@@ -1,0 +1,199 @@
+//! Bytes of requests and replies.
+
+use std::sync::Arc;
+
+use super::{ABSENT, PRESENT};
+use crate::PluginError;
+use crate::calls::protocol;
+use crate::kinds::storage::{Change, WriteBatch};
+
+/// Reads what lies one behind the other. Whatever the bytes are, it stays within them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) -> Result<&'a [u8], PluginError> {
+        let (taken, rest) = self.0.split_at_checked(bytes).ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], PluginError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or_else(cut_off)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, PluginError> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, PluginError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, PluginError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, PluginError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn short(&mut self) -> Result<&'a [u8], PluginError> {
+        let bytes = self.u16()?;
+        self.take(bytes.into())
+    }
+
+    pub(super) fn long(&mut self) -> Result<&'a [u8], PluginError> {
+        let bytes = self.u32()?;
+        self.take(bytes as usize)
+    }
+
+    pub(super) fn text(&mut self) -> Result<&'a str, PluginError> {
+        std::str::from_utf8(self.short()?).map_err(|_| protocol("a name that is no text"))
+    }
+}
+
+fn cut_off() -> PluginError {
+    protocol("a message of a storage engine that is cut off")
+}
+
+/// Writes into a buffer of fixed size.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    buffer: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(buffer: &'a mut [u8]) -> Self {
+        Self { buffer, len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.buffer.len() - self.len
+    }
+
+    /// Writes all of it or nothing; whether it fitted.
+    pub(super) fn put(&mut self, parts: &[&[u8]]) -> bool {
+        if parts.iter().map(|part| part.len()).sum::<usize>() > self.left() {
+            return false;
+        }
+        for part in parts {
+            self.buffer[self.len..self.len + part.len()].copy_from_slice(part);
+            self.len += part.len();
+        }
+        true
+    }
+}
+
+/// Adds bytes behind their length. Keys and names are shorter than that says: longer ones are cut, and then refused.
+pub(super) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
+    out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+pub(super) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// A batch as bytes.
+///
+/// # Errors
+/// A sentence, where a key or a value is longer than an engine takes.
+pub(super) fn encode_batch(batch: &WriteBatch) -> Result<Vec<u8>, String> {
+    let mut keyspaces: Vec<&str> = Vec::new();
+    let mut numbers = Vec::with_capacity(batch.changes.len());
+    let mut bytes = 2;
+    for Change { keyspace, key, value } in &batch.changes {
+        if key.is_empty() || key.len() > usize::from(u16::MAX) {
+            return Err(format!("a key has 1 to 65,535 bytes, found {}", key.len()));
+        }
+        let value_bytes = value.as_ref().map_or(0, Vec::len);
+        if u32::try_from(value_bytes).is_err() {
+            return Err(format!("a value has less than 4 GiB, found {value_bytes} bytes"));
+        }
+        // A handful: the last ones are the likeliest.
+        let number = keyspaces.iter().rposition(|known| **known == **keyspace).unwrap_or_else(|| {
+            keyspaces.push(keyspace);
+            bytes += 2 + keyspace.len();
+            keyspaces.len() - 1
+        });
+        numbers.push(u16::try_from(number).map_err(|_| "a batch changes more than 65,535 keyspaces".to_owned())?);
+        bytes += 9 + key.len() + value_bytes;
+    }
+    let mut out = Vec::with_capacity(bytes);
+    out.extend_from_slice(&(keyspaces.len() as u16).to_le_bytes());
+    keyspaces.iter().for_each(|keyspace| put_short(&mut out, keyspace.as_bytes()));
+    for (Change { key, value, .. }, number) in batch.changes.iter().zip(numbers) {
+        out.extend_from_slice(&number.to_le_bytes());
+        put_short(&mut out, key);
+        match value {
+            None => out.push(ABSENT),
+            Some(value) => {
+                out.push(PRESENT);
+                put_long(&mut out, value);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Reads a batch.
+pub(super) fn decode_batch(bytes: &[u8]) -> Result<WriteBatch, PluginError> {
+    let mut reader = Reader(bytes);
+    let count = reader.u16()?;
+    let keyspaces: Vec<Arc<str>> = (0..count).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
+    let mut batch = WriteBatch::default();
+    while !reader.is_empty() {
+        let keyspace = keyspaces.get(usize::from(reader.u16()?)).ok_or_else(|| protocol("a keyspace out of range"))?;
+        let key = reader.short()?.to_vec();
+        let value = match reader.u8()? {
+            ABSENT => None,
+            _ => Some(reader.long()?.to_vec()),
+        };
+        batch.changes.push(Change { keyspace: Arc::clone(keyspace), key, value });
+    }
+    Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_come_back() {
+        let mut batch = WriteBatch::default();
+        batch.put("a", *b"k", *b"v");
+        batch.delete("b", *b"k");
+        batch.put("a", vec![7; 65_535], vec![1; 100_000]);
+        batch.put("", *b"x", *b"");
+        let bytes = encode_batch(&batch).expect("short keys");
+        let decoded = decode_batch(&bytes).expect("a batch");
+        assert_eq!(decoded.changes, batch.changes);
+        for end in 0..200 {
+            // Whole changes, or an error; never a panic.
+            let _ = decode_batch(&bytes[..end]);
+        }
+    }
+
+    #[test]
+    fn keys_have_a_length() {
+        for key in [vec![], vec![0; 65_536]] {
+            let mut batch = WriteBatch::default();
+            batch.put("a", key, *b"v");
+            assert!(encode_batch(&batch).expect_err("a bad key").contains("65,535"));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A storage engine over redb: one file a table, copy-on-write B-trees, every keyspace a tree of its own.
+//!
+//! A soft commit is redb's `Durability::None`: visible at once, on the disk with the next durable one; a process that ends
+//! in between loses all of them, and nothing else. Durable commits store what redb needs to open the file at once after
+//! that ("quick repair"), instead of reading all of it.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use photondb_plugin_sdk::kinds::storage::Entry;
+use photondb_plugin_sdk::prelude::*;
+use redb::{
+    Database, Range, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
+};
+
+/// The file in the engine's directory.
+const FILE: &str = "table.redb";
+/// The option for the cache.
+const CACHE_MB: &str = "cache_mb";
+
+/// The plugin.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Redb;
+
+impl Plugin for Redb {
+    fn name(&self) -> &str {
+        "redb"
+    }
+
+    fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    fn register(&self, registry: &mut PluginRegistry) {
+        registry.storage_engine(Self);
+    }
+}
+
+impl StorageEnginePlugin for Redb {
+    fn engine_type(&self) -> &str {
+        "redb"
+    }
+
+    fn validate(&self, options: &Datum) -> Result<(), PluginError> {
+        cache_bytes(options).map(drop)
+    }
+
+    fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError> {
+        if config.directory.as_os_str().is_empty() {
+            let message = "the engine `redb` keeps files: grant its plugin the permission `state`, with `state = true` under \
+                           [plugins.grants.redb]";
+            return Err(PluginError::init(message));
+        }
+        let cache = cache_bytes(&config.options)?.unwrap_or(config.cache_bytes);
+        let path = config.directory.join(FILE);
+        let mut builder = Database::builder();
+        builder.set_cache_size(usize::try_from(cache).unwrap_or(usize::MAX));
+        let db = builder.create(&path).map_err(|error| {
+            let path = path.display();
+            PluginError::init(format!("opening {path}: {error}; if it is damaged, restore a backup of it"))
+        })?;
+        Ok(Box::new(RedbEngine { db, path }))
+    }
+}
+
+fn cache_bytes(options: &Datum) -> Result<Option<u64>, PluginError> {
+    let mut cache = None;
+    for (key, value) in options.as_object().into_iter().flat_map(|options| options.iter()) {
+        if &**key != CACHE_MB {
+            let message = format!("unknown option `{key}`; the engine `redb` knows `{CACHE_MB}`");
+            return Err(PluginError::argument(message));
+        }
+        let megabytes = value.as_number().filter(|number| number.fract() == 0.0 && (1.0..=65_536.0).contains(number));
+        let megabytes = megabytes.ok_or_else(|| {
+            let found = value.to_json_string();
+            PluginError::argument(format!("`{CACHE_MB}` is {found}; it must be a whole number from 1 to 65536"))
+        })?;
+        cache = Some((megabytes as u64) << 20);
+    }
+    Ok(cache)
+}
+
+struct RedbEngine {
+    db: Database,
+    path: PathBuf,
+}
+
+/// A keyspace is a table of this shape.
+fn definition(keyspace: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(keyspace)
+}
+
+fn failed(error: impl Display) -> StorageError {
+    StorageError::Failed(error.to_string())
+}
+
+fn unknown(error: impl Display) -> StorageError {
+    StorageError::Unknown(error.to_string())
+}
+
+impl RedbEngine {
+    fn write(&self, durability: Durability) -> Result<WriteTransaction, StorageError> {
+        let mut transaction = self.db.begin_write().map_err(failed)?;
+        match durability {
+            Durability::Hard => transaction.set_quick_repair(true),
+            Durability::Soft => transaction.set_durability(redb::Durability::None).map_err(failed)?,
+        }
+        Ok(transaction)
+    }
+
+    fn view(&self) -> Result<View, StorageError> {
+        self.db.begin_read().map(View).map_err(failed)
+    }
+}
+
+impl StorageEngine for RedbEngine {
+    fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.view()?.get(keyspace, key)
+    }
+
+    fn get_many(&self, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        self.view()?.get_many(keyspace, keys)
+    }
+
+    fn commit(&self, batch: &WriteBatch, durability: Durability) -> Result<(), StorageError> {
+        if batch.changes.iter().any(|change| change.key.is_empty()) {
+            return Err(StorageError::Failed("a key has 1 to 65,535 bytes, found 0".to_owned()));
+        }
+        let transaction = self.write(durability)?;
+        let mut keyspaces: Vec<&str> = Vec::new();
+        for change in &batch.changes {
+            if !keyspaces.contains(&&*change.keyspace) {
+                keyspaces.push(&change.keyspace);
+            }
+        }
+        // A tree at a time: each is opened once, and the changes of a key stay in order. Dropped, the transaction is
+        // taken back.
+        for keyspace in keyspaces {
+            let changes = || batch.changes.iter().filter(|change| &*change.keyspace == keyspace);
+            if changes().all(|change| change.value.is_none()) && !exists(&transaction, keyspace)? {
+                continue;
+            }
+            let mut table = transaction.open_table(definition(keyspace)).map_err(failed)?;
+            for change in changes() {
+                match &change.value {
+                    Some(value) => table.insert(change.key.as_slice(), value.as_slice()).map(drop).map_err(failed)?,
+                    None => table.remove(change.key.as_slice()).map(drop).map_err(failed)?,
+                }
+            }
+        }
+        transaction.commit().map_err(unknown)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn StorageSnapshot>, StorageError> {
+        Ok(Box::new(self.view()?))
+    }
+
+    fn drop_keyspace(&self, keyspace: Keyspace<'_>) -> Result<(), StorageError> {
+        let transaction = self.write(Durability::Soft)?;
+        transaction.delete_table(definition(keyspace)).map_err(failed)?;
+        transaction.commit().map_err(unknown)
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        self.write(Durability::Hard)?.commit().map_err(unknown)
+    }
+
+    fn statistics(&self) -> Datum {
+        let disk_bytes = std::fs::metadata(&self.path).map(|file| file.len()).ok();
+        Datum::object([("engine", Datum::from("redb")), ("disk_bytes", disk_bytes.into())])
+    }
+}
+
+/// Whether there is such a keyspace: a removal must not make one.
+fn exists(transaction: &WriteTransaction, keyspace: &str) -> Result<bool, StorageError> {
+    use redb::TableHandle;
+    Ok(transaction.list_tables().map_err(failed)?.any(|table| table.name() == keyspace))
+}
+
+type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+type Guard<'a> = redb::AccessGuard<'a, &'static [u8]>;
+
+/// The tables at one moment.
+struct View(ReadTransaction);
+
+impl View {
+    fn table(&self, keyspace: &str) -> Result<Option<Table>, StorageError> {
+        match self.0.open_table(definition(keyspace)) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl StorageSnapshot for View {
+    fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        let Some(table) = self.table(keyspace)? else { return Ok(None) };
+        Ok(table.get(key).map_err(failed)?.map(|value| value.value().to_vec()))
+    }
+
+    fn get_many(&self, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        let Some(table) = self.table(keyspace)? else { return Ok(vec![None; keys.len()]) };
+        let value = |key: &&[u8]| Ok(table.get(*key).map_err(failed)?.map(|value| value.value().to_vec()));
+        keys.iter().map(value).collect()
+    }
+
+    fn scan(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<EntryIterator, StorageError> {
+        let Some(table) = self.table(keyspace)? else { return Ok(Box::new(std::iter::empty())) };
+        let start = range.start.as_slice();
+        let entries: Range<'static, &'static [u8], &'static [u8]> = match range.end.as_deref() {
+            Some(end) if end <= start => return Ok(Box::new(std::iter::empty())),
+            Some(end) => table.range(start..end),
+            None => table.range(start..),
+        }
+        .map_err(failed)?;
+        let entry = |found: Result<(Guard<'_>, Guard<'_>), _>| -> Result<Entry, _> {
+            let (key, value) = found.map_err(|error: redb::StorageError| failed(error))?;
+            Ok((key.value().to_vec(), value.value().to_vec()))
+        };
+        Ok(match direction {
+            Direction::Forward => Box::new(entries.map(entry)),
+            Direction::Backward => Box::new(entries.rev().map(entry)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked() {
+        assert!(Redb.validate(&Datum::object([(CACHE_MB, 16)])).is_ok());
+        for (options, hint) in [
+            (Datum::object([("cache", 16)]), "unknown option `cache`; the engine `redb` knows `cache_mb`"),
+            (Datum::object([(CACHE_MB, 0.5)]), "whole number from 1"),
+        ] {
+            let error = Redb.validate(&options).expect_err(hint);
+            assert!(error.message().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_directory_it_says_what_to_grant() {
+        let config = StorageConfig { directory: PathBuf::new(), cache_bytes: 0, options: Datum::Null };
+        let error = Redb.open(&config).map(drop).expect_err("no directory");
+        assert!(error.message().contains("state = true"), "{error}");
+    }
+}
