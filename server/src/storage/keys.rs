@@ -10,6 +10,7 @@
 //! | object | `50`, for each field `01`, name as in strings, value; `00` |
 //! | binary | `60`, bytes with `00` as `00 ff`, then `00 00` |
 //! | time | `70`, seconds as in numbers; the zone is not part of the order |
+//! | of a plugin's type | `58` if the name of the type is before "binary", `68` before "time", `78` behind; name and order key as binary |
 //! | string | `80`, as binary |
 //! | above everything | `fe` (only in bounds of ranges) |
 //!
