@@ -81,6 +81,8 @@ struct Function {
   pure @3 :Bool;
   aggregate @4 :Bool;
   # Takes the name of a step and an array: not for rows one by one, but for `reduce`.
+  dataType @5 :Bool;
+  # Makes values of a type of its name; also takes `sum` and an array, and the name of an operator and two operands.
 }
 
 struct Failure {

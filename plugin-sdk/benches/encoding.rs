@@ -145,6 +145,7 @@ fn jsonb_value(datum: &Datum) -> jsonb::Value<'_> {
         Datum::String(text) => jsonb::Value::String(Cow::Borrowed(text)),
         Datum::Binary(bytes) => jsonb::Value::Binary(bytes),
         Datum::Time(time) => jsonb::Value::Number(jsonb::Number::Float64(time.epoch_seconds())),
+        Datum::Typed(typed) => jsonb::Value::String(Cow::Borrowed(typed.text())),
         Datum::Array(elements) => jsonb::Value::Array(elements.iter().map(jsonb_value).collect()),
         Datum::Object(object) => {
             jsonb::Value::Object(object.iter().map(|(name, value)| (name.to_string(), jsonb_value(value))).collect())
@@ -176,6 +177,7 @@ fn capnp_write(datum: &Datum, mut out: datum::Builder<'_>) {
         Datum::Number(number) => out.set_number(*number),
         Datum::String(text) => out.set_string(&**text),
         Datum::Binary(bytes) => out.set_binary(bytes),
+        Datum::Typed(typed) => out.set_string(typed.text()),
         Datum::Time(time) => {
             let mut out = out.init_time();
             out.set_epoch_seconds(time.epoch_seconds());

@@ -10,6 +10,8 @@ use semver::Version;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+use crate::datum::is_type_name;
+
 pub use address::{ADDRESS, Address, Host};
 pub use scope::{Access, SCOPE, Scope};
 
@@ -55,6 +57,8 @@ pub struct Provides {
     pub functions: Vec<String>,
     /// Aggregates.
     pub aggregates: Vec<String>,
+    /// Types of values.
+    pub data_types: Vec<String>,
     /// Kinds of vector index.
     pub vector_indexes: Vec<String>,
     /// Kinds of storage engine.
@@ -144,6 +148,7 @@ impl Manifest {
         for (key, names) in [
             ("provides.functions", &provides.functions),
             ("provides.aggregates", &provides.aggregates),
+            ("provides.data_types", &provides.data_types),
             ("provides.vector_indexes", &provides.vector_indexes),
             ("provides.storage_engines", &provides.storage_engines),
         ] {
@@ -151,6 +156,10 @@ impl Manifest {
                 let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
                 return reject(key, format!("a list with `{}`", crate::calls::escape(name)), wanted);
             }
+        }
+        if let Some(name) = provides.data_types.iter().find(|name| !is_type_name(name)) {
+            let wanted = "a list of names that ReQL has no type or special value of";
+            return reject("provides.data_types", format!("a list with `{name}`"), wanted);
         }
         if !(1..=64).contains(&permissions.threads) {
             return reject("permissions.threads", permissions.threads.to_string(), "a number from 1 to 64");
@@ -205,6 +214,7 @@ mod tests {
             ("name = \"approx\"", "name = \"Approx\"", "plugin.name"),
             ("executable = \"approx\"", "executable = \"../approx\"", "plugin.executable"),
             ("functions = [\"approx\"]", "functions = [\"a-b\"]", "provides.functions"),
+            ("functions =", "data_types = [\"time\"]\nfunctions =", "a list with `time`"),
             ("functions = [\"approx\"]", "storage_engines = [\"A\"]", "provides.storage_engines"),
             ("memory = \"64MiB\"", "memory = \"1\"", "permissions.memory"),
             ("memory =", "momory =", "momory"),

@@ -1,7 +1,9 @@
 //! The names that a plugin needs: `use photondb_plugin_sdk::prelude::*;`.
 
 pub use crate::batch::{Batch, RowsWriter};
+pub use crate::datum::Typed;
 pub use crate::kinds::aggregate::AggregatePlugin;
+pub use crate::kinds::data_type::{DataTypePlugin, Operator};
 pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin, Role};
 pub use crate::kinds::storage::{
     Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageConfig, StorageEngine, StorageEnginePlugin,

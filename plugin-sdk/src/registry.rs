@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::kinds::aggregate::{AggregatePlugin, Steps};
+use crate::kinds::data_type::{Conversion, DataTypePlugin};
 use crate::kinds::function::QueryFunctionPlugin;
 use crate::kinds::storage::StorageEnginePlugin;
 use crate::kinds::vector::VectorIndexPlugin;
@@ -67,6 +68,11 @@ impl PluginRegistry {
         self.function(Steps(Arc::new(aggregate)))
     }
 
+    /// Provides a type of values.
+    pub fn data_type(&mut self, data_type: impl DataTypePlugin + 'static) -> &mut Self {
+        self.function(Conversion(Arc::new(data_type)))
+    }
+
     /// Provides a kind of vector index.
     pub fn vector_index(&mut self, kind: impl VectorIndexPlugin + 'static) -> &mut Self {
         self.vector_indexes.push(Arc::new(kind));
@@ -79,7 +85,8 @@ impl PluginRegistry {
         self
     }
 
-    /// The query functions, and the aggregates, in the order of registration: their position is their number on a lane.
+    /// The query functions, the aggregates and the types of values, in the order of registration: their position is their
+    /// number on a lane.
     #[must_use]
     pub fn functions(&self) -> &[Arc<dyn QueryFunctionPlugin>] {
         &self.functions

@@ -21,4 +21,5 @@ mod sandbox;
 mod services;
 mod supervision;
 mod tasks;
+mod types;
 mod vectors;

@@ -17,6 +17,7 @@
 //! | `07` | time | f64 seconds since 1970, i16 minutes east of UTC |
 //! | `08` | array of numbers, each exact in f32 | f32 each |
 //! | `09` | array of numbers | f64 each |
+//! | `0a` | value of a plugin's type | length of the name, length of the order key, name, order key, UTF-8 text |
 //! | `10`+w | array | count, end of each element, elements |
 //! | `20`+w | object | count, end of each name, end of each value, names (ascending by bytes), values |
 //!
@@ -52,6 +53,7 @@ const BINARY: u8 = 0x06;
 const TIME: u8 = 0x07;
 const F32S: u8 = 0x08;
 const F64S: u8 = 0x09;
+const TYPED: u8 = 0x0a;
 const ARRAY: u8 = 0x10;
 const OBJECT: u8 = 0x20;
 /// The bits of a container's tag that hold the width of its table.
@@ -94,6 +96,8 @@ pub enum Kind {
     Binary,
     /// An instant.
     Time,
+    /// A value of a plugin's type.
+    Typed,
     /// A list.
     Array,
     /// Named fields.

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{Datum, MAX_DEPTH, Object, Time, TimeError};
+use super::{Datum, MAX_DEPTH, Object, TYPE_FIELD, Time, TimeError, VALUE_FIELD};
 
 /// The field that marks a pseudotype.
 pub const PSEUDOTYPE: &str = "$reql_type$";
@@ -82,6 +82,17 @@ impl Datum {
                 out.extend_from_slice(br#","timezone":""#);
                 out.extend_from_slice(time.zone().as_bytes());
                 out.extend_from_slice(b"\"}");
+            }
+            Self::Typed(typed) => {
+                out.push(b'{');
+                write_string(TYPE_FIELD, out);
+                out.push(b':');
+                write_string(typed.name(), out);
+                out.push(b',');
+                write_string(VALUE_FIELD, out);
+                out.push(b':');
+                write_string(typed.text(), out);
+                out.push(b'}');
             }
             Self::Array(elements) => {
                 out.push(b'[');

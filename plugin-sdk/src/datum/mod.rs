@@ -5,18 +5,25 @@
 //! - `order`: ReQL's total order between values of any type;
 //! - `encoding`: the one binary form, used on disk and in shared memory; [`DatumRef`] reads it without a parse;
 //! - `json`: the wire form of the ReQL protocol;
-//! - `time`: instants and what clocks show.
+//! - `time`: instants and what clocks show;
+//! - `typed`: values of types that plugins provide.
 
 mod encoding;
 mod json;
 mod order;
 mod time;
+mod typed;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use encoding::{DatumRef, DecodeError, FORMAT_VERSION, Kind, MAX_DEPTH};
 pub use json::{JsonError, PSEUDOTYPE};
 pub use time::{Civil, Time, TimeError};
+pub use typed::{
+    MAX_ORDER_KEY, MAX_TEXT, MAX_TYPE_NAME, RESERVED_TYPE_NAMES, TYPE_FIELD, Typed, TypedError, VALUE_FIELD,
+    is_type_name,
+};
 
 /// One ReQL value.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +41,8 @@ pub enum Datum {
     Binary(Arc<[u8]>),
     /// An instant with the zone it is shown in (`PTYPE<TIME>`).
     Time(Time),
+    /// A value of a type that a plugin provides (`PTYPE<DECIMAL>` and the like).
+    Typed(Arc<Typed>),
     /// A list.
     Array(Arc<[Datum]>),
     /// Fields in the byte order of their names.
@@ -163,6 +172,15 @@ impl Datum {
         }
     }
 
+    /// The value of a plugin's type, if this is one.
+    #[must_use]
+    pub fn as_typed(&self) -> Option<&Arc<Typed>> {
+        match self {
+            Self::Typed(typed) => Some(typed),
+            _ => None,
+        }
+    }
+
     /// The value of a field, if this is an object that has it.
     #[must_use]
     pub fn get(&self, field: &str) -> Option<&Self> {
@@ -171,8 +189,8 @@ impl Datum {
 
     /// The name that ReQL's `type_of` gives to the type: `NUMBER`, `PTYPE<TIME>`, ...
     #[must_use]
-    pub fn type_name(&self) -> &'static str {
-        match self {
+    pub fn type_name(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Null => "NULL",
             Self::Bool(_) => "BOOL",
             Self::Number(_) => "NUMBER",
@@ -181,7 +199,8 @@ impl Datum {
             Self::Time(_) => "PTYPE<TIME>",
             Self::Array(_) => "ARRAY",
             Self::Object(_) => "OBJECT",
-        }
+            Self::Typed(typed) => return Cow::Owned(typed.type_name()),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! ReQL's total order, in which every two values compare.
 //!
 //! Types first, in the alphabetical order of their names: arrays < bools < null < numbers < objects < binary < time
-//! < strings. Arrays compare element by element, then by length; objects by their sorted (name, value) pairs; text and
+//! < strings. Types of plugins have their places, by their names, around binary and time; their values compare by order key. Arrays compare element by element, then by length; objects by their sorted (name, value) pairs; text and
 //! bytes by bytes; times by the instant, whatever zone they are shown in. `==` and `Hash` follow the same order, so two
 //! times of different zones are equal.
 
@@ -22,6 +22,7 @@ impl Datum {
             (Self::Binary(a), Self::Binary(b)) => a.cmp(b),
             (Self::Time(a), Self::Time(b)) => compare_numbers(a.epoch_seconds(), b.epoch_seconds()),
             (Self::String(a), Self::String(b)) => a.as_bytes().cmp(b.as_bytes()),
+            (Self::Typed(a), Self::Typed(b)) => a.compare(b),
             _ => self.type_rank().cmp(&other.type_rank()),
         }
     }
@@ -34,9 +35,12 @@ impl Datum {
             Self::Null => 2,
             Self::Number(_) => 3,
             Self::Object(_) => 4,
-            Self::Binary(_) => 5,
-            Self::Time(_) => 6,
-            Self::String(_) => 7,
+            Self::Typed(typed) if typed.name() < "binary" => 5,
+            Self::Binary(_) => 6,
+            Self::Typed(typed) if typed.name() < "time" => 7,
+            Self::Time(_) => 8,
+            Self::Typed(_) => 9,
+            Self::String(_) => 10,
         }
     }
 }
@@ -102,6 +106,7 @@ impl Hash for Datum {
             Self::String(text) => text.hash(state),
             Self::Binary(bytes) => bytes.hash(state),
             Self::Time(time) => number_bits(time.epoch_seconds()).hash(state),
+            Self::Typed(typed) => typed.hash(state),
             Self::Array(elements) => elements.hash(state),
             Self::Object(object) => {
                 object.len().hash(state);
@@ -119,10 +124,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::datum::Time;
+    use crate::datum::{Time, Typed};
 
     fn time(seconds: f64, offset: i16) -> Datum {
         Datum::Time(Time::new(seconds, offset).unwrap())
+    }
+
+    fn typed(name: &str, key: &[u8]) -> Datum {
+        Typed::new(name, key, "the text does not matter").unwrap().into()
     }
 
     #[test]
@@ -142,10 +151,16 @@ mod tests {
             Datum::object([("a", 2), ("b", 1)]),
             Datum::object([("a", 3)]),
             Datum::object([("b", 1)]),
+            typed("angle", &[9]),
             Datum::Binary([0_u8][..].into()),
             Datum::Binary([0_u8, 1][..].into()),
+            typed("cidr", &[9]),
+            typed("decimal", &[]),
+            typed("decimal", &[1]),
+            typed("decimal", &[1, 0]),
             time(1.0, 60),
             time(1.5, -60),
+            typed("uuid", &[1]),
             "".into(),
             "a\0b".into(),
             "z".into(),

@@ -20,7 +20,7 @@
 //! A batch is the number of its keyspaces (u16), those (short each), and its changes up to its end: keyspace (u16), key
 //! (short), then 0, or 1 and the value (long).
 //!
-//! A page is entries up to its end: key (short) and value (long). Its completion says [`MORE`], [`END`], or [`PART`]: then
+//! A page is entries up to its end: key (short) and value (long). Its completion says `MORE`, `END`, or `PART`: then
 //! it is one entry that does not fit, a piece of it: key (short), the bytes of the whole value (u64), and the next bytes.
 
 mod message;

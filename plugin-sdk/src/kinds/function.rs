@@ -19,15 +19,18 @@ pub enum Role {
     Function,
     /// An [aggregate](super::aggregate).
     Aggregate,
+    /// A [type of values](super::data_type).
+    DataType,
 }
 
 impl Role {
-    /// `function` or `aggregate`.
+    /// `function`, `aggregate` or `data_type`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Function => "function",
             Self::Aggregate => "aggregate",
+            Self::DataType => "data_type",
         }
     }
 }
@@ -43,7 +46,7 @@ pub struct FunctionSignature {
     pub max_args: u16,
     /// Whether equal arguments give equal results.
     pub purity: Purity,
-    /// Whether it is for rows one by one, or for all of them.
+    /// Whether it is for rows one by one, for all of them, or for values of a type.
     pub role: Role,
 }
 

@@ -121,6 +121,7 @@ impl plugin::Server for Service {
             wire.set_max_args(signature.max_args);
             wire.set_pure(signature.purity == Purity::Pure);
             wire.set_aggregate(signature.role == Role::Aggregate);
+            wire.set_data_type(signature.role == Role::DataType);
         }
         let mut kinds = info.reborrow().init_vector_indexes(registry.vector_indexes().len() as u32);
         for (at, kind) in registry.vector_indexes().iter().enumerate() {

@@ -20,6 +20,7 @@
 //! assert!(harness.call("twice", &["x".into()]).is_err());
 //! ```
 
+pub mod data_type;
 pub mod engine;
 pub mod vector;
 

@@ -27,8 +27,14 @@ const GRADE: &str = "built in: not confined";
 /// The plugins that this server was built with.
 pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
+        #[cfg(feature = "builtin-cidr")]
+        Box::new(photondb_plugin_cidr::Networks),
+        #[cfg(feature = "builtin-decimal")]
+        Box::new(photondb_plugin_decimal::Decimals),
         #[cfg(feature = "builtin-hnsw")]
         Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
+        #[cfg(feature = "builtin-ivf")]
+        Box::new(photondb_plugin_ivf::IvfPlugin::default()),
         #[cfg(feature = "builtin-memory")]
         Box::new(photondb_plugin_memory::Memory),
         #[cfg(feature = "builtin-redb")]

@@ -77,7 +77,11 @@ pub(crate) async fn handshake(
             min_args: function.get_min_args(),
             max_args: function.get_max_args(),
             purity: if function.get_pure() { Purity::Pure } else { Purity::Volatile },
-            role: if function.get_aggregate() { Role::Aggregate } else { Role::Function },
+            role: match (function.get_aggregate(), function.get_data_type()) {
+                (_, true) => Role::DataType,
+                (true, false) => Role::Aggregate,
+                (false, false) => Role::Function,
+            },
         });
     }
     for kind in info.get_vector_indexes().map_err(wire)? {
@@ -94,6 +98,7 @@ pub(crate) async fn handshake(
     for (what, registered, declared) in [
         ("function", names_of(Role::Function), &declared.functions),
         ("aggregate", names_of(Role::Aggregate), &declared.aggregates),
+        ("data type", names_of(Role::DataType), &declared.data_types),
         ("vector index", indexes, &declared.vector_indexes),
         ("storage engine", engines, &declared.storage_engines),
     ] {

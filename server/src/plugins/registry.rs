@@ -116,7 +116,7 @@ impl Registry {
             if let Some(taken) = names.functions.get(name)
                 && names.is_held_against(taken.plugin(), plugin)
             {
-                return Err(conflict("function", name, taken.plugin()));
+                return Err(conflict(taken.signature().role.name(), name, taken.plugin()));
             }
         }
         for kind in &vector_indexes {
@@ -186,7 +186,7 @@ fn nothing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) 
 
 #[cfg(test)]
 mod tests {
-    use photondb_plugin_sdk::kinds::function::FunctionSignature;
+    use photondb_plugin_sdk::kinds::function::{FunctionSignature, Role};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -216,6 +216,19 @@ mod tests {
         registry.provide(&first, &functions(&["a"])).expect("own names");
         registry.provide(&second, &functions(&["c", "b"])).expect("free now");
         assert_eq!(registry.function("b").expect("there").plugin(), "second");
+    }
+
+    #[test]
+    fn two_plugins_cannot_have_a_type_of_one_name() {
+        let registry = Registry::default();
+        let (first, second) = (plugin("first"), plugin("second"));
+        assert!(registry.add(&first) && registry.add(&second));
+        let signature = FunctionSignature { role: Role::DataType, ..FunctionSignature::pure("decimal", 1, 3) };
+        let provided = Provided { functions: vec![signature], ..Provided::default() };
+        registry.provide(&first, &provided).expect("free");
+        let error = registry.provide(&second, &provided).expect_err("taken").to_string();
+        let parts = ["data_type `decimal`", "`first`", "`second`"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 
     #[test]

@@ -92,7 +92,7 @@ struct Scope {
 impl Compiler {
     fn compile(&mut self, term: Term) -> Result<Node> {
         match term {
-            Term::Constant { value, longest_array } => Ok(Node::Constant { value, longest_array }),
+            Term::Constant { value, longest_array, .. } => Ok(Node::Constant { value, longest_array }),
             Term::Object(fields) => Ok(Node::Object(self.options(fields)?)),
             Term::Call { number: terms::FUNC, args, options } => self.function(args, &options),
             Term::Call { number: terms::VAR, args, .. } => self.variable(&args),
@@ -231,7 +231,7 @@ fn with_filter_of_row(options: Vec<(Arc<str>, Term)>) -> Vec<(Arc<str>, Term)> {
     let wrap = |(name, term): (Arc<str>, Term)| match &*name == "filter" && uses_row(&term) {
         true => {
             // No driver numbers its variables so.
-            let params = Term::Constant { value: Datum::array([Datum::from(-1)]), longest_array: 1 };
+            let params = Term::Constant { value: Datum::array([Datum::from(-1)]), longest_array: 1, typed: false };
             (name, Term::Call { number: terms::FUNC, args: vec![params, term], options: Vec::new() })
         }
         false => (name, term),

@@ -16,6 +16,7 @@ use super::plugin::PluginCall;
 use super::profile::Profile;
 use super::pseudo::{self, Limits};
 use super::terms::{JAVASCRIPT, Op, PLUGIN};
+use super::types::NumbersOfTypes;
 use crate::storage::{IndexFunction, IndexFunctions};
 
 /// For how long a function has to give the same result.
@@ -72,6 +73,10 @@ impl IndexFunctions for Compiler {
 /// When it is no function of one parameter.
 pub fn compile_index(source: &str) -> Result<Arc<dyn IndexFunction>, String> {
     let term = parse::term(source.as_bytes())?;
+    if term.is_typed() {
+        // The index outlives the plugin, which alone could read them.
+        return Err("the function of an index can't have literals of plugins' types".to_owned());
+    }
     match compile::query(term).map_err(|error| error.to_string())? {
         Node::Function(term) if term.params.len() <= 1 => Ok(Arc::new(Compiled::new(term))),
         _ => Err("the source is not a function of one parameter".to_owned()),
@@ -93,6 +98,7 @@ impl Compiled {
             cancelled: Arc::new(AtomicBool::new(false)),
             profile: Profile::default(),
             allowance: None,
+            numbers_of_types: NumbersOfTypes::default(),
         };
         Self { function: Function::Closure { term, around: None }, ctx: Arc::new(ctx) }
     }

@@ -22,6 +22,7 @@ use super::pseudo::REQL_TYPE;
 use super::row::Row;
 use super::stream::Stream;
 use super::terms::{self, group};
+use super::types::{self, NumbersOfTypes};
 use super::value::Value;
 use super::vector::NearestSearch;
 use super::workers::Workers;
@@ -111,8 +112,9 @@ impl Engine {
                 cancelled: calling.cancelled().clone(),
                 profile: Profile::default(),
                 allowance: Some(Allowance::new(calling.clone())),
+                numbers_of_types: NumbersOfTypes::default(),
             });
-            let node = compile::query(term)?;
+            let node = compile::query(types::resolve(&ctx, term)?)?;
             let value = Env { ctx: ctx.clone(), frame: None }.eval_row(&node)?;
             nested::encode(value, &ctx)
         })
@@ -122,7 +124,7 @@ impl Engine {
         let options = self.options(options, cancelled)?;
         let profile = Profile::new(options.profile);
         let ctx = Arc::new(self.context(options, profile, cancelled));
-        let node = compile::query(term)?;
+        let node = compile::query(types::resolve(&ctx, term)?)?;
         let env = Env { ctx: ctx.clone(), frame: None };
         let value = env.eval_row(&node)?;
         // The term may be large, and the cursor lives on: what it needs of the term it holds itself.
@@ -132,7 +134,15 @@ impl Engine {
 
     fn context(&self, options: RunOptions, profile: Profile, cancelled: &Arc<AtomicBool>) -> Context {
         let resources = Resources::all(self.shared.clone());
-        Context { resources, options, now: Time::now(), cancelled: cancelled.clone(), profile, allowance: None }
+        Context {
+            resources,
+            options,
+            now: Time::now(),
+            cancelled: cancelled.clone(),
+            profile,
+            allowance: None,
+            numbers_of_types: NumbersOfTypes::default(),
+        }
     }
 
     fn options(&self, options: Vec<(Arc<str>, Term)>, cancelled: &Arc<AtomicBool>) -> Result<RunOptions> {

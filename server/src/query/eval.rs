@@ -20,6 +20,7 @@ use super::row::{self, Row};
 use super::stream::{Stream, array_too_long};
 use super::tables::TableRef;
 use super::terms::{self, Op};
+use super::types::{self, NumbersOfTypes};
 use super::value::{Groups, Shortcut, Value};
 
 /// What all terms of one query share.
@@ -36,6 +37,8 @@ pub struct Context {
     pub profile: Profile,
     /// What the query may use up, if a plugin runs it.
     pub allowance: Option<Allowance>,
+    /// Numbers as values of plugins' types.
+    pub numbers_of_types: NumbersOfTypes,
 }
 
 impl Context {
@@ -205,7 +208,7 @@ impl Env {
                 Err(error) => Err(error.within(Frame::Option(name.clone()))),
             })
             .collect::<Result<_>>()?;
-        let object = pseudotype::normalize(object)?;
+        let object = types::normalize(&self.ctx, pseudotype::normalize(object)?)?;
         self.ctx.keep(&object)?;
         Ok(object.into())
     }

@@ -14,6 +14,7 @@
 //! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
 //! | [`nested`] | queries that plugins run |
 //! | [`bulk`], [`plugin`] | plugins' functions, called for many rows at once |
+//! | [`types`] | values of plugins' types |
 //! | [`vector`] | the seam to vector search |
 //! | [`determinism`], [`source`] | functions that indexes are made of |
 //! | [`order`], [`pseudo`], [`pseudotype`], [`paths`] | data: order, special values, parts of objects |
@@ -50,6 +51,7 @@ pub mod source;
 pub mod stream;
 pub mod tables;
 pub mod terms;
+pub mod types;
 pub mod value;
 pub mod vector;
 pub mod workers;

@@ -253,6 +253,7 @@ fn take(datum: &Datum, left: &mut usize) -> bool {
     let own = match datum {
         Datum::String(text) => text.len(),
         Datum::Binary(bytes) => bytes.len(),
+        Datum::Typed(typed) => typed.text().len() + typed.order_key().len(),
         Datum::Array(elements) => elements.len().saturating_mul(ELEMENT),
         Datum::Object(object) => object.len().saturating_mul(ENTRY),
         _ => 0,

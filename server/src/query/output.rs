@@ -122,6 +122,7 @@ fn refuse(obstacle: Option<Obstacle>, bytes: usize) -> Result<()> {
             "Stray literal keyword found: literal is only legal inside of the object passed to merge or update and cannot \
              nest inside another literal.",
         )),
+        Some(Obstacle::Unread) => Err(pseudo::unread()),
         Some(Obstacle::Depth) => Err(pseudo::too_deep()),
         Some(Obstacle::Size) => Err(ReqlError::limit(format!(
             "A value takes more than {bytes} bytes as JSON; leave parts of it out, or return it as a stream."

@@ -10,6 +10,7 @@ use photondb_plugin_sdk::datum::Object;
 
 use super::pseudotype;
 use super::scanner::{Next, Scanner};
+use super::types;
 
 /// Most levels of arrays and objects in a query's text. A chained method takes two.
 pub const MAX_NESTING: usize = 1_200;
@@ -26,6 +27,8 @@ pub enum Term {
         value: Datum,
         /// The length of the longest array in it, which is checked against the query's `array_limit`.
         longest_array: usize,
+        /// Whether there are values of plugins' types in it, which their plugins have to make first.
+        typed: bool,
     },
     /// An object of which at least one field has to be computed.
     Object(Vec<(Arc<str>, Term)>),
@@ -41,9 +44,21 @@ pub enum Term {
 }
 
 impl Term {
+    /// Whether there are literals of plugins' types in it.
+    #[must_use]
+    pub fn is_typed(&self) -> bool {
+        match self {
+            Self::Constant { typed, .. } => *typed,
+            Self::Object(fields) => fields.iter().any(|(_, field)| field.is_typed()),
+            Self::Call { args, options, .. } => {
+                args.iter().any(Self::is_typed) || options.iter().any(|(_, option)| option.is_typed())
+            }
+        }
+    }
+
     /// A literal of a scalar.
     fn scalar(value: impl Into<Datum>) -> Self {
-        Self::Constant { value: value.into(), longest_array: 0 }
+        Self::Constant { value: value.into(), longest_array: 0, typed: false }
     }
 }
 
@@ -194,20 +209,22 @@ fn object(fields: Vec<(Arc<str>, Term)>) -> Term {
     if !literal {
         return Term::Object(fields);
     }
-    let mut longest = 0;
+    let (mut longest, mut is_typed) = (0, false);
     let object: Object = fields
         .iter()
         .filter_map(|(name, term)| match term {
-            Term::Constant { value, longest_array } => {
+            Term::Constant { value, longest_array, typed } => {
                 longest = longest.max(*longest_array);
+                is_typed |= typed;
                 Some((name.clone(), value.clone()))
             }
             _ => None,
         })
         .collect();
+    is_typed |= types::is_literal(&object);
     // What is wrong with a pseudotype is said when the term is evaluated, with its place in the query.
     match pseudotype::normalize(object) {
-        Ok(value) => Term::Constant { value, longest_array: longest },
+        Ok(value) => Term::Constant { value, longest_array: longest, typed: is_typed },
         Err(_) => Term::Object(fields),
     }
 }
@@ -219,14 +236,16 @@ struct Args {
     numbers: Vec<f64>,
     constants: Vec<Datum>,
     longest_array: usize,
+    typed: bool,
     computed: Vec<Term>,
 }
 
 impl Args {
     fn push(&mut self, term: Term) {
         match term {
-            Term::Constant { value, longest_array } if self.computed.is_empty() => {
+            Term::Constant { value, longest_array, typed } if self.computed.is_empty() => {
                 self.constants.push(value);
+                self.typed |= typed;
                 self.longest_array = self.longest_array.max(longest_array);
             }
             term => self.computed.push(term),
@@ -235,8 +254,8 @@ impl Args {
 
     fn into_terms(self) -> Vec<Term> {
         // The longest array of all is an upper bound for each: at worst the limit is checked for a sibling's sake.
-        let longest_array = self.longest_array;
-        let constants = self.constants.into_iter().map(|value| Term::Constant { value, longest_array });
+        let (longest_array, typed) = (self.longest_array, self.typed);
+        let constants = self.constants.into_iter().map(|value| Term::Constant { value, longest_array, typed });
         self.numbers.into_iter().map(Term::scalar).chain(constants).chain(self.computed).collect()
     }
 
@@ -244,7 +263,7 @@ impl Args {
     fn into_array(self) -> Term {
         let longest_array = self.longest_array.max(self.numbers.len() + self.constants.len());
         let numbers = self.numbers.into_iter().map(Datum::Number);
-        Term::Constant { value: Datum::array(numbers.chain(self.constants)), longest_array }
+        Term::Constant { value: Datum::array(numbers.chain(self.constants)), longest_array, typed: self.typed }
     }
 }
 
@@ -257,7 +276,7 @@ mod tests {
     #[test]
     fn literal_arrays_and_objects_become_one_datum() {
         let term = term(br#"[2,[[2,[1,2]],{"a":[2,["x"]]}]]"#).unwrap();
-        let Term::Constant { value, longest_array } = term else { panic!("not folded: {term:?}") };
+        let Term::Constant { value, longest_array, .. } = term else { panic!("not folded: {term:?}") };
         assert_eq!(value.to_json_string(), r#"[[1,2],{"a":["x"]}]"#);
         assert_eq!(longest_array, 2);
     }
@@ -315,7 +334,7 @@ mod tests {
                 Datum::array(vector.iter().copied().map(Datum::from))
             }));
             let most = vectors.iter().map(Vec::len).max().unwrap_or(0).max(vectors.len());
-            let matches = matches!(&read, Term::Constant { value, longest_array } if *value == expected && *longest_array == most);
+            let matches = matches!(&read, Term::Constant { value, longest_array, typed: false } if *value == expected && *longest_array == most);
             prop_assert!(matches, "{:?}", read);
         }
 

@@ -110,6 +110,12 @@ impl PluginCall {
         self.function.signature().role == Role::Aggregate
     }
 
+    /// Whether it makes values of a type of its name.
+    #[must_use]
+    pub fn is_data_type(&self) -> bool {
+        self.function.signature().role == Role::DataType
+    }
+
     /// Calls the function for one row.
     ///
     /// # Errors
@@ -218,6 +224,7 @@ impl PluginCall {
         });
         match obstacle {
             None => Ok(()),
+            Some(Obstacle::Unread) => Err(pseudo::unread()),
             Some(Obstacle::Depth) => Err(pseudo::too_deep()),
             Some(Obstacle::Size) => {
                 Err(ReqlError::limit(format!("An argument of plugin.{} takes more than 1 GiB.", self.name)))

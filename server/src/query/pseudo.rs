@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::datum::{DatumRef, Kind, Object};
+use photondb_plugin_sdk::datum::{DatumRef, Kind, Object, TYPE_FIELD};
 
 use super::error::{ReqlError, Result};
 use super::row::{DISTANCE, DOCUMENT, Row};
@@ -48,6 +48,8 @@ pub enum Special {
     Max,
     /// `r.literal(...)`
     Literal,
+    /// An object with the key of plugins' types that no plugin has read.
+    Unread,
     /// A pseudotype of another name.
     Other,
 }
@@ -59,7 +61,8 @@ pub fn special(object: &Object) -> Option<Special> {
     if first.as_bytes().first().is_some_and(|byte| *byte > b'$') {
         return None;
     }
-    object.get(REQL_TYPE).map(|name| name.as_str().map_or(Special::Other, Special::named))
+    let named = object.get(REQL_TYPE).map(|name| name.as_str().map_or(Special::Other, Special::named));
+    named.or_else(|| object.get(TYPE_FIELD).map(|_| Special::Unread))
 }
 
 impl Special {
@@ -78,6 +81,7 @@ impl Special {
             Self::Min => Some(Obstacle::Min),
             Self::Max => Some(Obstacle::Max),
             Self::Literal => Some(Obstacle::Literal),
+            Self::Unread => Some(Obstacle::Unread),
             Self::Other => None,
         }
     }
@@ -104,7 +108,7 @@ pub fn type_name(datum: &Datum) -> String {
             let name = datum.get(REQL_TYPE).and_then(Datum::as_str).unwrap_or("OBJECT");
             format!("PTYPE<{name}>")
         }
-        None => datum.type_name().to_owned(),
+        Some(Special::Unread) | None => datum.type_name().into_owned(),
     }
 }
 
@@ -117,6 +121,15 @@ pub fn too_deep() -> ReqlError {
     ReqlError::limit(format!("A value is nested deeper than {MAX_DEPTH} levels; no value may be."))
 }
 
+/// The error for an object that looks like a value of a plugin's type and is none.
+#[must_use]
+pub fn unread() -> ReqlError {
+    ReqlError::logic(format!(
+        "An object has the key `{TYPE_FIELD}`, which is reserved for values of plugins' types, but was put together in a \
+         way that no plugin has read it; write such a value as {{\"{TYPE_FIELD}\": TYPE, \"value\": VALUE}}."
+    ))
+}
+
 /// Why a value cannot leave the query, or be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
@@ -126,6 +139,8 @@ pub enum Obstacle {
     Max,
     /// It contains `r.literal`.
     Literal,
+    /// It has the key of plugins' types in an object that stands for none of their values.
+    Unread,
     /// It is nested too deeply.
     Depth,
     /// It has an array of more elements than the limit.
@@ -192,6 +207,7 @@ fn find_in_place(value: DatumRef<'_>, depth: usize, array: usize, bytes: &mut us
     let own = match value.kind()? {
         Kind::String => value.size() + 2,
         Kind::Binary => value.size() * 4 / 3 + 40,
+        Kind::Typed => value.size() + 40,
         Kind::Time => 70,
         Kind::Number => NUMBER,
         Kind::Null | Kind::Bool | Kind::Array | Kind::Object => OTHER,
@@ -242,6 +258,7 @@ fn find_obstacle(datum: &Datum, depth: usize, array: usize, bytes: &mut usize) -
         Datum::String(text) => text.len() + 2,
         Datum::Binary(data) => data.len() * 4 / 3 + 40,
         Datum::Time(_) => 70,
+        Datum::Typed(typed) => typed.name().len() + typed.text().len() + 40,
         Datum::Number(_) => NUMBER,
         _ => OTHER,
     };

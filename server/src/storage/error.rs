@@ -1,5 +1,6 @@
 //! What can go wrong with stored data. Texts that clients compare are those of the ReQL protocol.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use photondb_plugin_sdk::Datum;
@@ -164,7 +165,7 @@ pub enum StoreError {
     },
     /// Something else than an object.
     #[error("Only objects can be stored as documents, found a value of type {0}.")]
-    NotADocument(&'static str),
+    NotADocument(Cow<'static, str>),
     /// A document is nested too deep.
     #[error("Documents can be nested {max} levels deep at most.", max = photondb_plugin_sdk::datum::MAX_DEPTH)]
     TooDeep,

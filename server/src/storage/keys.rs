@@ -10,6 +10,7 @@
 //! | object | `50`, for each field `01`, name as in strings, value; `00` |
 //! | binary | `60`, bytes with `00` as `00 ff`, then `00 00` |
 //! | time | `70`, seconds as in numbers; the zone is not part of the order |
+//! | of a plugin's type | `58` if the name of the type is before "binary", `68` before "time", `78` behind; name and order key as binary |
 //! | string | `80`, as binary |
 //! | above everything | `fe` (only in bounds of ranges) |
 //!
@@ -43,8 +44,11 @@ const TRUE: u8 = 0x21;
 const NULL: u8 = 0x30;
 const NUMBER: u8 = 0x40;
 const OBJECT: u8 = 0x50;
+const TYPED_BEFORE_BINARY: u8 = 0x58;
 const BINARY: u8 = 0x60;
+const TYPED_BEFORE_TIME: u8 = 0x68;
 const TIME: u8 = 0x70;
+const TYPED_BEHIND_TIME: u8 = 0x78;
 const STRING: u8 = 0x80;
 const MAXIMUM: u8 = 0xfe;
 const AFTER: u8 = 0xff;
@@ -209,6 +213,15 @@ fn encode(value: &Datum, out: &mut Vec<u8>) {
             out.push(TIME);
             out.extend_from_slice(&number_key(time.epoch_seconds()));
         }
+        Datum::Typed(typed) => {
+            out.push(match typed.name() {
+                name if name < "binary" => TYPED_BEFORE_BINARY,
+                name if name < "time" => TYPED_BEFORE_TIME,
+                _ => TYPED_BEHIND_TIME,
+            });
+            encode_bytes(typed.name().as_bytes(), out);
+            encode_bytes(typed.order_key(), out);
+        }
         Datum::String(text) => {
             out.push(STRING);
             encode_bytes(text.as_bytes(), out);
@@ -246,7 +259,7 @@ pub(super) fn primary_key(key: &Datum) -> Result<Vec<u8>, StoreError> {
 
 fn check_primary_key(key: &Datum) -> Result<(), StoreError> {
     match key {
-        Datum::Number(_) | Datum::Bool(_) | Datum::Time(_) | Datum::Binary(_) => Ok(()),
+        Datum::Number(_) | Datum::Bool(_) | Datum::Time(_) | Datum::Binary(_) | Datum::Typed(_) => Ok(()),
         Datum::String(text) if text.len() > MAX_KEY_STRING => Err(StoreError::KeyTooLong { key: key.clone() }),
         Datum::String(text) if text.contains('\0') => Err(StoreError::KeyZeroByte { key: key.clone() }),
         Datum::String(_) => Ok(()),
@@ -313,7 +326,7 @@ pub(super) fn split_entry(key: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use photondb_plugin_sdk::datum::Time;
+    use photondb_plugin_sdk::datum::{Time, Typed};
     use proptest::prelude::*;
 
     use super::*;
@@ -329,6 +342,11 @@ mod tests {
             prop::collection::vec(prop::sample::select(vec![0, 1, 0xfe, 0xff_u8]), 0..4)
                 .prop_map(|bytes| Datum::Binary(bytes.into())),
             (-1e10..1e10_f64).prop_map(|seconds| Datum::Time(Time::new(seconds, 60).unwrap())),
+            (
+                prop::sample::select(vec!["a", "az", "cidr", "u"]),
+                prop::collection::vec(prop::sample::select(vec![0, 1, 0xfe, 0xff_u8]), 0..4),
+            )
+                .prop_map(|(name, key)| Typed::new(name, key, "x").unwrap().into()),
         ];
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![

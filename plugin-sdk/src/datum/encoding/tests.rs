@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::datum::Time;
+use crate::datum::{Time, Typed};
 
 /// Values of every type, nested a little, with numbers of every form.
 pub(crate) fn datums() -> impl Strategy<Value = Datum> {
@@ -28,6 +28,8 @@ pub(crate) fn datums() -> impl Strategy<Value = Datum> {
         number.clone().prop_map(Datum::Number),
         ".{0,20}".prop_map(Datum::from),
         prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Datum::Binary(bytes.into())),
+        ("[a-c][a-z0-9_]{0,6}", prop::collection::vec(any::<u8>(), 0..=128), ".{0,20}")
+            .prop_filter_map("a name", |(name, key, text)| Some(Typed::new(name, key, text).ok()?.into())),
         time.prop_map(|(seconds, offset)| Datum::Time(Time::new(seconds, offset).unwrap())),
         prop::collection::vec(number, 0..80).prop_map(|numbers| Datum::array(numbers.into_iter().map(Datum::Number))),
     ];

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{
     ARRAY, BINARY, DecodeError, F32S, F64S, FALSE, FORMAT_VERSION, INTEGER, Kind, MAX_DEPTH, NULL, NUMBER, OBJECT,
-    STRING, TIME, TRUE, WIDTH,
+    STRING, TIME, TRUE, TYPED, WIDTH,
 };
-use crate::datum::{Datum, Object, Time};
+use crate::datum::{Datum, Object, Time, Typed};
 
 /// An encoded value, read in place.
 ///
@@ -45,6 +45,7 @@ impl<'a> DatumRef<'a> {
             STRING => Kind::String,
             BINARY => Kind::Binary,
             TIME => Kind::Time,
+            TYPED => Kind::Typed,
             F32S | F64S => Kind::Array,
             tag if tag & !WIDTH == ARRAY => Kind::Array,
             tag if tag & !WIDTH == OBJECT => Kind::Object,
@@ -186,6 +187,9 @@ impl<'a> DatumRef<'a> {
             Kind::String => self.as_str().map(Datum::from).ok_or(damaged("a string is not UTF-8")),
             Kind::Binary => Ok(Datum::Binary(self.body.into())),
             Kind::Time => self.parse_time().map(Datum::Time).ok_or(damaged("a time is out of range")),
+            Kind::Typed => {
+                self.parse_typed().map(Datum::from).ok_or(damaged("a value of a plugin's type is malformed"))
+            }
             Kind::Array if self.tag == F32S => {
                 let (chunks, rest) = self.body.as_chunks::<4>();
                 packed(chunks.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))), rest)
@@ -210,6 +214,13 @@ impl<'a> DatumRef<'a> {
     pub(super) fn parse_time(&self) -> Option<Time> {
         let (seconds, offset) = self.body.split_first_chunk::<8>()?;
         Time::new(f64::from_le_bytes(*seconds), i16::from_le_bytes(offset.try_into().ok()?)).ok()
+    }
+
+    fn parse_typed(&self) -> Option<Typed> {
+        let ([name, key], rest) = self.body.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*name))?;
+        let (key, text) = rest.split_at_checked(usize::from(*key))?;
+        Typed::new(std::str::from_utf8(name).ok()?, key, std::str::from_utf8(text).ok()?).ok()
     }
 
     fn parse_array(&self, levels: usize) -> Result<Datum, DecodeError> {

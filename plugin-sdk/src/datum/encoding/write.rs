@@ -2,7 +2,7 @@
 
 use super::{
     ARRAY, BINARY, F32S, F64S, FALSE, FORMAT_VERSION, INTEGER, MAX_INTEGER, NULL, NUMBER, OBJECT, STRING, TIME, TRUE,
-    WIDTH,
+    TYPED, WIDTH,
 };
 use crate::datum::{Datum, Object};
 
@@ -24,6 +24,7 @@ fn plan(value: &Datum, tags: &mut Vec<u8>) -> usize {
         Datum::String(text) => text.len(),
         Datum::Binary(bytes) => bytes.len(),
         Datum::Time(_) => 10,
+        Datum::Typed(typed) => 2 + typed.name().len() + typed.order_key().len() + typed.text().len(),
         Datum::Array(elements) => plan_array(elements, tags),
         Datum::Object(object) => plan_object(object, tags),
     }
@@ -119,6 +120,14 @@ fn write(value: &Datum, tags: &mut std::slice::Iter<'_, u8>, out: &mut Vec<u8>) 
             out.push(TIME);
             out.extend_from_slice(&time.epoch_seconds().to_le_bytes());
             out.extend_from_slice(&time.offset_minutes().to_le_bytes());
+        }
+        Datum::Typed(typed) => {
+            let (name, key) = (typed.name().as_bytes(), typed.order_key());
+            // Both lengths are bounded where the value is made.
+            out.extend_from_slice(&[TYPED, name.len() as u8, key.len() as u8]);
+            out.extend_from_slice(name);
+            out.extend_from_slice(key);
+            out.extend_from_slice(typed.text().as_bytes());
         }
         Datum::Array(elements) => write_array(elements, tags, out),
         Datum::Object(object) => write_object(object, tags, out),

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::data_type::Operator;
 
 use super::Op;
 use super::sequence::{accepts, advance, predicate};
 use crate::query::bulk::Calls;
 use crate::query::error::{ErrorKind, ReqlError, Result};
-use crate::query::eval::{Call, framed, number};
+use crate::query::eval::{Call, framed};
 use crate::query::function::{Function, Prepared};
 use crate::query::order::compare;
 use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
 use crate::query::tables::Order;
+use crate::query::types::{self, Sum};
 use crate::query::value::{Shortcut, Value};
 
 /// The terms of this family.
@@ -100,36 +102,30 @@ fn value_of(function: &Function, ctx: &Arc<crate::query::eval::Context>, call: P
 }
 
 fn sum(call: &Call<'_>) -> Result<Value> {
-    let (mut sum, mut is_empty) = (0.0, true);
+    let mut sum = Sum::default();
     for pair in keyed(call, call.stream(0)?)? {
-        sum += number(&pair?.1)?;
-        is_empty = false;
+        sum.add(call.ctx(), pair?.1)?;
     }
     // Without groups nothing sums up to 0; a group without values has no sum.
-    if is_empty && call.is_in_group() {
+    if sum.count() == 0 && call.is_in_group() {
         return Err(empty("sum"));
     }
-    finite(sum)
-}
-
-fn finite(value: f64) -> Result<Value> {
-    if value.is_finite() {
-        Ok(value.into())
-    } else {
-        Err(ReqlError::logic(format!("Non-finite number: {}", if value > 0.0 { "inf" } else { "-inf" })))
-    }
+    Ok(sum.finish(call.ctx())?.into())
 }
 
 fn avg(call: &Call<'_>) -> Result<Value> {
-    let (mut sum, mut count) = (0.0, 0_u64);
+    let mut sum = Sum::default();
     for pair in keyed(call, call.stream(0)?)? {
-        sum += number(&pair?.1)?;
-        count += 1;
+        sum.add(call.ctx(), pair?.1)?;
     }
+    let count = sum.count();
     if count == 0 {
         return Err(empty("avg"));
     }
-    finite(sum / count as f64)
+    Ok(match sum.finish(call.ctx())? {
+        Datum::Number(sum) => types::finite(sum / count as f64)?.into(),
+        sum => types::operate(call.ctx(), Operator::Div, &sum, &count.into()).unwrap_or(Ok(sum))?.into(),
+    })
 }
 
 fn empty(term: &str) -> ReqlError {

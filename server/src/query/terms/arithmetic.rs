@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::datum::Time;
+use photondb_plugin_sdk::kinds::data_type::Operator;
 
 use super::{MANY, Op};
 use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, integer, number, string};
 use crate::query::output::check_length;
+use crate::query::types;
 use crate::query::value::Value;
 
 /// The terms of this family.
@@ -44,28 +46,19 @@ fn finite(value: f64) -> Result<Datum> {
     Err(ReqlError::logic(format!("Non-finite number: {text}")))
 }
 
-/// Combines all arguments from left to right.
-fn fold(call: &Call<'_>, step: impl Fn(&Call<'_>, Datum, Datum) -> Result<Datum>) -> Result<Value> {
+/// Combines all arguments from left to right. Values of plugins' types are combined by their plugins.
+fn fold(call: &Call<'_>, operator: Operator, step: impl Fn(&Call<'_>, Datum, Datum) -> Result<Datum>) -> Result<Value> {
     let mut result = call.datum(0)?;
     for position in 1..call.count() {
         let operand = call.datum(position)?;
-        result = step(call, result, operand).map_err(|error| error.at(position))?;
+        let combined = types::operate(call.ctx(), operator, &result, &operand);
+        result = combined.unwrap_or_else(|| step(call, result, operand)).map_err(|error| error.at(position))?;
     }
     Ok(result.into())
 }
 
-/// Combines numbers from left to right; the first has to be one even if it is alone.
-fn fold_numbers(call: &Call<'_>, step: impl Fn(f64, f64) -> Result<f64>) -> Result<Value> {
-    let mut result = call.number(0)?;
-    for position in 1..call.count() {
-        let operand = call.number(position)?;
-        result = step(result, operand).map_err(|error| error.at(position))?;
-    }
-    Ok(finite(result)?.into())
-}
-
 fn add(call: &Call<'_>) -> Result<Value> {
-    let value = fold(call, |call, left, right| match left {
+    let value = fold(call, Operator::Add, |call, left, right| match left {
         Datum::Number(left) => match right {
             Datum::Time(time) => later(time, left),
             right => finite(left + number(&right)?),
@@ -89,7 +82,9 @@ fn add(call: &Call<'_>) -> Result<Value> {
         other => Err(ReqlError::wrong_type("NUMBER", &other)),
     })?;
     match value {
-        Value::Datum(Datum::Number(_) | Datum::String(_) | Datum::Array(_) | Datum::Time(_)) => Ok(value),
+        Value::Datum(Datum::Number(_) | Datum::String(_) | Datum::Array(_) | Datum::Time(_) | Datum::Typed(_)) => {
+            Ok(value)
+        }
         Value::Datum(other) => Err(ReqlError::wrong_type("NUMBER", &other).at(0)),
         other => Ok(other),
     }
@@ -101,7 +96,7 @@ fn later(time: Time, seconds: f64) -> Result<Datum> {
 }
 
 fn sub(call: &Call<'_>) -> Result<Value> {
-    let value = fold(call, |_, left, right| match left {
+    let value = fold(call, Operator::Sub, |_, left, right| match left {
         Datum::Time(left) => match right {
             Datum::Time(right) => finite(((left.epoch_seconds() - right.epoch_seconds()) * 1000.0).round() / 1000.0),
             right => later(left, -number(&right)?),
@@ -110,20 +105,20 @@ fn sub(call: &Call<'_>) -> Result<Value> {
         other => Err(ReqlError::wrong_type("NUMBER", &other)),
     })?;
     match value {
-        Value::Datum(Datum::Number(_) | Datum::Time(_)) => Ok(value),
+        Value::Datum(Datum::Number(_) | Datum::Time(_) | Datum::Typed(_)) => Ok(value),
         Value::Datum(other) => Err(ReqlError::wrong_type("NUMBER", &other).at(0)),
         other => Ok(other),
     }
 }
 
 fn mul(call: &Call<'_>) -> Result<Value> {
-    let value = fold(call, |call, left, right| match (left, right) {
+    let value = fold(call, Operator::Mul, |call, left, right| match (left, right) {
         (Datum::Array(elements), count) => repeat(call, &elements, &count),
         (count @ Datum::Number(_), Datum::Array(elements)) => repeat(call, &elements, &count),
         (left, right) => finite(number(&left)? * number(&right)?),
     })?;
     match value {
-        Value::Datum(Datum::Number(_) | Datum::Array(_)) => Ok(value),
+        Value::Datum(Datum::Number(_) | Datum::Array(_) | Datum::Typed(_)) => Ok(value),
         Value::Datum(other) => Err(ReqlError::wrong_type("NUMBER", &other).at(0)),
         other => Ok(other),
     }
@@ -142,12 +137,29 @@ fn repeat(call: &Call<'_>, elements: &Arc<[Datum]>, count: &Datum) -> Result<Dat
 }
 
 fn div(call: &Call<'_>) -> Result<Value> {
-    fold_numbers(call, |left, right| {
-        if right == 0.0 {
-            return Err(ReqlError::logic("Cannot divide by zero."));
-        }
-        Ok(left / right)
-    })
+    let mut result = call.datum(0)?;
+    if result.as_typed().is_none() {
+        // It has to be a number even if it is alone.
+        number(&result).map_err(|error| error.at(0))?;
+    }
+    for position in 1..call.count() {
+        let operand = call.datum(position)?;
+        let divided = types::operate(call.ctx(), Operator::Div, &result, &operand);
+        let divided = divided.unwrap_or_else(|| quotient(number(&result)?, number(&operand)?));
+        result = divided.map_err(|error| error.at(position))?;
+    }
+    match result {
+        // Only the result has to be finite.
+        Datum::Number(number) => Ok(finite(number)?.into()),
+        other => Ok(other.into()),
+    }
+}
+
+fn quotient(left: f64, right: f64) -> Result<Datum> {
+    if right == 0.0 {
+        return Err(ReqlError::logic("Cannot divide by zero."));
+    }
+    Ok(Datum::Number(left / right))
 }
 
 fn modulo(call: &Call<'_>) -> Result<Value> {

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::{MANY, Op};
 use crate::query::error::Result;
 use crate::query::eval::Call;
-use crate::query::order::compare;
+use crate::query::types::compare;
 use crate::query::value::Value;
 
 /// The terms of this family.
@@ -21,7 +21,12 @@ pub const OPS: &[Op] = &[
 /// Whether `holds` for each neighbouring pair of arguments.
 fn neighbours(call: &Call<'_>, holds: impl Fn(Ordering) -> bool) -> Result<bool> {
     let data = call.data(0)?;
-    Ok(data.windows(2).all(|pair| holds(compare(&pair[0], &pair[1]))))
+    for pair in data.windows(2) {
+        if !holds(compare(call.ctx(), &pair[0], &pair[1])?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn eq(call: &Call<'_>) -> Result<Value> {

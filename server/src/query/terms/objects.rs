@@ -17,6 +17,7 @@ use crate::query::pseudo;
 use crate::query::pseudotype;
 use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
+use crate::query::types;
 use crate::query::value::{Shortcut, Value};
 
 /// The terms of this family.
@@ -302,5 +303,5 @@ fn object(call: &Call<'_>) -> Result<Value> {
             )));
         }
     }
-    Ok(pseudotype::normalize(object)?.into())
+    Ok(types::normalize(call.ctx(), pseudotype::normalize(object)?)?.into())
 }

@@ -13,6 +13,7 @@ use crate::query::eval::Call;
 use crate::query::json;
 use crate::query::output;
 use crate::query::paths;
+use crate::query::types;
 use crate::query::value::Value;
 
 /// The terms of this family.
@@ -156,7 +157,7 @@ fn split_characters(text: &str, most: usize) -> Vec<&str> {
 }
 
 fn json(call: &Call<'_>) -> Result<Value> {
-    Ok(json::parse(&call.string(0)?)?.into())
+    Ok(types::resolve_datum(call.ctx(), json::parse(&call.string(0)?)?)?.into())
 }
 
 fn to_json_string(call: &Call<'_>) -> Result<Value> {

@@ -76,17 +76,23 @@ fn coerce(datum: Datum, to: &str) -> Result<Datum> {
             Err(_) => return Err(ReqlError::logic("The binary data is not valid UTF-8, so that it is no string.")),
         },
         (Datum::String(text), "BINARY") => Datum::Binary(text.as_bytes().into()),
+        (Datum::Typed(typed), "STRING") => typed.text().into(),
+        (Datum::Typed(typed), "NUMBER") => number_of(typed.text())?,
         (datum, "STRING") => output::text(&datum)?.into(),
-        (Datum::String(text), "NUMBER") => match text.trim().parse::<f64>() {
-            Ok(number) if number.is_finite() => number.into(),
-            _ => return Err(ReqlError::logic(format!("Could not coerce `{text}` to NUMBER."))),
-        },
+        (Datum::String(text), "NUMBER") => number_of(text.trim())?,
         (Datum::Object(object), "ARRAY") => {
             Datum::array(object.iter().map(|(name, value)| Datum::array([Datum::String(name.clone()), value.clone()])))
         }
         (Datum::Array(elements), "OBJECT") => pairs(Stream::from_array(elements))?,
         (_, to) => return Err(cannot(&from, to)),
     })
+}
+
+fn number_of(text: &str) -> Result<Datum> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number.into()),
+        _ => Err(ReqlError::logic(format!("Could not coerce `{text}` to NUMBER."))),
+    }
 }
 
 /// The object of [name, value] pairs.

@@ -222,6 +222,7 @@ fn check_storable(document: &Datum) -> Result<()> {
             Err(ReqlError::logic("`r.minval` and `r.maxval` cannot be written to disk."))
         }
         Some(Obstacle::Literal) => Err(ReqlError::logic("`r.literal` cannot be written to disk.")),
+        Some(Obstacle::Unread) => Err(pseudo::unread()),
         Some(Obstacle::LongArray) => Err(ReqlError::limit("Array too large for disk writes (limit 100,000 elements).")),
         Some(Obstacle::Depth) => Err(pseudo::too_deep()),
         Some(Obstacle::Size) => Err(ReqlError::limit("Document too large for disk writes (limit 64 MiB).")),

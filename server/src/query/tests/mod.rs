@@ -2,6 +2,7 @@
 
 mod bulk;
 mod nested;
+mod types;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -93,17 +94,22 @@ impl Running for InFlight {
     }
 }
 
-struct Plugins(Arc<Double>);
+struct Plugins(Arc<Double>, Arc<types::Words>);
 
 impl PluginFunctions for Plugins {
     fn get(&self, name: &str) -> Result<Arc<dyn PluginFunction>, PluginError> {
-        if name == "double" { Ok(self.0.clone()) } else { NoPlugins.get(name) }
+        match name {
+            "double" => Ok(self.0.clone()),
+            "word" => Ok(self.1.clone()),
+            other => NoPlugins.get(other),
+        }
     }
 }
 
 struct Server {
     engine: Engine,
     double: Arc<Double>,
+    words: Arc<types::Words>,
     _directory: TempDir,
 }
 
@@ -124,14 +130,15 @@ impl Server {
             taken: Arc::default(),
             lost: AtomicUsize::new(0),
         });
+        let words: Arc<types::Words> = Arc::default();
         let engine = Engine::new(EngineParts {
             store: Store::open(directory.path(), &options).unwrap(),
-            plugins: Arc::new(Plugins(double.clone())),
+            plugins: Arc::new(Plugins(double.clone(), words.clone())),
             nearest: Arc::new(NoSearch),
             system: Vec::new(),
             identity: Identity { id: "id".to_owned(), name: "test".to_owned() },
         });
-        Self { engine, double, _directory: directory }
+        Self { engine, double, words, _directory: directory }
     }
 
     /// All responses to a query, as JSON.
