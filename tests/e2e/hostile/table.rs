@@ -299,7 +299,7 @@ pub(super) const ROWS: &[Row] = &[
     row("h8_half_a_batch", Protocol, Died("not a batch: wrong magic"), "..."),
     row("h9_descriptor_flips", Protocol, Says(&["flipped", "a completion"]), "..."),
     row("h10_payload_flips", Protocol, Says(&["flipped", "not a batch", "column", "the datum"]), "..."),
-    row("h11_double_completion", Protocol, Says(&["first", "second", "third", "a completion"]), "..."),
+    row("h11_double_completion", Protocol, Says(&["first", "second", "third", "a completion", "not a batch"]), "..."),
     row("h12_wrong_nonce", Protocol, Died("a completion with a wrong nonce"), "..."),
     row("h12_replayed_nonce", Protocol, Died("wrong nonce"), "...").after_calls(1),
     row("h12_answer_a_later_call", Descriptors, Answer("answered"), "..."),
