@@ -12,8 +12,9 @@ const DOCUMENT: usize = 150;
 /// Finding one more row in a graph.
 const NEXT_ROW: usize = 40;
 
-/// A filter is tried on this many times the wanted rows first.
-const OVERSAMPLING: usize = 8;
+/// A filter is tried on this many times the wanted rows first. An index finds the last of the rows that it is asked for less
+/// surely than the first ones, and a filter may want just those: so it is asked for more than most filters need.
+const OVERSAMPLING: usize = 16;
 /// So many times more rows than a filter's share asks for are tried, since the near rows may be refused more often.
 const CAUTION: usize = 2;
 /// The most rows of one query that are worth asking an index for.
