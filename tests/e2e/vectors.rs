@@ -13,6 +13,15 @@ use serde_json::{Value, json};
 const CLIENTS: usize = 48;
 const K: usize = 10;
 
+/// The packages, with a graph over their vectors.
+fn indexed_packages(place: &Place, server: &Server<'_>) -> Value {
+    data::import(place, server);
+    let packages = reql::table("packages");
+    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
+    server.query(&reql::index_wait(&packages));
+    packages
+}
+
 fn ids(found: &Value) -> Vec<i64> {
     let rows = found.as_array().expect("a list");
     rows.iter().map(|row| row["doc"]["id"].as_i64().expect("an id")).collect()
@@ -22,10 +31,7 @@ fn ids(found: &Value) -> Vec<i64> {
 fn clients_that_search_together_find_what_each_finds_alone() {
     let place = Place::with_first_party_plugins();
     let server = Server::start(&place);
-    data::import(&place, &server);
-    let packages = reql::table("packages");
-    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
-    server.query(&reql::index_wait(&packages));
+    let packages = indexed_packages(&place, &server);
     let queries = data::queries();
     let search = |query: usize| {
         // Two kinds of searches, which can't be joined with each other.
@@ -91,10 +97,7 @@ const NO_SETTINGS: u64 = 64 + 3;
 fn the_counters_say_how_many_bytes_searches_shared_and_copied() {
     let place = Place::with_first_party_plugins();
     let server = Server::start(&place);
-    data::import(&place, &server);
-    let packages = reql::table("packages");
-    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
-    server.query(&reql::index_wait(&packages));
+    let packages = indexed_packages(&place, &server);
     let bytes = || {
         let status = server.plugin("hnsw");
         (status.bytes_shared, status.bytes_copied)
@@ -131,10 +134,7 @@ fn the_counters_say_how_many_bytes_searches_shared_and_copied() {
 fn filters_of_any_selectivity_find_as_many_as_there_are() {
     let place = Place::with_first_party_plugins();
     let server = Server::start(&place);
-    data::import(&place, &server);
-    let packages = reql::table("packages");
-    server.query(&reql::vector_index_create(&packages, "emb", DIMS, "cosine"));
-    server.query(&reql::index_wait(&packages));
+    let packages = indexed_packages(&place, &server);
     let (vectors, queries) = (data::vectors(), data::queries());
     let mut client = server.connect();
     for (accepted, floor) in [(2500, 0.95), (500, 0.95), (50, 1.0), (5, 1.0), (0, 1.0)] {

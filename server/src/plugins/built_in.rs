@@ -15,6 +15,7 @@ use photondb_plugin_sdk::{Datum, PluginError};
 use tokio::sync::mpsc;
 
 use super::call::{Function, ROWS_PER_MESSAGE};
+use super::handshake::Provided;
 use super::journal::Journal;
 use super::life::State;
 use super::plugin::{Command, Plugin};
@@ -69,21 +70,17 @@ pub(super) fn register(
         }
         let started = config.settings_of(&name).map_err(PluginError::init).and_then(|settings| {
             let code = Code::new(code, Services::default(), &settings)?;
-            let (functions, indexes) = (BuiltIn::functions(&plugin, &code), index_types(&code));
-            registry.provide_all(&plugin, functions, indexes, engine_types(&code), Some(&code))?;
-            Ok(code)
+            let provided = Provided::by(&code);
+            registry.provide_all(&plugin, BuiltIn::functions(&plugin, &code), &provided, Some(&code))?;
+            Ok(provided)
         });
         let outcome = started.map_err(|error| error.of(&name));
         plugin.update(|current| {
             (current.is_built_in, current.version) = (true, version.clone());
             match &outcome {
-                Ok(code) => {
-                    let signatures = code.registry().functions().iter().map(|function| function.signature());
+                Ok(provided) => {
                     current.state = State::Ready;
-                    let functions = signatures.map(|function| format!("{} {}", function.role.name(), function.name));
-                    let indexes = index_types(code).into_iter().map(|kind| format!("vector_index {kind}"));
-                    let engines = engine_types(code).into_iter().map(|kind| format!("storage_engine {kind}"));
-                    current.provides = functions.chain(indexes).chain(engines).collect();
+                    current.provides = provided.lines();
                     current.grade = Some(GRADE.into());
                 }
                 Err(error) => {
@@ -98,14 +95,6 @@ pub(super) fn register(
         }
         tokio::task::spawn_local(answer(name, queue));
     }
-}
-
-fn index_types(code: &Code) -> Vec<String> {
-    code.registry().vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect()
-}
-
-fn engine_types(code: &Code) -> Vec<String> {
-    code.registry().storage_engines().iter().map(|kind| kind.engine_type().to_owned()).collect()
 }
 
 /// Answers what an operator asks of a plugin that has no process.

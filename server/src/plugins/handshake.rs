@@ -4,6 +4,7 @@ use photondb_ipc_schema::PROTOCOL_VERSION;
 use photondb_ipc_schema::plugin_capnp::plugin;
 use photondb_plugin_sdk::calls::quote;
 use photondb_plugin_sdk::kinds::function::{FunctionSignature, Purity, Role};
+use photondb_plugin_sdk::runtime::Instance as Code;
 use photondb_plugin_sdk::{Datum, PluginError};
 
 use super::discover::Package;
@@ -20,6 +21,28 @@ pub struct Provided {
     pub vector_indexes: Vec<String>,
     /// Kinds of storage engine.
     pub storage_engines: Vec<String>,
+}
+
+impl Provided {
+    /// What a plugin that is linked in registered.
+    #[must_use]
+    pub fn by(code: &Code) -> Self {
+        let registry = code.registry();
+        Self {
+            functions: registry.functions().iter().map(|function| function.signature()).collect(),
+            vector_indexes: registry.vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect(),
+            storage_engines: registry.storage_engines().iter().map(|kind| kind.engine_type().to_owned()).collect(),
+        }
+    }
+
+    /// A line for each: `function approx`, `vector_index hnsw`.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let functions = self.functions.iter().map(|function| format!("{} {}", function.role.name(), function.name));
+        let indexes = self.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
+        let engines = self.storage_engines.iter().map(|kind| format!("storage_engine {kind}"));
+        functions.chain(indexes).chain(engines).collect()
+    }
 }
 
 /// Holds a plugin, or its manifest, to the protocol of this server.
@@ -93,14 +116,12 @@ pub(crate) async fn handshake(
     let names_of = |role: Role| -> Vec<&String> {
         provided.functions.iter().filter(|function| function.role == role).map(|function| &function.name).collect()
     };
-    let indexes: Vec<&String> = provided.vector_indexes.iter().collect();
-    let engines: Vec<&String> = provided.storage_engines.iter().collect();
     for (what, registered, declared) in [
         ("function", names_of(Role::Function), &declared.functions),
         ("aggregate", names_of(Role::Aggregate), &declared.aggregates),
         ("data type", names_of(Role::DataType), &declared.data_types),
-        ("vector index", indexes, &declared.vector_indexes),
-        ("storage engine", engines, &declared.storage_engines),
+        ("vector index", provided.vector_indexes.iter().collect(), &declared.vector_indexes),
+        ("storage engine", provided.storage_engines.iter().collect(), &declared.storage_engines),
     ] {
         if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
             let message = format!("it registered the {what} `{}`, which its manifest does not declare", quote(extra));

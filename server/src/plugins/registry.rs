@@ -28,8 +28,23 @@ pub trait Watcher: Send + Sync {
 struct Names {
     plugins: BTreeMap<String, Arc<Plugin>>,
     functions: BTreeMap<String, Function>,
-    vector_indexes: BTreeMap<String, Provider>,
-    storage_engines: BTreeMap<String, Provider>,
+    kinds: BTreeMap<(Kind, String), Provider>,
+}
+
+/// What else has a name that belongs to one plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    VectorIndex,
+    StorageEngine,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::VectorIndex => "vector index type",
+            Self::StorageEngine => "storage engine",
+        }
+    }
 }
 
 /// Who provides a kind of something.
@@ -89,7 +104,7 @@ impl Registry {
     pub(super) fn provide(&self, plugin: &Arc<Plugin>, provided: &Provided) -> Result<(), PluginError> {
         let functions = provided.functions.iter().cloned();
         let functions = functions.map(|signature| Function::new(Arc::clone(plugin), signature)).collect();
-        self.provide_all(plugin, functions, provided.vector_indexes.clone(), provided.storage_engines.clone(), None)
+        self.provide_all(plugin, functions, provided, None)
     }
 
     /// The same, of a plugin whose `code` is linked in, or is not.
@@ -100,8 +115,7 @@ impl Registry {
         &self,
         plugin: &Arc<Plugin>,
         functions: Vec<Function>,
-        vector_indexes: Vec<String>,
-        storage_engines: Vec<String>,
+        provided: &Provided,
         code: Option<&Code>,
     ) -> Result<(), PluginError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
@@ -119,31 +133,26 @@ impl Registry {
                 return Err(conflict(taken.signature().role.name(), name, taken.plugin()));
             }
         }
-        for kind in &vector_indexes {
-            if let Some(taken) = names.vector_indexes.get(kind)
+        let of_kind = |kind: Kind, names: &[String]| names.iter().map(|name| (kind, name.clone())).collect::<Vec<_>>();
+        let kinds = [
+            of_kind(Kind::VectorIndex, &provided.vector_indexes),
+            of_kind(Kind::StorageEngine, &provided.storage_engines),
+        ]
+        .concat();
+        for key in &kinds {
+            if let Some(taken) = names.kinds.get(key)
                 && names.is_held_against(taken.plugin.name(), plugin)
             {
-                return Err(conflict("vector index type", kind, taken.plugin.name()));
-            }
-        }
-        for kind in &storage_engines {
-            if let Some(taken) = names.storage_engines.get(kind)
-                && names.is_held_against(taken.plugin.name(), plugin)
-            {
-                return Err(conflict("storage engine", kind, taken.plugin.name()));
+                return Err(conflict(key.0.name(), &key.1, taken.plugin.name()));
             }
         }
         names.functions.retain(|_, function| function.plugin() != plugin.name());
-        names.vector_indexes.retain(|_, owner| owner.plugin.name() != plugin.name());
-        names.storage_engines.retain(|_, owner| owner.plugin.name() != plugin.name());
+        names.kinds.retain(|_, owner| owner.plugin.name() != plugin.name());
         for function in functions {
             names.functions.insert(function.signature().name.clone(), function);
         }
-        for kind in vector_indexes {
-            names.vector_indexes.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
-        }
-        for kind in storage_engines {
-            names.storage_engines.insert(kind, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
+        for key in kinds {
+            names.kinds.insert(key, Provider { plugin: Arc::clone(plugin), code: code.cloned() });
         }
         Ok(())
     }
@@ -162,9 +171,7 @@ impl Registry {
     /// # Errors
     /// When no plugin provides it.
     pub fn vector_index(&self, kind: &str) -> Result<Provider, PluginError> {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let found = names.vector_indexes.get(kind).cloned();
-        found.ok_or_else(|| nothing("vector index type", kind, names.vector_indexes.keys()))
+        self.provider(Kind::VectorIndex, kind)
     }
 
     /// Who provides the storage engine of that name.
@@ -172,9 +179,14 @@ impl Registry {
     /// # Errors
     /// When no plugin provides it.
     pub fn storage_engine(&self, kind: &str) -> Result<Provider, PluginError> {
+        self.provider(Kind::StorageEngine, kind)
+    }
+
+    fn provider(&self, kind: Kind, name: &str) -> Result<Provider, PluginError> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let found = names.storage_engines.get(kind).cloned();
-        found.ok_or_else(|| nothing("storage engine", kind, names.storage_engines.keys()))
+        let found = names.kinds.get(&(kind, name.to_owned())).cloned();
+        let known = names.kinds.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name);
+        found.ok_or_else(|| nothing(kind.name(), name, known))
     }
 }
 

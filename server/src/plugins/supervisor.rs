@@ -289,12 +289,7 @@ impl Supervisor {
         let mut version = String::new();
         self.plugin.update(|current| {
             version.clone_from(&current.version);
-            let provided = instance.provides();
-            let functions =
-                provided.functions.iter().map(|function| format!("{} {}", function.role.name(), function.name));
-            let indexes = provided.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
-            let engines = provided.storage_engines.iter().map(|kind| format!("storage_engine {kind}"));
-            current.provides = functions.chain(indexes).chain(engines).collect();
+            current.provides = instance.provides().lines();
             current.layers = process.report().enforced.iter().map(|report| report.layer.to_string()).collect();
             current.grade = Some(grade.to_string());
             current.grade_reasons.clone_from(&grade.reasons);

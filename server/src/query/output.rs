@@ -1,13 +1,11 @@
 //! Values on their way out: checked for what no client can read, then written as JSON.
 
-use std::thread;
-
 use photondb_plugin_sdk::Datum;
 
 use super::error::{ReqlError, Result};
 use super::pseudo::{self, Limits, MAX_DEPTH, Obstacle};
 use super::row::Row;
-use super::workers::permitted_cores;
+use super::workers::{on_parts, permitted_cores};
 use crate::storage::Document;
 
 /// Most bytes of JSON that one value may take. A response has to stay below 4 GiB.
@@ -63,24 +61,17 @@ fn write_rows(rows: &[Row], threads: usize, out: &mut Vec<u8>) -> Result<()> {
     if threads == 1 {
         return write_each(rows, out);
     }
-    let mut parts = rows.chunks(rows.len().div_ceil(threads).max(1));
-    let first = parts.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let others = parts.map(|part| {
-            scope.spawn(move || {
-                let mut text = Vec::new();
-                write_each(part, &mut text).map(|()| text)
-            })
-        });
-        let others: Vec<_> = others.collect();
-        write_each(first, out)?;
-        for other in others {
-            let text = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let texts = on_parts(rows, rows.len().div_ceil(threads), |part| {
+        let mut text = Vec::new();
+        write_each(part, &mut text).map(|()| text)
+    });
+    for (at, text) in texts.into_iter().enumerate() {
+        if at > 0 {
             out.push(b',');
-            out.extend_from_slice(&text);
         }
-        Ok(())
-    })
+        out.extend_from_slice(&text?);
+    }
+    Ok(())
 }
 
 fn write_each(rows: &[Row], out: &mut Vec<u8>) -> Result<()> {

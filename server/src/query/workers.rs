@@ -96,11 +96,37 @@ pub fn permitted_cores() -> usize {
     *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }
 
+/// Works on parts of so many items, the first on the caller's thread and each other on one of its own, and returns what
+/// came of them in order. Without a thread to spare it takes longer, that is all.
+pub fn on_parts<T: Sync, R: Send>(items: &[T], part: usize, work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+    let (first, rest) = items.split_at(part.min(items.len()));
+    thread::scope(|scope| {
+        let work = &work;
+        let start = |part| thread::Builder::new().spawn_scoped(scope, move || work(part)).map_err(|_| part);
+        let others: Vec<_> = rest.chunks(part.max(1)).map(start).collect();
+        let mut results = vec![work(first)];
+        results.extend(others.into_iter().map(|other| match other {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(part) => work(part),
+        }));
+        results
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn parts_come_back_in_order() {
+        let items: Vec<usize> = (0..10).collect();
+        for (part, expected) in [(3, vec![3, 12, 21, 9]), (10, vec![45]), (100, vec![45])] {
+            assert_eq!(on_parts(&items, part, |part| part.iter().sum::<usize>()), expected);
+        }
+        assert_eq!(on_parts(&items[..0], 3, |part| part.len()), [0]);
+    }
 
     #[test]
     fn jobs_that_wait_for_each_other_run_at_once() {

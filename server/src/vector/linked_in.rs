@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use photondb_plugin_sdk::calls::Search;
@@ -18,7 +17,7 @@ use super::graph::{OpenGraph, Place};
 use super::insert::ROWS_OF_CALL;
 use crate::plugins::plugin::Plugin;
 use crate::query::nested::Origin;
-use crate::query::workers::permitted_cores;
+use crate::query::workers::{on_parts, permitted_cores};
 
 /// The index.
 pub(super) struct LinkedIn {
@@ -87,7 +86,7 @@ impl OpenGraph for LinkedIn {
             added(rows);
             Ok(())
         };
-        on_threads(rows, ROWS_OF_CALL, insert).into_iter().collect()
+        on_parts(rows, ROWS_OF_CALL, insert).into_iter().collect()
     }
 
     fn remove(&self, rows: &[RowId]) -> Result<(), PluginError> {
@@ -98,7 +97,7 @@ impl OpenGraph for LinkedIn {
         let started = Instant::now();
         let count = search.queries.len() / search.dims;
         let share = count.div_ceil(permitted_cores()).max(LEAST_QUERIES) * search.dims;
-        let found = on_threads(search.queries, share, |queries| self.search_here(&search, queries));
+        let found = on_parts(search.queries, share, |queries| self.search_here(&search, queries));
         let found: Result<Vec<_>, _> = found.into_iter().collect();
         self.plugin.counters().record(started.elapsed(), found.is_ok());
         if Instant::now() >= origin.deadline {
@@ -129,27 +128,6 @@ impl OpenGraph for LinkedIn {
     fn close(&self) -> Result<(), PluginError> {
         Ok(())
     }
-}
-
-/// Works on parts of `items`, each on a thread of its own where there is one, in order.
-fn on_threads<T: Sync, R: Send>(items: &[T], part: usize, work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
-    if items.len() <= part {
-        return vec![work(items)];
-    }
-    thread::scope(|scope| {
-        let work = &work;
-        let start = |part| {
-            let builder = thread::Builder::new().name("vector-index".into());
-            builder.spawn_scoped(scope, move || work(part)).map_err(|_| part)
-        };
-        let started: Vec<_> = items.chunks(part).map(start).collect();
-        let finish = |thread: Result<thread::ScopedJoinHandle<'_, R>, _>| match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            // Without a thread to spare it takes longer, that is all.
-            Err(part) => work(part),
-        };
-        started.into_iter().map(finish).collect()
-    })
 }
 
 #[cfg(test)]
