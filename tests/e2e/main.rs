@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod commands;
 mod configuration;
+mod conformance;
 mod driver;
 mod durability;
 mod engines;
