@@ -49,5 +49,7 @@ const TOO_LARGE: u8 = 2;
 
 /// The bit of a commit's argument that asks for the disk.
 const HARD: u64 = 1;
+/// Between where and what in an error of cause [`Damaged`](crate::Cause::Damaged).
+const DAMAGED: &str = ": damaged: ";
 /// Room that a page needs beside the value of its only entry.
 const ENTRY_OVERHEAD: usize = 16 + u16::MAX as usize;

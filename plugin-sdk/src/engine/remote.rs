@@ -10,7 +10,7 @@ use photondb_ipc_schema::region::PrivateCopy;
 
 use super::message::{Reader, encode_batch, put_long, put_short};
 use super::scan::{RemoteScan, RemoteValues};
-use super::{ABSENT, HARD, PRESENT, TOO_LARGE};
+use super::{ABSENT, DAMAGED, HARD, PRESENT, TOO_LARGE};
 use crate::calls::{answer, protocol};
 use crate::kinds::storage::{
     Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot,
@@ -67,6 +67,7 @@ impl CallError {
     /// What it means for a call that changes nothing.
     pub(super) fn of_read(self) -> StorageError {
         match self {
+            Self::Answered(error) if error.cause() == Cause::Damaged => damaged(&error),
             Self::Answered(error) | Self::Late(error) => StorageError::Failed(error.to_string()),
             Self::Lost(error) => StorageError::Closed(error.to_string()),
         }
@@ -75,6 +76,7 @@ impl CallError {
     /// What it means for one that changes something.
     fn of_write(self) -> StorageError {
         match self {
+            Self::Answered(error) if error.cause() == Cause::Damaged => damaged(&error),
             Self::Answered(error) if error.cause() != Cause::Indeterminate => StorageError::Failed(error.to_string()),
             Self::Answered(error) | Self::Late(error) | Self::Lost(error) => StorageError::Unknown(error.to_string()),
         }
@@ -85,6 +87,12 @@ impl CallError {
             Self::Answered(error) | Self::Lost(error) | Self::Late(error) => error,
         }
     }
+}
+
+/// The damage that the plugin told of: where, and what.
+fn damaged(error: &PluginError) -> StorageError {
+    let (keyspace, message) = error.message().split_once(DAMAGED).unwrap_or(("the table", error.message()));
+    StorageError::Damaged { keyspace: keyspace.to_owned(), message: message.to_owned() }
 }
 
 /// An engine in another process.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use photondb_ipc_schema::lane::{Operation, Request};
 
 use super::message::{Reader, Writer, decode_batch};
-use super::{ABSENT, END, ENTRY_OVERHEAD, HARD, MORE, PART, PRESENT, TOO_LARGE};
+use super::{ABSENT, DAMAGED, END, ENTRY_OVERHEAD, HARD, MORE, PART, PRESENT, TOO_LARGE};
 use crate::calls::protocol;
 use crate::kinds::storage::{
     Direction, Durability, Entry, EntryIterator, KeyRange, StorageConfig, StorageEngine, StorageEnginePlugin,
@@ -28,7 +28,7 @@ impl From<StorageError> for PluginError {
             StorageError::Failed(message) | StorageError::Closed(message) => Self::runtime(Cause::Plugin, message),
             StorageError::Unknown(message) => Self::runtime(Cause::Indeterminate, message),
             StorageError::Damaged { keyspace, message } => {
-                Self::runtime(Cause::Plugin, format!("{keyspace}: damaged: {message}"))
+                Self::runtime(Cause::Damaged, format!("{keyspace}{DAMAGED}{message}"))
             }
         }
     }
