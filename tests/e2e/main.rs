@@ -8,6 +8,7 @@ mod commands;
 mod configuration;
 mod driver;
 mod durability;
+mod encrypted;
 mod engines;
 mod functions;
 mod hostile;

@@ -8,6 +8,8 @@ use std::io;
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a key.
@@ -26,8 +28,20 @@ pub(crate) type Key = Zeroizing<[u8; KEY]>;
 /// When the system gives no random bytes.
 pub(crate) fn new_key() -> io::Result<Key> {
     let mut key = Key::default();
-    getrandom::fill(&mut *key)?;
+    fill(&mut *key)?;
     Ok(key)
+}
+
+/// Fills `bytes` with random ones.
+fn fill(mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let filled = match getrandom(&mut *bytes, GetRandomFlags::empty()) {
+            Err(Errno::INTR) => 0,
+            filled => filled?,
+        };
+        bytes = &mut bytes[filled..];
+    }
+    Ok(())
 }
 
 /// What seals and opens with one key. The key is wiped when it is dropped.
@@ -52,7 +66,7 @@ impl Sealer {
     /// When the system gives no random bytes.
     pub(crate) fn seal(&self, place: &[u8], sealed: &mut [u8]) -> io::Result<()> {
         let (nonce, text, tag) = parts(sealed).ok_or_else(|| io::Error::other("no room for a nonce and a tag"))?;
-        getrandom::fill(nonce)?;
+        fill(nonce)?;
         let made = self.0.encrypt_inout_detached(&XNonce::from(*nonce), place, text.into());
         *tag = made.map_err(|_| io::Error::other("a block that is too long to be sealed"))?.into();
         Ok(())

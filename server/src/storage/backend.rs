@@ -177,6 +177,11 @@ impl Backend {
 
     /// The error, said of the table.
     pub(super) fn explain(&self, error: StorageError) -> StoreError {
+        if let (Some(TableEngine { name, definition, .. }), StorageError::Damaged { keyspace, message }) =
+            (self.of_table(), &error)
+        {
+            tracing::error!(table = name, engine = definition.kind, keyspace, message, "what is stored is damaged");
+        }
         match self.of_table() {
             None => error.into(),
             Some(TableEngine { name, definition, .. }) => StoreError::TableEngine {
