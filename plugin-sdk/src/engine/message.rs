@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{ABSENT, PRESENT};
 use crate::PluginError;
 use crate::calls::protocol;
-use crate::kinds::storage::{Change, WriteBatch};
+use crate::kinds::storage::{Change, DocumentChange, MOST_CHANGES, WriteBatch};
 
 /// Reads what lies one behind the other. Whatever the bytes are, it stays within them.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +168,46 @@ pub(super) fn decode_batch(bytes: &[u8]) -> Result<WriteBatch, PluginError> {
     Ok(batch)
 }
 
+/// Adds a group of changes.
+pub(super) fn put_group(out: &mut Vec<u8>, group: &[DocumentChange]) {
+    out.extend_from_slice(&(group.len() as u16).to_le_bytes());
+    for DocumentChange { key, before, after } in group {
+        put_short(out, key);
+        for value in [before, after] {
+            match value {
+                None => out.push(ABSENT),
+                Some(value) => {
+                    out.push(PRESENT);
+                    put_long(out, value);
+                }
+            }
+        }
+    }
+}
+
+/// Reads groups up to the end.
+pub(super) fn read_groups(bytes: &[u8]) -> Result<Vec<Vec<DocumentChange>>, PluginError> {
+    let mut reader = Reader(bytes);
+    let mut groups = Vec::new();
+    while !reader.is_empty() {
+        let count = usize::from(reader.u16()?);
+        if !(1..=MOST_CHANGES).contains(&count) {
+            return Err(protocol(format!("a group of {count} changes: it must have 1 to {MOST_CHANGES}")));
+        }
+        let value = |reader: &mut Reader<'_>| match reader.u8()? {
+            ABSENT => Ok(None),
+            PRESENT => reader.long().map(|value| Some(value.to_vec())),
+            _ => Err(protocol("a document that is neither there nor not there")),
+        };
+        let mut change = || {
+            let key = reader.short()?.to_vec();
+            Ok(DocumentChange { key, before: value(&mut reader)?, after: value(&mut reader)? })
+        };
+        groups.push((0..count).map(|_| change()).collect::<Result<_, PluginError>>()?);
+    }
+    Ok(groups)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +225,26 @@ mod tests {
         for end in 0..200 {
             // Whole changes, or an error; never a panic.
             let _ = decode_batch(&bytes[..end]);
+        }
+    }
+
+    #[test]
+    fn groups_come_back() {
+        let change = |key: &[u8], before: Option<&[u8]>, after: Option<&[u8]>| DocumentChange {
+            key: key.to_vec(),
+            before: before.map(<[u8]>::to_vec),
+            after: after.map(<[u8]>::to_vec),
+        };
+        let groups = [
+            vec![change(b"a", Some(b"1"), None), change(b"b", None, Some(b""))],
+            vec![change(b"c", Some(b"2"), Some(b"3"))],
+        ];
+        let mut bytes = Vec::new();
+        groups.iter().for_each(|group| put_group(&mut bytes, group));
+        assert_eq!(read_groups(&bytes).expect("groups"), groups);
+        assert_eq!((0..bytes.len()).filter(|end| read_groups(&bytes[..*end]).is_ok()).count(), 2, "whole groups alone");
+        for count in [0_u16, 257] {
+            assert!(read_groups(&count.to_le_bytes()).expect_err("a bad number").message().contains("1 to 256"));
         }
     }
 

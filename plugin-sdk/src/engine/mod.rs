@@ -16,9 +16,12 @@
 //! | page | page bytes (u32) | a page |
 //! | drop keyspace | keyspace (short) | |
 //! | statistics | | an encoded datum |
+//! | upkeep | now (f64), most changes (u32), keyspace (short), primary key (short) | groups up to the end, as many as fit |
 //!
 //! A batch is the number of its keyspaces (u16), those (short each), and its changes up to its end: keyspace (u16), key
 //! (short), then 0, or 1 and the value (long).
+//!
+//! A group is the number of its changes (u16) and those: key (short), before and after, each 0, or 1 and the value (long).
 //!
 //! A page is entries up to its end: key (short) and value (long). Its completion says `MORE`, `END`, or `PART`: then
 //! it is one entry that does not fit, a piece of it: key (short), the bytes of the whole value (u64), and the next bytes.
@@ -46,6 +49,13 @@ const ABSENT: u8 = 0;
 const PRESENT: u8 = 1;
 /// ... whose value does not fit into a reply.
 const TOO_LARGE: u8 = 2;
+
+/// Upkeep: the engine never wants any.
+const UNWANTED: u64 = 0;
+/// ... the groups are all there is for now.
+const ALL: u64 = 1;
+/// ... there are more.
+const AND_MORE: u64 = 2;
 
 /// The bit of a commit's argument that asks for the disk.
 const HARD: u64 = 1;

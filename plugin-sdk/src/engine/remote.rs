@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use photondb_ipc_schema::lane::{Completion, Lane, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
-use super::message::{Reader, encode_batch, put_long, put_short};
+use super::message::{Reader, encode_batch, put_long, put_short, read_groups};
 use super::scan::{RemoteScan, RemoteValues};
-use super::{ABSENT, DAMAGED, HARD, PRESENT, TOO_LARGE};
+use super::{ABSENT, ALL, AND_MORE, DAMAGED, HARD, PRESENT, TOO_LARGE, UNWANTED};
 use crate::calls::{answer, protocol};
 use crate::kinds::storage::{
-    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot,
-    ValueIterator, WriteBatch,
+    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot, Upkeep,
+    UpkeepRequest, ValueIterator, WriteBatch,
 };
 use crate::{Cause, Datum, PluginError};
 
@@ -413,6 +413,23 @@ impl<C: Connection> StorageEngine for RemoteEngine<C> {
                 Datum::Null
             }
         }
+    }
+
+    fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+        let mut payload = request.now.to_bits().to_le_bytes().to_vec();
+        payload.extend_from_slice(&u32::try_from(request.most).unwrap_or(u32::MAX).to_le_bytes());
+        put_short(&mut payload, request.documents.as_bytes());
+        put_short(&mut payload, request.primary_key.as_bytes());
+        let (lane, mut reply) = (self.core.connection.read_lane(), PrivateCopy::default());
+        let called = self.core.call(lane, Operation::EngineUpkeep, 0, &payload, READ, &mut reply);
+        let value = called.map_err(CallError::of_read)?.value;
+        let groups = match value {
+            UNWANTED => return Ok(None),
+            ALL | AND_MORE => read_groups(reply.bytes()),
+            _ => Err(protocol("upkeep that is neither wanted nor unwanted")),
+        };
+        let groups = groups.map_err(|error| StorageError::Closed(self.core.connection.judge(error).to_string()))?;
+        Ok(Some(Upkeep { groups, has_more: value == AND_MORE }))
     }
 }
 

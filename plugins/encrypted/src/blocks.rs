@@ -65,6 +65,13 @@ struct Header {
     is_newer: bool,
 }
 
+/// A header as it lies in the file.
+struct Copied {
+    sequence: u64,
+    length: u64,
+    page: Box<[u8; PAGE]>,
+}
+
 impl<B> fmt::Debug for Blocks<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blocks").finish_non_exhaustive()
@@ -94,10 +101,9 @@ impl<B: StorageBackend> Blocks<B> {
             return Err(self.damaged(format!("the file has {bytes} bytes, and was cut or extended")));
         }
         let copies = [self.read_copy(0)?, self.read_copy(1)?];
-        let newest =
-            (0..2).filter(|copy| copies[*copy].is_some()).max_by_key(|copy| copies[*copy].as_ref().map(|c| c.0));
-        let Some(((sequence, length, page), durable)) = newest.and_then(|copy| Some((copies[copy].clone()?, copy)))
-        else {
+        let sequences = copies.each_ref().map(|copy| copy.as_ref().map(|copy| copy.sequence));
+        let durable = usize::from(sequences[1] > sequences[0]);
+        let Some(Copied { sequence, length, page }) = copies.into_iter().nth(durable).flatten() else {
             return Err(self.damaged("both copies of the header were changed, or belong to another table".to_owned()));
         };
         if logical(bytes) < length {
@@ -108,21 +114,21 @@ impl<B: StorageBackend> Blocks<B> {
         (header.page, header.length, header.durable) = (page, length, durable);
         self.sequence.store(sequence, Ordering::Release);
         // Whatever a crash left in the other copy.
-        if copies[1 - durable].as_ref().is_none_or(|(other, ..)| *other != sequence) {
+        if sequences[1 - durable] != Some(sequence) {
             self.write_copy(&header, 1 - durable)?;
             self.inner.sync_data()?;
         }
         Ok(())
     }
 
-    /// Sequence, length and page of a copy of the header; `None` where it is none.
-    fn read_copy(&self, copy: usize) -> io::Result<Option<(u64, u64, Box<[u8; PAGE]>)>> {
+    /// A copy of the header; `None` where it is none.
+    fn read_copy(&self, copy: usize) -> io::Result<Option<Copied>> {
         let mut sealed = vec![0; HEADER];
         self.inner.read(copy as u64 * HEADER_STRIDE, &mut sealed)?;
         let Ok(text) = self.sealer.open(b"photondb header 1", &mut sealed) else { return Ok(None) };
         let mut page = Box::new([0; PAGE]);
         page.copy_from_slice(&text[16..]);
-        Ok(Some((number(&text[..8]), number(&text[8..16]), page)))
+        Ok(Some(Copied { sequence: number(&text[..8]), length: number(&text[8..16]), page }))
     }
 
     fn write_copy(&self, header: &Header, copy: usize) -> io::Result<()> {

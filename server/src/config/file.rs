@@ -29,8 +29,17 @@ fn beside(file: &Path, path: &Value<'_>) -> Result<PathBuf, ConfigError> {
 }
 
 fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
-    const KEYS: [&str; 8] =
-        ["paths", "require_signatures", "trusted_keys", "enabled", "settings", "secrets", "grants", "restarts"];
+    const KEYS: [&str; 9] = [
+        "paths",
+        "require_signatures",
+        "trusted_keys",
+        "enabled",
+        "settings",
+        "secrets",
+        "grants",
+        "restarts",
+        "upkeep",
+    ];
     let section = table.section(&KEYS)?;
     if let Some(paths) = section.get("paths") {
         plugins.paths = paths.list(|directory| beside(path, &directory))?;
@@ -55,6 +64,9 @@ fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) ->
     }
     if let Some(table) = section.get("restarts") {
         plugins.restarts = restarts(&table)?;
+    }
+    if let Some(upkeep) = section.get("upkeep") {
+        plugins.upkeep = upkeep.duration()?;
     }
     Ok(())
 }
@@ -168,6 +180,7 @@ mod tests {
             paths = ["/opt/photondb/plugins", "./plugins"]
             require_signatures = false
             trusted_keys = ["RWQ..."]
+            upkeep = "2min"
 
             [plugins.enabled]
             hnsw = true
@@ -205,6 +218,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.plugins.paths, [Path::new("/opt/photondb/plugins"), Path::new("etc/./plugins")]);
+        assert_eq!(config.plugins.upkeep, Duration::from_secs(120));
         assert!(!config.plugins.is_enabled("custom_auth"));
         assert_eq!(config.plugins.settings["hnsw"]["ef_search"].as_integer(), Some(64));
         let secrets = [("2026.b", "/etc/keys/second"), ("first", "etc/keys/first")];

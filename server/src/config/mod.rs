@@ -64,6 +64,8 @@ pub struct PluginsConfig {
     pub grants: BTreeMap<String, Grant>,
     /// When a plugin that failed is started again, and when no more.
     pub restarts: RestartsConfig,
+    /// How often storage engines of plugins are asked what they want done to their documents.
+    pub upkeep: Duration,
 }
 
 /// `[plugins.restarts]`: when a plugin that failed is started again, and when no more.
@@ -287,6 +289,7 @@ impl Default for PluginsConfig {
             secrets: BTreeMap::new(),
             grants: BTreeMap::new(),
             restarts: RestartsConfig::default(),
+            upkeep: Duration::from_secs(30),
         }
     }
 }

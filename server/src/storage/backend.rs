@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{
-    Durability, Keyspace, StorageEngine, StorageError, StorageSnapshot, WriteBatch,
+    Durability, Keyspace, StorageEngine, StorageError, StorageSnapshot, Upkeep, UpkeepRequest, WriteBatch,
 };
 use uuid::Uuid;
 
@@ -391,5 +391,9 @@ impl StorageEngine for Current {
 
     fn statistics(&self) -> Datum {
         self.engine().map_or(Datum::Null, |engine| engine.statistics())
+    }
+
+    fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+        self.engine()?.upkeep(request)
     }
 }
