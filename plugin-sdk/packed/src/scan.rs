@@ -238,18 +238,15 @@ fn kept(
     whole: &WholeRows,
     columns: &mut Columns<'_>,
 ) -> Result<Vec<bool>, StorageError> {
-    let mut kept = vec![false; left.end];
-    for row in left.clone() {
-        kept[row] = whole.get(row).is_none_or(|value| !selection.excludes(value));
-    }
     for range in &selection.filter {
-        let column = columns.get(&range.field)?;
-        for row in left.clone() {
-            if kept[row] && whole.get(row).is_none() {
-                kept[row] = !range.excludes(column.and_then(|column| column.get(row)));
-            }
-        }
+        columns.get(&range.field)?;
     }
+    let is_kept = |row: usize| match whole.get(row) {
+        Some(value) => !selection.excludes(value),
+        None => !selection.excludes_fields(|field| columns.known(field)?.get(row)),
+    };
+    let mut kept = vec![false; left.end];
+    left.clone().for_each(|row| kept[row] = is_kept(row));
     Ok(kept)
 }
 
@@ -270,7 +267,12 @@ impl Columns<'_> {
             let read = read.map_err(|what| self.view.names.damaged(what))?;
             self.read.push((Arc::clone(&column.name), read));
         }
-        Ok(self.read.iter().find(|(known, _)| **known == *name).map(|(_, column)| column))
+        Ok(self.known(name))
+    }
+
+    /// A column that was read.
+    fn known(&self, name: &str) -> Option<&Column> {
+        self.read.iter().find(|(known, _)| **known == *name).map(|(_, column)| column)
     }
 
     /// Those that are wanted, in the order of their names.

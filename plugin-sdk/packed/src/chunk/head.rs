@@ -46,7 +46,10 @@ impl Head {
 
     /// Whether the selection allows to leave out all rows.
     pub(crate) fn is_excluded(&self, selection: &Selection) -> bool {
+        // Where nothing is known of the values, some may be of a plugin's type.
+        let is_known = |column: &ColumnHead| column.statistics.least.is_some() || column.statistics.greatest.is_some();
         self.whole_rows == 0
+            && selection.filter.iter().all(|range| self.column(&range.field).is_none_or(is_known))
             && selection.filter.iter().any(|range| match self.column(&range.field) {
                 None => true,
                 Some(column) => {
