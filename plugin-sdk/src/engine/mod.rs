@@ -12,7 +12,7 @@
 //! | stage | bytes of a batch | |
 //! | commit | the (last) bytes of a batch | |
 //! | release | numbers (u64 each) | |
-//! | scan | snapshot (u64), direction (u8), page bytes (u32), keyspace (short), start (short), 0 or 1 and end (short) | a page |
+//! | scan | snapshot (u64), direction (u8), page bytes (u32), keyspace (short), start (short), 0 or 1 and end (short); then nothing, or a selection | a page |
 //! | page | page bytes (u32) | a page |
 //! | drop keyspace | keyspace (short) | |
 //! | statistics | | an encoded datum |
@@ -22,6 +22,10 @@
 //! (short), then 0, or 1 and the value (long).
 //!
 //! A group is the number of its changes (u16) and those: key (short), before and after, each 0, or 1 and the value (long).
+//!
+//! A selection is 0 or 1, then if 1 the number of wanted fields (u16) and those (short each); and its ranges up to its end: field
+//! (short), lower and upper bound: 0, or 1 (included) or 2 (excluded) and an encoded datum (long). It is left away where it takes
+//! more than [`LARGEST_SELECTION`] bytes: then all is given.
 //!
 //! A page is entries up to its end: key (short) and value (long). Its completion says `MORE`, `END`, or `PART`: then
 //! it is one entry that does not fit, a piece of it: key (short), the bytes of the whole value (u64), and the next bytes.
@@ -61,5 +65,7 @@ const AND_MORE: u64 = 2;
 const HARD: u64 = 1;
 /// Between where and what in an error of cause [`Damaged`](crate::Cause::Damaged).
 const DAMAGED: &str = ": damaged: ";
+/// The longest selection that is sent.
+const LARGEST_SELECTION: usize = 64 << 10;
 /// Room that a page needs beside the value of its only entry.
 const ENTRY_OVERHEAD: usize = 16 + u16::MAX as usize;

@@ -13,8 +13,8 @@ use super::scan::{RemoteScan, RemoteValues};
 use super::{ABSENT, ALL, AND_MORE, DAMAGED, HARD, PRESENT, TOO_LARGE, UNWANTED};
 use crate::calls::{answer, protocol};
 use crate::kinds::storage::{
-    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot, Upkeep,
-    UpkeepRequest, ValueIterator, WriteBatch,
+    Direction, Durability, EntryIterator, KeyRange, Keyspace, Selection, StorageEngine, StorageError, StorageSnapshot,
+    Upkeep, UpkeepRequest, ValueIterator, WriteBatch,
 };
 use crate::{Cause, Datum, PluginError};
 
@@ -215,7 +215,8 @@ impl<C: Connection> Core<C> {
         let range = KeyRange { start: key.to_vec(), end: Some([key, &[0]].concat()) };
         let taken = if snapshot == 0 { Some(RemoteSnapshot::take(self)?) } else { None };
         let snapshot = taken.as_ref().map_or(snapshot, |taken| taken.number);
-        let mut scan = RemoteScan::begin(self, None, snapshot, keyspace, &range, Direction::Forward)?;
+        let all = Selection::default();
+        let mut scan = RemoteScan::begin(self, None, snapshot, keyspace, &range, Direction::Forward, &all)?;
         scan.next().transpose().map(|entry| entry.map(|(_, value)| value))
     }
 }
@@ -458,6 +459,20 @@ impl<C: Connection> Drop for RemoteSnapshot<C> {
 
 struct SharedSnapshot<C: Connection>(Arc<RemoteSnapshot<C>>);
 
+impl<C: Connection> SharedSnapshot<C> {
+    fn begin(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<RemoteScan<C>, StorageError> {
+        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
+        let number = snapshot.number;
+        RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction, selection)
+    }
+}
+
 impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
     fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(self.0.core.get_many(self.0.number, keyspace, &[key])?.pop().flatten())
@@ -473,9 +488,17 @@ impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<EntryIterator, StorageError> {
-        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
-        let number = snapshot.number;
-        Ok(Box::new(RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction)?))
+        self.scan_selected(keyspace, range, direction, &Selection::default())
+    }
+
+    fn scan_selected(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<EntryIterator, StorageError> {
+        Ok(Box::new(self.begin(keyspace, range, direction, selection)?))
     }
 
     fn scan_values(
@@ -484,8 +507,6 @@ impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<ValueIterator, StorageError> {
-        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
-        let number = snapshot.number;
-        Ok(Box::new(RemoteValues(RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction)?)))
+        Ok(Box::new(RemoteValues(self.begin(keyspace, range, direction, &Selection::default())?)))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use photondb_ipc_schema::lane::{Operation, Request};
 
-use super::message::{Reader, Writer, decode_batch, put_group};
+use super::message::{Reader, Writer, decode_batch, put_group, read_selection};
 use super::{ABSENT, ALL, AND_MORE, DAMAGED, END, ENTRY_OVERHEAD, HARD, MORE, PART, PRESENT, TOO_LARGE, UNWANTED};
 use crate::calls::protocol;
 use crate::kinds::storage::{
@@ -264,8 +264,9 @@ impl OpenEngine {
         let bytes = reader.u32()? as usize;
         let (keyspace, start) = (reader.text()?, reader.short()?.to_vec());
         let end = (reader.u8()? != 0).then(|| reader.short().map(<[u8]>::to_vec)).transpose()?;
+        let selection = read_selection(reader)?;
         let mut scan = Scan {
-            entries: snapshot.scan(keyspace, &KeyRange { start, end }, direction)?,
+            entries: snapshot.scan_selected(keyspace, &KeyRange { start, end }, direction, &selection)?,
             next: None,
             sent: 0,
             failure: None,

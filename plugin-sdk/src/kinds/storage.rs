@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use super::selection::{FieldRange, Selection};
 use crate::{Datum, PluginError};
 
 /// What an engine is opened with.
@@ -279,5 +280,20 @@ pub trait StorageSnapshot: Send + Sync {
         direction: Direction,
     ) -> Result<ValueIterator, StorageError> {
         Ok(Box::new(self.scan(keyspace, range, direction)?.map(|entry| entry.map(|(_, value)| value))))
+    }
+    /// The entries of such a scan that the selection does not allow to leave out; of those, it may leave out fields.
+    /// All of every entry unless the engine knows better: whoever asks checks what comes.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    fn scan_selected(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<EntryIterator, StorageError> {
+        let _ = selection;
+        self.scan(keyspace, range, direction)
     }
 }

@@ -30,6 +30,8 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
         #[cfg(feature = "builtin-cidr")]
         Box::new(photondb_plugin_cidr::Networks),
+        #[cfg(feature = "builtin-columnar")]
+        Box::new(photondb_plugin_columnar::Columnar),
         #[cfg(feature = "builtin-decimal")]
         Box::new(photondb_plugin_decimal::Decimals),
         #[cfg(feature = "builtin-encrypted")]
