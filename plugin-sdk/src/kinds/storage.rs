@@ -167,7 +167,7 @@ pub struct UpkeepRequest<'a> {
 /// A document that an engine wants changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentChange {
-    /// Its key in the engine.
+    /// Its key in the engine; empty where the engine does not know it: the server makes it of the primary key.
     pub key: Vec<u8>,
     /// The value as it is stored now, byte for byte; `None` where there must be none.
     pub before: Option<Vec<u8>>,
@@ -281,6 +281,7 @@ pub trait StorageSnapshot: Send + Sync {
     ) -> Result<ValueIterator, StorageError> {
         Ok(Box::new(self.scan(keyspace, range, direction)?.map(|entry| entry.map(|(_, value)| value))))
     }
+
     /// The entries of such a scan that the selection does not allow to leave out; of those, it may leave out fields.
     /// All of every entry unless the engine knows better: whoever asks checks what comes.
     ///

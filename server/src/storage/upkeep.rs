@@ -145,23 +145,23 @@ impl Table {
     fn apply_group(&self, opened: &Opened, group: &[DocumentChange]) -> Result<Applied, StoreError> {
         let _gate = self.enter()?;
         let indexes = self.index_list();
-        let checked = self.check_group(group)?;
-        let _locks = self.locks.lock(group.iter().map(|change| change.key.as_slice()));
-        let wanted: Vec<&[u8]> = group.iter().map(|change| change.key.as_slice()).collect();
+        let changes = self.check_group(group)?;
+        let _locks = self.locks.lock(changes.iter().map(|change| change.key.as_slice()));
+        let wanted: Vec<&[u8]> = changes.iter().map(|change| change.key.as_slice()).collect();
         let present = opened.engine.get_many(&self.documents, &wanted)?;
         if present.iter().zip(group).any(|(present, change)| *present != change.before) {
             return Ok(Applied::TooLate);
         }
         let mut request = Request { epoch: Some(opened.epoch), ..Request::default() };
         let mut growth = 0;
-        for (DocumentChange { key, .. }, (old, new)) in group.iter().zip(checked) {
+        for Checked { key, old, new } in changes {
             for Index { core, .. } in indexes.iter() {
-                core.stage(&self.entries, key, old.as_ref(), new.as_ref(), &mut request.batch, &mut request.vectors);
+                core.stage(&self.entries, &key, old.as_ref(), new.as_ref(), &mut request.batch, &mut request.vectors);
             }
             growth += i64::from(new.is_some()) - i64::from(old.is_some());
             match new {
-                Some(new) => request.batch.put(&self.documents, key.clone(), new.encoded()),
-                None => request.batch.delete(&self.documents, key.clone()),
+                Some(new) => request.batch.put(&self.documents, key, new.encoded()),
+                None => request.batch.delete(&self.documents, key),
             }
         }
         if growth != 0 {
@@ -171,35 +171,51 @@ impl Table {
         Ok(Applied::Yes)
     }
 
-    /// The documents before and after each change; or what is wrong with one.
-    fn check_group(&self, group: &[DocumentChange]) -> Result<Vec<(Option<Datum>, Option<Datum>)>, StoreError> {
-        let wrong = |message: &str| StoreError::Storage(StorageError::Failed(format!("upkeep: {message}")));
+    /// The changes of a group; or what is wrong with one.
+    fn check_group(&self, group: &[DocumentChange]) -> Result<Vec<Checked>, StoreError> {
         if group.len() > MOST_CHANGES {
             return Err(wrong("a group of more changes than one may have"));
         }
-        let mut seen = HashSet::new();
-        let document = |bytes: &Option<Vec<u8>>, key: &[u8]| -> Result<Option<Datum>, StoreError> {
-            let Some(bytes) = bytes else { return Ok(None) };
+        let changes: Vec<Checked> = group.iter().map(|change| self.check_change(change)).collect::<Result<_, _>>()?;
+        let keys: HashSet<&[u8]> = changes.iter().map(|change| change.key.as_slice()).collect();
+        if keys.len() < changes.len() {
+            return Err(wrong("a group that changes a document twice"));
+        }
+        drop(keys);
+        Ok(changes)
+    }
+
+    fn check_change(&self, DocumentChange { key, before, after }: &DocumentChange) -> Result<Checked, StoreError> {
+        let document = |bytes: &Vec<u8>| {
             let document = scan::decode(&self.documents, bytes)?;
             let primary_key = document.get(&self.info().primary_key).cloned();
             let primary_key = primary_key.ok_or_else(|| wrong("a document without its primary key"))?;
-            self.check_document(&primary_key, key, &document)?;
-            if keys::primary_key(&primary_key)? != key {
-                return Err(wrong("a document under another key than its own"));
-            }
-            Ok(Some(document))
+            let own_key = keys::primary_key(&primary_key)?;
+            self.check_document(&primary_key, &own_key, &document)?;
+            Ok::<_, StoreError>((own_key, document))
         };
-        let check = |change: &DocumentChange| {
-            if !seen.insert(change.key.clone()) {
-                return Err(wrong("a group that changes a document twice"));
+        let (old, new) = (before.as_ref().map(document).transpose()?, after.as_ref().map(document).transpose()?);
+        let ((old_key, old), (new_key, new)) = (old.unzip(), new.unzip());
+        let is_other = |own_key: &Vec<u8>| [&old_key, &new_key].into_iter().flatten().any(|key| key != own_key);
+        match old_key.clone().or(new_key.clone()) {
+            None => Err(wrong("a change of nothing to nothing")),
+            Some(own_key) if is_other(&own_key) || !key.is_empty() && *key != own_key => {
+                Err(wrong("a document under another key than its own"))
             }
-            match (document(&change.before, &change.key)?, document(&change.after, &change.key)?) {
-                (None, None) => Err(wrong("a change of nothing to nothing")),
-                change => Ok(change),
-            }
-        };
-        group.iter().map(check).collect()
+            Some(key) => Ok(Checked { key, old, new }),
+        }
     }
+}
+
+/// A change that may be made.
+struct Checked {
+    key: Vec<u8>,
+    old: Option<Datum>,
+    new: Option<Datum>,
+}
+
+fn wrong(message: &str) -> StoreError {
+    StoreError::Storage(StorageError::Failed(format!("upkeep: {message}")))
 }
 
 /// How far the upkeep of a table is.
