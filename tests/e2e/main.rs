@@ -9,6 +9,7 @@ mod configuration;
 mod conformance;
 mod driver;
 mod durability;
+mod encrypted;
 mod engines;
 mod functions;
 mod hostile;

@@ -55,6 +55,8 @@ pub enum Operation {
     EngineDropKeyspace = 19,
     /// Engine `target`: sizes and counts, an encoded datum.
     EngineStatistics = 20,
+    /// Engine `target`: which documents it wants changed; value: 0: none ever, 1: these, 2: these, and more later.
+    EngineUpkeep = 21,
 }
 
 impl Operation {
@@ -83,6 +85,7 @@ impl Operation {
             18 => Self::EngineFlush,
             19 => Self::EngineDropKeyspace,
             20 => Self::EngineStatistics,
+            21 => Self::EngineUpkeep,
             _ => return None,
         })
     }

@@ -3,5 +3,6 @@
 pub mod aggregate;
 pub mod data_type;
 pub mod function;
+pub mod selection;
 pub mod storage;
 pub mod vector;
