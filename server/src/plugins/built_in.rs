@@ -44,6 +44,8 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         Box::new(photondb_plugin_sketch::Sketches),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
+        #[cfg(feature = "builtin-vamana")]
+        Box::new(photondb_plugin_vamana::VamanaPlugin::default()),
     ]
 }
 
