@@ -50,6 +50,8 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         Box::new(photondb_plugin_stats::Stats),
         #[cfg(feature = "builtin-timeseries")]
         Box::new(photondb_plugin_timeseries::TimeSeries),
+        #[cfg(feature = "builtin-vamana")]
+        Box::new(photondb_plugin_vamana::VamanaPlugin::default()),
     ]
 }
 
