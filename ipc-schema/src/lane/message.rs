@@ -55,6 +55,13 @@ pub enum Operation {
     EngineDropKeyspace = 19,
     /// Engine `target`: sizes and counts, an encoded datum.
     EngineStatistics = 20,
+    /// Distance `target`, of vectors of `argument` numbers: what it is like, with these options (one `Datum`). What operations
+    /// of distances carry is in the SDK's `distances` module.
+    DistancePrepare = 21,
+    /// Distance `target`: the places of vectors; argument 1: of queries.
+    DistancePlace = 22,
+    /// Distance `target`, of vectors of `argument` numbers: the distances from the place of a query to those of rows.
+    DistanceMeasure = 23,
 }
 
 impl Operation {
@@ -83,6 +90,9 @@ impl Operation {
             18 => Self::EngineFlush,
             19 => Self::EngineDropKeyspace,
             20 => Self::EngineStatistics,
+            21 => Self::DistancePrepare,
+            22 => Self::DistancePlace,
+            23 => Self::DistanceMeasure,
             _ => return None,
         })
     }
