@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod commands;
 mod configuration;
+mod distances;
 mod driver;
 mod durability;
 mod engines;
