@@ -57,7 +57,9 @@ impl DistanceCalls<'_> {
             Some(Column::Datum(values)) => Traits::from_datum(&Datum::decode(values.get(0)?).ok()?),
             _ => None,
         });
-        traits.filter(|traits| are_possible(traits, self.dims)).ok_or_else(|| protocol("traits of a distance that can't be"))
+        traits
+            .filter(|traits| are_possible(traits, self.dims))
+            .ok_or_else(|| protocol("traits of a distance that can't be"))
     }
 
     /// How many vectors, whose places have `place_dims` numbers, fit into one call.
@@ -186,7 +188,8 @@ impl Prepared {
             Ok((distance, traits))
         })?;
         if !are_possible(&traits, dims) {
-            let message = format!("the distance `{}` of {dims} numbers has impossible traits: {traits:?}", plugin.name());
+            let message =
+                format!("the distance `{}` of {dims} numbers has impossible traits: {traits:?}", plugin.name());
             return Err(PluginError::runtime(Cause::Plugin, message));
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,5 +260,118 @@ pub fn place_all(
 ) {
     for (vector, place) in vectors.chunks_exact(dims).zip(places.chunks_exact_mut(place_dims)) {
         distance.place(side, vector, place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::thread;
+    use std::time::Duration;
+
+    use photondb_ipc_schema::lane::{Completion, Traffic, Worker};
+    use photondb_ipc_schema::layout::Layout;
+    use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
+    use photondb_ipc_schema::wake::Spin;
+
+    use super::*;
+    use crate::kinds::distance::Metric;
+
+    /// A lane whose other end answers every call with what `lie` writes.
+    fn lane(lie: fn(&mut [u8]) -> usize) -> Arc<Lane> {
+        let layout = Layout::new(1, 8, 1 << 16).expect("a layout");
+        let bytes = layout.region_bytes();
+        let (own, own_fd) = region::server_written("test", bytes).expect("memory");
+        let (peer, peer_fd) = region::plugin_written("test", bytes).expect("memory");
+        let lane = Lane::all(layout, own, peer, Spin::NEVER, &Traffic::default()).remove(0);
+        let trusted = TrustedRegion::map(own_fd.as_fd(), bytes).expect("a mapping");
+        let owned = OwnRegion::map(peer_fd.as_fd(), bytes).expect("a mapping");
+        let mut worker = Worker::all(trusted, owned).expect("a layout").remove(0);
+        thread::spawn(move || {
+            loop {
+                worker.serve_next(|call| Completion { status: 0, payload: lie(call.reply), value: 0 });
+            }
+        });
+        lane
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    const CALLS: DistanceCalls<'_> = DistanceCalls { number: 0, dims: 4, options: &[0] };
+
+    fn floats(reply: &mut [u8], width: usize, count: usize) -> usize {
+        let mut writer = BatchWriter::new(reply, 1, count).expect("room");
+        writer.f32s(width, count).expect("room").fill(1.0);
+        writer.finish()
+    }
+
+    fn datum(reply: &mut [u8], datum: &Datum) -> usize {
+        let mut writer = BatchWriter::new(reply, 1, 1).expect("room");
+        writer.values(Kind::Datum, 1, |_, out| out.put(&datum.encoded())).expect("room");
+        writer.finish()
+    }
+
+    #[test]
+    fn an_answer_of_another_size_is_a_breach() {
+        let lies: [fn(&mut [u8]) -> usize; 6] = [
+            |_| 0,
+            |reply| floats(reply, 3, 4),
+            |reply| floats(reply, 3, 6),
+            |reply| floats(reply, 5, 3),
+            |reply| datum(reply, &Datum::Null),
+            |reply| {
+                reply.fill(0xff);
+                reply.len()
+            },
+        ];
+        for lie in lies {
+            let lane = lane(lie);
+            let pending = CALLS.send_vectors(lane.begin(soon()).expect("a slot"), Side::Row, &[0.0; 20]);
+            let (mut reply, mut out) = (PrivateCopy::default(), Vec::new());
+            let error = wait_vectors(pending.expect("room"), soon(), (5, 3), &mut reply, &mut out);
+            assert!(error.expect_err("a lie").cause() == Cause::Protocol && out.is_empty());
+        }
+        let honest = lane(|reply| floats(reply, 3, 5));
+        let pending = CALLS.send_vectors(honest.begin(soon()).expect("a slot"), Side::Row, &[0.0; 20]);
+        let mut out = Vec::new();
+        wait_vectors(pending.expect("room"), soon(), (5, 3), &mut PrivateCopy::default(), &mut out).expect("vectors");
+        assert_eq!(out, [1.0; 15]);
+    }
+
+    #[test]
+    fn traits_that_cannot_be_are_a_breach() {
+        let lies: [fn(&mut [u8]) -> usize; 4] = [
+            |_| 0,
+            |reply| floats(reply, 1, 1),
+            |reply| datum(reply, &Datum::object([("base", "l7")])),
+            // Vectors of 4 numbers are no places of 5.
+            |reply| datum(reply, &Traits::of(Metric::L2, 5).to_datum()),
+        ];
+        for lie in lies {
+            assert_eq!(CALLS.prepare(&lane(lie), soon()).expect_err("a lie").cause(), Cause::Protocol);
+        }
+        let honest = lane(|reply| datum(reply, &Traits::of(Metric::L2, 4).to_datum()));
+        assert_eq!(CALLS.prepare(&honest, soon()), Ok(Traits::of(Metric::L2, 4)));
+    }
+
+    #[test]
+    fn vectors_and_options_of_any_length_fit_into_a_call() {
+        let layout = Layout::new(1, 8, 1 << 20).expect("a layout");
+        let bytes = layout.region_bytes();
+        let (own, _own_fd) = region::server_written("test", bytes).expect("memory");
+        let (peer, _peer_fd) = region::plugin_written("test", bytes).expect("memory");
+        let lane = Lane::all(layout, own, peer, Spin::NEVER, &Traffic::default()).remove(0);
+        let (dims, options) = (MAX_DIMS as usize, vec![0; MAX_OPTIONS]);
+        let calls = DistanceCalls { number: 0, dims, options: &options };
+        let count = calls.vectors_per_call(&lane, dims);
+        assert!(count >= 2);
+        let vectors = vec![0.0; count * dims];
+        calls.send_vectors(lane.begin(soon()).expect("a slot"), Side::Row, &vectors).expect("they fit");
+        let count = calls.rows_per_call(&lane, dims);
+        let sent =
+            calls.send_rows(lane.begin(soon()).expect("a slot"), &vectors[..dims], count, |_, row| row.fill(0.0));
+        sent.expect("they fit");
     }
 }

@@ -62,7 +62,8 @@ fn distance(metric: &str, query: &[f32], row: &[f32]) -> f64 {
         }
         "kl_divergence" => {
             let epsilon = 1e-6;
-            let (all_a, all_b): (f64, f64) = pairs().fold((0.0, 0.0), |(x, y), (a, b)| (x + a + epsilon, y + b + epsilon));
+            let (all_a, all_b): (f64, f64) =
+                pairs().fold((0.0, 0.0), |(x, y), (a, b)| (x + a + epsilon, y + b + epsilon));
             pairs().map(|(a, b)| ((a + epsilon) / all_a, (b + epsilon) / all_b)).map(|(a, b)| a * (a / b).ln()).sum()
         }
         other => panic!("{other}"),
@@ -99,9 +100,8 @@ fn place_with(plugins: &[&str]) -> Place {
 
 /// Ids and distances.
 fn rows(found: &Value) -> Vec<(usize, f64)> {
-    let row = |row: &Value| {
-        (row["doc"]["id"].as_u64().expect("an id") as usize, row["dist"].as_f64().expect("a distance"))
-    };
+    let row =
+        |row: &Value| (row["doc"]["id"].as_u64().expect("an id") as usize, row["dist"].as_f64().expect("a distance"));
     found.as_array().expect("a list").iter().map(row).collect()
 }
 
@@ -130,11 +130,8 @@ fn recall(server: &Server<'_>, metric: &str, vectors: &Vectors, queries: &[Vec<f
         let found = rows(&search(server, query, filter.as_ref()));
         assert_eq!(found.len(), K, "{metric}");
         assert!(found.is_sorted_by(|a, b| a.1 <= b.1), "{metric}: {found:?}");
-        let mut truth: Vec<f64> = vectors
-            .iter()
-            .filter(|(id, _)| is_wanted(**id))
-            .map(|(_, row)| distance(metric, query, row))
-            .collect();
+        let mut truth: Vec<f64> =
+            vectors.iter().filter(|(id, _)| is_wanted(**id)).map(|(_, row)| distance(metric, query, row)).collect();
         truth.sort_by(f64::total_cmp);
         for (id, said) in found {
             let exact = distance(metric, query, vectors.get(&id).expect("a document that is there"));
@@ -192,10 +189,16 @@ fn who_asks_for_what_cannot_be_is_told_what_can() {
         json!([75, [&table, "v"], {"vector": reql::literal(&vector)}])
     };
     for (term, parts) in [
-        (create(&table, "hnsw", "hamming"), vec!["\"hamming\"", "cosine, l2, dot, jaccard, kl_divergence, weighted_cosine"]),
+        (
+            create(&table, "hnsw", "hamming"),
+            vec!["\"hamming\"", "cosine, l2, dot, jaccard, kl_divergence, weighted_cosine"],
+        ),
         (create(&table, "hnsw", "kl_divergence"), vec!["`hnsw`", "symmetric", "`kl_divergence`", "`metric`"]),
         (create(&table, "ivf", "kl_divergence"), vec!["`ivf`", "symmetric", "`kl_divergence`", "`pq`"]),
-        (options("hnsw", "weighted_cosine", json!({"weights": [1, 2]})), vec!["`distances`", "`weights`", "a list of 2"]),
+        (
+            options("hnsw", "weighted_cosine", json!({"weights": [1, 2]})),
+            vec!["`distances`", "`weights`", "a list of 2"],
+        ),
         (options("hnsw", "weighted_cosine", json!({})), vec!["`weights`", "as many numbers as `dims`"]),
         (options("hnsw", "jaccard", json!({"weights": [1, 2, 3]})), vec!["`weights`", "no options"]),
         (options("hnsw", "l2", json!({})), vec!["`metric_options`", "`l2`"]),
@@ -213,9 +216,12 @@ fn who_asks_for_what_cannot_be_is_told_what_can() {
     assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0], "the other is no distribution");
 
     let status = &server.query(&json!([139, [table, "v"]]))[0];
-    assert_eq!(status["vector"], json!({
-        "type": "pq", "dims": 3, "metric": "kl_divergence", "metric_options": {"epsilon": 0.5},
-    }));
+    assert_eq!(
+        status["vector"],
+        json!({
+            "type": "pq", "dims": 3, "metric": "kl_divergence", "metric_options": {"epsilon": 0.5},
+        })
+    );
     let distance = &status["vector_state"]["distance"];
     assert_eq!((&distance["plugin"], &distance["plugin_version"]), (&json!("distances"), &json!("0.1.0")), "{status}");
     assert_eq!((&distance["state"], &distance["rows_without_place"]), (&json!("ready"), &json!(1)), "{status}");
@@ -255,7 +261,11 @@ fn without_its_plugin_an_index_says_so_loses_nothing_and_comes_back() {
         vectors.insert(ROWS, queries[0].clone());
         vectors.remove(&rows(&before)[0].0);
         let state = &server.query(&json!([139, [&table, "v"]]))[0]["vector_state"];
-        assert_eq!((&state["state"], &state["distance"]["state"]), (&json!("unavailable"), &json!("unavailable")), "{state}");
+        assert_eq!(
+            (&state["state"], &state["distance"]["state"]),
+            (&json!("unavailable"), &json!("unavailable")),
+            "{state}"
+        );
 
         // Another server finds it disabled no more, and all that was written.
         server.terminate();

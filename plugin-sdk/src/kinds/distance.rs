@@ -161,7 +161,9 @@ mod tests {
         let any = Traits::of(Metric::Cosine, 1);
         assert!(any.allows(-1.0) && any.allows(2.0) && !any.allows(f32::NAN) && !any.allows(f32::INFINITY));
         let normalised = Traits { is_normalised: true, ..any };
-        assert!(normalised.allows(0.0) && normalised.allows(1.0) && !normalised.allows(1.01) && !normalised.allows(-0.1));
+        assert!(
+            normalised.allows(0.0) && normalised.allows(1.0) && !normalised.allows(1.01) && !normalised.allows(-0.1)
+        );
         let triangular = Traits { is_triangular: true, ..any };
         assert!(triangular.allows(7.0) && !triangular.allows(-0.1));
     }

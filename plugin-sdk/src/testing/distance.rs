@@ -71,3 +71,74 @@ fn are_equal(a: f32, b: f32) -> bool {
 fn triples(count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..count).flat_map(move |a| (0..count).flat_map(move |b| (0..count).map(move |c| (a, b, c))))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::kinds::distance::{Distance, DistancePlugin, Metric, Traits};
+    use crate::prelude::{PluginError, PluginRegistry};
+
+    /// A distance of two numbers, measured by a function, with what it claims to be.
+    #[derive(Clone, Copy)]
+    struct Claims {
+        traits: Traits,
+        measure: fn(f32, f32) -> f32,
+    }
+
+    impl Plugin for Claims {
+        fn name(&self) -> &str {
+            "claims"
+        }
+
+        fn version(&self) -> &str {
+            "1.0.0"
+        }
+
+        fn register(&self, registry: &mut PluginRegistry) {
+            registry.distance(*self);
+        }
+    }
+
+    impl DistancePlugin for Claims {
+        fn name(&self) -> &str {
+            "claims"
+        }
+
+        fn prepare(&self, _: usize, options: &Datum) -> Result<Box<dyn Distance>, PluginError> {
+            match options {
+                Datum::Null => Ok(Box::new(*self)),
+                _ => Err(PluginError::argument("`claims` has no options")),
+            }
+        }
+    }
+
+    impl Distance for Claims {
+        fn traits(&self) -> Traits {
+            self.traits
+        }
+
+        fn measure(&self, query: &[f32], rows: &[f32], distances: &mut [f32]) {
+            rows.iter().zip(distances).for_each(|(row, distance)| *distance = (self.measure)(query[0], *row));
+        }
+    }
+
+    #[test]
+    fn who_claims_too_much_is_found_out() {
+        let plain = Traits { is_exact: false, is_triangular: false, is_symmetric: false, ..Traits::of(Metric::L2, 1) };
+        let symmetric = Traits { is_symmetric: true, ..plain };
+        let normalised = Traits { is_normalised: true, ..plain };
+        let triangular = Traits { is_triangular: true, ..plain };
+        let holds = |traits, measure| {
+            let checked = || conforms(Claims { traits, measure }, "claims", 1, &Datum::Null, &[0.0, 1.0, 3.0]);
+            catch_unwind(AssertUnwindSafe(checked)).is_ok()
+        };
+        let directed: fn(f32, f32) -> f32 = |a, b| if a < b { b - a } else { 2.0 * (a - b) };
+        assert!(holds(plain, directed) && holds(triangular, directed) && !holds(symmetric, directed));
+        assert!(!holds(normalised, directed));
+        let squared: fn(f32, f32) -> f32 = |a, b| (a - b) * (a - b);
+        assert!(holds(symmetric, squared) && !holds(triangular, squared));
+        assert!(!holds(plain, |_, _| f32::NAN));
+    }
+}

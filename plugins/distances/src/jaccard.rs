@@ -30,12 +30,7 @@ struct Sets {
 
 impl Distance for Sets {
     fn traits(&self) -> Traits {
-        Traits {
-            is_exact: false,
-            is_triangular: true,
-            is_normalised: true,
-            ..Traits::of(Metric::Cosine, self.dims)
-        }
+        Traits { is_exact: false, is_triangular: true, is_normalised: true, ..Traits::of(Metric::Cosine, self.dims) }
     }
 
     fn measure(&self, query: &[f32], rows: &[f32], distances: &mut [f32]) {

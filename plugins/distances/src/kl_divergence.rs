@@ -24,9 +24,10 @@ impl DistancePlugin for KlDivergence {
     fn prepare(&self, dims: usize, options: &Datum) -> Result<Box<dyn Distance>, PluginError> {
         let epsilon = match only_option(options, "epsilon", ACCEPTED)? {
             None => EPSILON,
-            Some(found) => found.as_number().filter(|epsilon| *epsilon > 0.0 && *epsilon <= 1.0).ok_or_else(|| {
-                PluginError::argument(format!("`epsilon` is {found:?}; {ACCEPTED}"))
-            })?,
+            Some(found) => found
+                .as_number()
+                .filter(|epsilon| *epsilon > 0.0 && *epsilon <= 1.0)
+                .ok_or_else(|| PluginError::argument(format!("`epsilon` is {found:?}; {ACCEPTED}")))?,
         };
         if dims >= photondb_plugin_sdk::column::MAX_DIMS as usize {
             let most = photondb_plugin_sdk::column::MAX_DIMS - 1;

@@ -65,7 +65,8 @@ fn a_divergence_is_what_its_formula_says_and_of_distributions_alone() {
 #[test]
 fn a_wrong_option_is_named_with_what_is_accepted() {
     let harness = Harness::start(Distances);
-    let list = |numbers: &[f64]| Datum::object([("weights", Datum::array(numbers.iter().map(|&number| number.into())))]);
+    let list =
+        |numbers: &[f64]| Datum::object([("weights", Datum::array(numbers.iter().map(|&number| number.into())))]);
     for (name, options, parts) in [
         ("weighted_cosine", Datum::Null, ["`weights`", "as many numbers as `dims`"]),
         ("weighted_cosine", list(&[1.0, 2.0]), ["a list of 2", "`dims` is 3"]),

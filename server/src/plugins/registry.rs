@@ -67,7 +67,7 @@ impl Names {
 
 impl Registry {
     /// Makes a plugin known; its functions come with [`provide`](Self::provide). `false`: the name is taken.
-    pub(super) fn add(&self, plugin: &Arc<Plugin>) -> bool {
+    pub(crate) fn add(&self, plugin: &Arc<Plugin>) -> bool {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if names.plugins.contains_key(plugin.name()) {
             return false;
@@ -113,7 +113,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`provide`](Self::provide).
-    pub(super) fn provide_all(
+    pub(crate) fn provide_all(
         &self,
         plugin: &Arc<Plugin>,
         functions: Vec<Function>,

@@ -16,6 +16,7 @@ use photondb_plugin_sdk::kinds::distance::{Distance, Side, Traits};
 use photondb_plugin_sdk::runtime::{Instance as Code, guard};
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
+use crate::plugins::CALL_DEADLINE;
 use crate::plugins::instance::Instance;
 use crate::plugins::plugin::{Caller, Plugin};
 use crate::plugins::registry::{Provider, Registry};
@@ -110,12 +111,12 @@ impl PluginDistance {
                 place_all(distance, side, (vectors, dims), (places, width));
             },
             |process, places| {
-                let (lane, calls) = (process.instance.lane(origin)?, &process.calls);
+                let (lane, calls) = (process.instance.lane(process.origin)?, &process.calls);
                 let shape = Shape { count: vectors.len() / dims, per_call: calls.vectors_per_call(lane, width), width };
                 let send = |draft, part: Range<usize>| {
                     calls.send_vectors(draft, side, &vectors[part.start * dims..part.end * dims])
                 };
-                process.in_parts(&shape, origin, send, places)
+                process.in_parts(&shape, send, places)
             },
         )
     }
@@ -145,25 +146,27 @@ impl PluginDistance {
                 }
             },
             |process, distances| {
-                let (lane, calls) = (process.instance.lane(origin)?, &process.calls);
+                let (lane, calls) = (process.instance.lane(process.origin)?, &process.calls);
                 let shape = Shape { count, per_call: calls.rows_per_call(lane, width), width: 1 };
                 let send = |draft, part: Range<usize>| {
                     calls.send_rows(draft, query, part.len(), |at, row| fill(part.start + at, row))
                 };
-                process.in_parts(&shape, origin, send, distances)
+                process.in_parts(&shape, send, distances)
             },
         )?;
         match distances.iter().find(|distance| !self.traits().allows(**distance)) {
             None => Ok(distances),
             Some(found) => {
                 let (name, plugin) = (self.name(), &self.definition.plugin);
-                let message = format!("`{name}` says that a distance is {found}, which it can't be; its author has to mend that");
+                let message =
+                    format!("`{name}` says that a distance is {found}, which it can't be; its author has to mend that");
                 Err(PluginError::runtime(Cause::Plugin, message).of(plugin))
             }
         }
     }
 
-    /// Asks the plugin where it is: in this process, or in its own, where it is asked once more if that one ends.
+    /// Asks the plugin where it is: in this process, or in its own, where it is asked once more if that one ends. It has so long
+    /// as any call, and no longer than the origin.
     fn ask(
         &self,
         origin: &Origin<'_>,
@@ -172,6 +175,7 @@ impl PluginDistance {
     ) -> Result<Vec<f32>, PluginError> {
         let Provider { plugin, code } = self.registry.distance(self.name())?;
         let (started, mut answer) = (Instant::now(), Vec::new());
+        let origin = &Origin { deadline: origin.deadline.min(started + CALL_DEADLINE), ..*origin };
         let outcome = match &code {
             Some(code) => of_code(code, self.name(), |number| self.calls(number)).and_then(|(distance, traits)| {
                 self.compare(&traits, &plugin)?;
@@ -201,8 +205,8 @@ impl PluginDistance {
             tries -= 1;
             answer.clear();
             let calls = self.calls(number(&instance.provides().distances, self.name())?);
-            let process = Process { plugin, instance: &instance, caller: &caller, calls };
-            let outcome = self.verify(&process, origin).and_then(|()| there(&process, answer));
+            let process = Process { plugin, instance: &instance, caller: &caller, origin, calls };
+            let outcome = self.verify(&process).and_then(|()| there(&process, answer));
             match outcome.map_err(|error| instance.judge(error)) {
                 Err(error)
                     if tries > 0
@@ -218,8 +222,8 @@ impl PluginDistance {
     }
 
     /// Holds a process to what the index was created with.
-    fn verify(&self, process: &Process<'_>, origin: &Origin<'_>) -> Result<(), PluginError> {
-        let number = process.instance.number();
+    fn verify(&self, process: &Process<'_>) -> Result<(), PluginError> {
+        let (origin, number) = (process.origin, process.instance.number());
         if self.verified.load(Ordering::Relaxed) == number {
             return Ok(());
         }
@@ -267,6 +271,7 @@ struct Process<'a> {
     plugin: &'a Plugin,
     instance: &'a Instance,
     caller: &'a Caller<'a>,
+    origin: &'a Origin<'a>,
     calls: DistanceCalls<'a>,
 }
 
@@ -282,10 +287,10 @@ impl Process<'_> {
     fn in_parts(
         &self,
         shape: &Shape,
-        origin: &Origin<'_>,
         send: impl Fn(Draft, Range<usize>) -> Result<Pending, PluginError>,
         out: &mut Vec<f32>,
     ) -> Result<(), PluginError> {
+        let origin = self.origin;
         let lanes = self.instance.idle_lanes(origin)?;
         let share = shape.count.div_ceil(lanes.len()).max(LEAST_VECTORS).min(shape.per_call);
         let mut lanes = lanes.into_iter().cycle().peekable();
@@ -310,5 +315,80 @@ impl Process<'_> {
             wait_vectors(pending, origin.deadline, (count, shape.width), &mut reply, out)?;
             self.plugin.answered();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use photondb_plugin_distances::Distances;
+    use photondb_plugin_sdk::services::Services;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::FailurePolicy;
+    use crate::plugins::handshake::Provided;
+
+    const DIMS: usize = 4;
+
+    /// A registry with the first-party distances linked in.
+    fn registry() -> Arc<Registry> {
+        let registry = Registry::default();
+        let plugin = Arc::new(Plugin::new("distances", FailurePolicy::default(), mpsc::unbounded_channel().0));
+        let code =
+            Code::new(Box::new(Distances), Services::default(), &Datum::object::<&str, Datum>([])).expect("code");
+        assert!(registry.add(&plugin));
+        registry.provide_all(&plugin, Vec::new(), &Provided::by(&code), Some(&code)).expect("free names");
+        Arc::new(registry)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn defined(registry: &Arc<Registry>, name: &str, options: Datum) -> DistanceDefinition {
+        PluginDistance::define(registry, name, DIMS as u32, options, soon()).expect("a distance")
+    }
+
+    #[test]
+    fn a_distance_that_is_linked_in_places_and_measures() {
+        let (registry, origin) = (registry(), Origin::until(soon()));
+        let jaccard = defined(&registry, "jaccard", Datum::Null);
+        let jaccard = PluginDistance::new(Arc::clone(&registry), jaccard, DIMS as u32);
+        // More than are measured at once.
+        let rows = LEAST_VECTORS * 2 + 3;
+        let fill = |at: usize, row: &mut [f32]| {
+            row.copy_from_slice(&[1.0, f32::from(u8::from(at.is_multiple_of(2))), 0.0, 0.0])
+        };
+        let distances = jaccard.measure(&[1.0, 1.0, 0.0, 0.0], rows, fill, &origin).expect("distances");
+        assert!(
+            (0..rows).all(|at| distances[at] == if at.is_multiple_of(2) { 0.0 } else { 0.5 })
+                && distances.len() == rows
+        );
+
+        let weights = Datum::object([("weights", Datum::array([4, 0, 1, 1].map(Datum::from)))]);
+        let cosine = PluginDistance::new(Arc::clone(&registry), defined(&registry, "weighted_cosine", weights), 4);
+        let places = cosine.place(Side::Row, &[1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 0.0, 2.0], &origin).expect("places");
+        assert_eq!(places, [1.0, 1.5, 2.0, 0.0, 0.0, 1.0]);
+        let error =
+            PluginDistance::define(&registry, "weighted_cosine", 4, Datum::Null, soon()).expect_err("no weights");
+        assert!(error.to_string().contains("`distances`") && error.to_string().contains("`weights`"), "{error}");
+        let long = Datum::from("x".repeat(MAX_OPTIONS));
+        assert!(PluginDistance::define(&registry, "jaccard", 4, long, soon()).is_err());
+    }
+
+    #[test]
+    fn a_distance_that_is_not_what_it_was_is_not_asked() {
+        let (registry, origin) = (registry(), Origin::until(soon()));
+        let now = defined(&registry, "jaccard", Datum::Null);
+        let traits = Traits { is_symmetric: false, ..now.traits };
+        let then = DistanceDefinition { traits, version: "0.0.9".into(), ..now };
+        let jaccard = PluginDistance::new(registry, then, DIMS as u32);
+        let error = jaccard.measure(&[1.0; DIMS], 1, |_, row| row.fill(1.0), &origin).expect_err("another one");
+        assert!(
+            ["0.0.9", "`jaccard`", "create it again"].iter().all(|part| error.to_string().contains(part)),
+            "{error}"
+        );
     }
 }

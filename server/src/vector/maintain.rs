@@ -270,5 +270,4 @@ impl Maintainer<'_> {
         self.last_change = Instant::now();
         self.quiet = QUIET.max(started.elapsed() * SHARE_OF_SAVES);
     }
-
 }

@@ -56,7 +56,9 @@ use uuid::Uuid;
 
 use crate::plugins::CALL_DEADLINE;
 use crate::plugins::registry::{Provider, Registry};
-use crate::storage::{DistanceDefinition, StoreError, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
+use crate::storage::{
+    DistanceDefinition, StoreError, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes,
+};
 use distance::PluginDistance;
 use index::VectorIndex;
 pub use plan::Plan;

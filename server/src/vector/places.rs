@@ -23,6 +23,7 @@ use super::distance::PluginDistance;
 use super::index::fits;
 use super::saved::SavedGraph;
 use super::scan::ExactScan;
+use crate::plugins::CALL_DEADLINE;
 use crate::query::nested::Origin;
 
 /// About the bytes of vectors that are placed by one call of the plugin, in as many messages as that takes.
@@ -141,7 +142,7 @@ impl Places {
                 return Ok(Some((Arc::clone(&state.space), version)));
             }
             if state.is_busy {
-                return self.wait(state, origin).map(|()| None);
+                return self.wait(state, distance, origin).map(|()| None);
             }
             if is_of_another {
                 self.begin(&mut state, &version, distance.traits()).map_err(|error| self.failed(&error))?;
@@ -181,14 +182,27 @@ impl Places {
         Ok(())
     }
 
-    /// Waits until nobody has rows placed any more.
-    fn wait(&self, state: MutexGuard<'_, State>, origin: &Origin<'_>) -> Result<(), PluginError> {
-        let left = origin.deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(state, left, |state| state.is_busy);
+    /// Waits until whoever has rows placed now has done so, as long as for an answer of the plugin.
+    fn wait(
+        &self,
+        state: MutexGuard<'_, State>,
+        distance: &PluginDistance,
+        origin: &Origin<'_>,
+    ) -> Result<(), PluginError> {
+        let plugin = distance.plugin();
+        let caller = plugin.as_ref().map(|plugin| plugin.call());
+        let now = Instant::now();
+        let deadline = origin.deadline.min(now + CALL_DEADLINE);
+        let deadline = caller.map_or(deadline, |caller| caller.turn_by(deadline));
+        let from = state.next;
+        let is_waited_for = |state: &mut State| state.is_busy && state.next == from;
+        let waited = self.changed.wait_timeout_while(state, deadline.saturating_duration_since(now), is_waited_for);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() && state.is_busy {
-            let message = "the rows of the index are still being placed; try again later";
-            return Err(PluginError::runtime(Cause::Deadline, message));
+        drop(state);
+        if timeout.timed_out() {
+            let message =
+                format!("the rows of the index wait for their places by `{}`; try again later", distance.name());
+            return Err(PluginError::runtime(Cause::Deadline, message).of(plugin.as_ref().map_or("", |by| by.name())));
         }
         Ok(())
     }
@@ -200,7 +214,10 @@ impl Places {
 
     fn failed(&self, error: &io::Error) -> PluginError {
         let path = self.directory.display();
-        PluginError::runtime(Cause::Limit, format!("the places of rows can't be written to {path}: {error}; free space"))
+        PluginError::runtime(
+            Cause::Limit,
+            format!("the places of rows can't be written to {path}: {error}; free space"),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -234,11 +234,7 @@ impl Searcher<'_> {
 
     /// For each query the `k` nearest live rows among `allow`, scored exactly, nearest first. Searches of others who want
     /// as many of all rows may be answered together with it.
-    fn candidates<E>(
-        &self,
-        k: usize,
-        allow: Option<&FixedBitSet>,
-    ) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
+    fn candidates<E>(&self, k: usize, allow: Option<&FixedBitSet>) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
         let (queries, deadline) = (&*self.queries, self.request.origin.deadline);
         let count = queries.len() / self.space.column.dims();
         let answer = match self.places().filter(|_| allow.is_none()) {
