@@ -7,6 +7,7 @@ mod chaos;
 mod commands;
 mod configuration;
 mod conformance;
+mod distances;
 mod driver;
 mod durability;
 mod encrypted;

@@ -136,7 +136,7 @@ impl RedbEngine {
     /// The size of the file; `None` where it can't be read.
     #[must_use]
     pub fn disk_bytes(&self) -> Option<u64> {
-        std::fs::metadata(&self.path).map(|file| file.len()).ok()
+        fs::metadata(&self.path).map(|file| file.len()).ok()
     }
 
     fn write(&self, durability: Durability) -> Result<WriteTransaction, StorageError> {

@@ -36,6 +36,8 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         Box::new(photondb_plugin_decimal::Decimals),
         #[cfg(feature = "builtin-encrypted")]
         Box::new(photondb_plugin_encrypted::Encrypted::default()),
+        #[cfg(feature = "builtin-distances")]
+        Box::new(photondb_plugin_distances::Distances),
         #[cfg(feature = "builtin-hnsw")]
         Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
         #[cfg(feature = "builtin-ivf")]

@@ -52,7 +52,7 @@ impl VectorIndexPlugin for TestedKind {
     }
 
     fn validate(&self, options: &IndexOptions) -> Result<(), PluginError> {
-        super::validate_at(&self.provider()?, &self.kind, options)
+        super::validate_at(&self.provider()?, &self.kind, options, None)
     }
 
     fn create(&self, options: &IndexOptions, column: Arc<VectorColumn>) -> Result<Box<dyn VectorIndex>, PluginError> {
