@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use photondb_plugin_encrypted::Encrypted;
+use photondb_plugin_sdk::kinds::storage::Entry;
 use photondb_plugin_sdk::prelude::*;
 use photondb_plugin_sdk::services::{Services, StateDirectory};
 use photondb_plugin_sdk::testing::Harness;
@@ -55,7 +56,7 @@ fn fill(directory: &Path, numbers: std::ops::Range<u32>) {
 }
 
 /// Everything that the engine holds.
-fn read(engine: &dyn StorageEngine) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+fn read(engine: &dyn StorageEngine) -> Result<Vec<Entry>, StorageError> {
     engine.snapshot()?.scan("documents", &KeyRange::default(), Direction::Forward)?.collect()
 }
 

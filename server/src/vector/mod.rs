@@ -17,6 +17,7 @@
 //! | `plan` | what is expected to cost less, and what was done |
 //! | `scan` | the exact scan: fallback, small tables, strict filters; bounds from 4-bit codes first |
 //! | `saved` | the file that a saved graph is kept in |
+//! | `tested` | a kind of index under the suite of the SDK |
 //!
 //! **Trust.** What a plugin returns are row numbers. The server checks that they exist and are live, computes their
 //! distances from the column, sorts, and tops up from an exact scan where rows are missing. A plugin that lies can
@@ -35,14 +36,15 @@ mod rows;
 pub(crate) mod saved;
 mod scan;
 mod search;
+mod tested;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use photondb_ipc_schema::column::{Element, MAX_DIMS};
-use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::vector::IndexOptions;
+use photondb_plugin_sdk::{Datum, PluginError};
 use uuid::Uuid;
 
 use crate::plugins::CALL_DEADLINE;
@@ -52,6 +54,7 @@ use index::VectorIndex;
 pub use plan::Plan;
 pub use scan::{ExactScan, Scored};
 pub use search::{Nearest, Neighbour, SearchError};
+pub(crate) use tested::TestedKind;
 
 /// The key of `vector={...}` that says how a number is stored; the server's own.
 const ELEMENT_KEY: &str = "element";
@@ -101,16 +104,21 @@ fn split(definition: &VectorDefinition) -> Result<(Element, IndexOptions), Store
     Ok((element, options))
 }
 
+/// Asks a plugin whether it takes an index with these options.
+fn validate_at(Provider { plugin, code }: &Provider, kind: &str, options: &IndexOptions) -> Result<(), PluginError> {
+    let deadline = Instant::now() + CALL_DEADLINE;
+    match code {
+        Some(code) => code.validate_index(kind, options).map_err(|error| error.of(plugin.name())),
+        None => plugin.call().instance(deadline)?.validate_index(kind, options, deadline),
+    }
+}
+
 impl VectorIndexes for VectorManager {
     fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
         let (_, options) = split(definition)?;
-        let deadline = Instant::now() + CALL_DEADLINE;
         self.registry
             .vector_index(&definition.kind)
-            .and_then(|Provider { plugin, code }| match code {
-                Some(code) => code.validate_index(&definition.kind, &options).map_err(|error| error.of(plugin.name())),
-                None => plugin.call().instance(deadline)?.validate_index(&definition.kind, &options, deadline),
-            })
+            .and_then(|provider| validate_at(&provider, &definition.kind, &options))
             .map_err(|error| StoreError::Vector(error.to_string()))
     }
 
