@@ -4,6 +4,7 @@ pub use crate::batch::{Batch, RowsWriter};
 pub use crate::datum::Typed;
 pub use crate::kinds::aggregate::AggregatePlugin;
 pub use crate::kinds::data_type::{DataTypePlugin, Operator};
+pub use crate::kinds::distance::{Distance, DistancePlugin, Side, Traits};
 pub use crate::kinds::function::{FunctionSignature, Purity, QueryFunctionPlugin, Role};
 pub use crate::kinds::storage::{
     Direction, DocumentChange, Durability, EntryIterator, KeyRange, Keyspace, Selection, StorageConfig, StorageEngine,

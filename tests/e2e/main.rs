@@ -6,6 +6,8 @@ mod bench;
 mod chaos;
 mod commands;
 mod configuration;
+mod conformance;
+mod distances;
 mod driver;
 mod durability;
 mod encrypted;

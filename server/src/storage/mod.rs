@@ -59,7 +59,9 @@ pub use photondb_plugin_sdk::kinds::storage::{Direction, Durability};
 pub use scan::{Document, Documents, StoredDocuments};
 pub use store::{DatabaseInfo, Store, StoreOptions, TableOptions};
 pub use table::{EngineStatus, Overwrite, Table, TableInfo, VectorIndexHandle};
-pub use vectors::{NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
+pub use vectors::{
+    DistanceDefinition, NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes,
+};
 pub use write::{Apply, Outcome};
 
 use store::Shared;

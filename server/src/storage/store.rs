@@ -21,7 +21,7 @@ use super::error::StoreError;
 use super::indexes::{Index, IndexCore, IndexFunctions};
 use super::table::{Table, TableInfo, vectors_keyspace};
 use super::upkeep;
-use super::vectors::{VectorIndexContext, VectorIndexHook, VectorIndexes};
+use super::vectors::{VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
 
 /// The database that exists from the start.
 const FIRST_DATABASE: &str = "test";
@@ -384,11 +384,11 @@ impl Store {
         names.collect()
     }
 
-    /// The vector indexes, as `db.table.index`, whose kind `is_kind` accepts.
-    pub fn vector_indexes(&self, is_kind: impl Fn(&str) -> bool) -> Vec<String> {
+    /// The vector indexes, as `db.table.index`, that `is_wanted` accepts.
+    pub fn vector_indexes(&self, is_wanted: impl Fn(&VectorDefinition) -> bool) -> Vec<String> {
         let of_table = |table: &Arc<Table>| {
             let name = format!("{}.{}", table.info().db, table.info().name);
-            let is_wanted = |index: &&Index| index.info().vector.is_some_and(|vector| is_kind(&vector.kind));
+            let is_wanted = |index: &&Index| index.info().vector.is_some_and(|vector| is_wanted(&vector));
             table
                 .index_list()
                 .iter()

@@ -16,7 +16,7 @@ use super::keys::{self, DatumRange};
 use super::locks::KeyLocks;
 use super::scan::{Document, Documents, View};
 use super::store::DEFAULT_ENGINE;
-use super::vectors::{VectorDefinition, VectorIndexHook};
+use super::vectors::{DistanceDefinition, VectorDefinition, VectorIndexHook};
 use super::writer::Counter;
 use super::{Shared, build, upkeep};
 
@@ -244,6 +244,14 @@ impl Table {
     pub fn sync(&self) -> Result<(), StoreError> {
         self.backend.opened()?;
         self.backend.writer.sync(None).map_err(|error| self.backend.explain_store(error))
+    }
+
+    /// The distance of that name of some plugin, for a vector index over vectors of `dims` numbers.
+    ///
+    /// # Errors
+    /// There is none, or the options are wrong.
+    pub fn distance(&self, name: &str, dims: u32, options: Datum) -> Result<DistanceDefinition, StoreError> {
+        self.shared.vectors.distance(name, dims, options)
     }
 
     /// Creates an index and starts to build it; [`wait_index`](Self::wait_index) tells when it is ready.
