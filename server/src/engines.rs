@@ -244,6 +244,15 @@ impl OpenEngine for LinkedIn {
     }
 }
 
+/// An engine that nobody else uses, closed when it is dropped.
+pub struct ClosedOnDrop(pub Arc<dyn OpenEngine>);
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Passes every method of [`StorageEngine`] on.
 macro_rules! pass_on {
     ($engine:ty) => {
@@ -281,3 +290,4 @@ macro_rules! pass_on {
 
 pass_on!(RemoteTable);
 pass_on!(LinkedIn);
+pass_on!(ClosedOnDrop);

@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use photondb_plugin_sdk::kinds::storage::Entry;
 use photondb_plugin_sdk::prelude::*;
 use redb::{
-    Database, Range, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
+    Database, DatabaseError, Range, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+    WriteTransaction,
 };
 
 /// The file in the engine's directory.
@@ -57,12 +59,32 @@ impl StorageEnginePlugin for Redb {
         let path = config.directory.join(FILE);
         let mut builder = Database::builder();
         builder.set_cache_size(usize::try_from(cache).unwrap_or(usize::MAX));
-        let db = builder.create(&path).map_err(|error| {
+        let opened = create(&builder, &path).and_then(|()| builder.open(&path));
+        let db = opened.map_err(|error| {
             let path = path.display();
             PluginError::init(format!("opening {path}: {error}; if it is damaged, restore a backup of it"))
         })?;
         Ok(Box::new(RedbEngine { db, path }))
     }
+}
+
+/// Makes the file where there is none: beside its place, and then whole, since redb can't open one whose creation was
+/// interrupted.
+fn create(builder: &redb::Builder, path: &Path) -> Result<(), DatabaseError> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(builder.create(&unfinished)?);
+    fs::rename(&unfinished, path)?;
+    if let Some(directory) = path.parent() {
+        fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn cache_bytes(options: &Datum) -> Result<Option<u64>, PluginError> {
@@ -168,7 +190,7 @@ impl StorageEngine for RedbEngine {
     }
 
     fn statistics(&self) -> Datum {
-        let disk_bytes = std::fs::metadata(&self.path).map(|file| file.len()).ok();
+        let disk_bytes = fs::metadata(&self.path).map(|file| file.len()).ok();
         Datum::object([("engine", Datum::from("redb")), ("disk_bytes", disk_bytes.into())])
     }
 }

@@ -48,6 +48,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use engine_fjall::FjallEngine;
 pub use engines::{EngineDefinition, EngineSource, NoStorageEngines, OpenEngine, StorageEngines};
 pub use error::StoreError;
 pub use indexes::{IndexDefinition, IndexFunction, IndexFunctions, IndexInfo, IndexStatus};

@@ -19,6 +19,7 @@
 //! | `plan` | what is expected to cost less, and what was done |
 //! | `scan` | the exact scan: fallback, small tables, strict filters; bounds from 4-bit codes first |
 //! | `saved` | the file that a saved graph is kept in |
+//! | `tested` | a kind of index, or a distance, under the suites of the SDK |
 //!
 //! **Distances of plugins.** The vectors of an index whose `metric` a plugin provides get places, in a second column, and the
 //! index works on these by a base metric. Where that is not the distance itself, the plugin measures the candidates that the
@@ -44,14 +45,16 @@ mod rows;
 pub(crate) mod saved;
 mod scan;
 mod search;
+mod tested;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use photondb_ipc_schema::column::{Element, MAX_DIMS};
-use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::distance::Traits;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric};
+use photondb_plugin_sdk::{Datum, PluginError};
 use uuid::Uuid;
 
 use crate::plugins::CALL_DEADLINE;
@@ -64,6 +67,7 @@ use index::VectorIndex;
 pub use plan::Plan;
 pub use scan::{ExactScan, Scored};
 pub use search::{Nearest, Neighbour, SearchError};
+pub(crate) use tested::{TestedDistance, TestedKind};
 
 /// The key of `vector={...}` that says how a number is stored; the server's own.
 const ELEMENT_KEY: &str = "element";
@@ -113,6 +117,20 @@ fn split(definition: &VectorDefinition) -> Result<(Element, IndexOptions), Store
     Ok((element, options))
 }
 
+/// Asks a plugin whether it takes an index with these options, and one that measures by that distance of a plugin.
+fn validate_at(
+    Provider { plugin, code }: &Provider,
+    kind: &str,
+    options: &IndexOptions,
+    distance: Option<(&str, &Traits)>,
+) -> Result<(), PluginError> {
+    let deadline = Instant::now() + CALL_DEADLINE;
+    match code {
+        Some(code) => code.validate_index(kind, options, distance).map_err(|error| error.of(plugin.name())),
+        None => plugin.call().instance(deadline)?.validate_index(kind, options, distance, deadline),
+    }
+}
+
 impl VectorIndexes for VectorManager {
     fn distance(&self, name: &str, dims: u32, options: Datum) -> Result<DistanceDefinition, StoreError> {
         if self.registry.distance(name).is_err() {
@@ -132,19 +150,9 @@ impl VectorIndexes for VectorManager {
     fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
         let (_, options) = split(definition)?;
         let distance = definition.distance.as_ref().map(|distance| (distance.name.as_str(), &distance.traits));
-        let deadline = Instant::now() + CALL_DEADLINE;
         self.registry
             .vector_index(&definition.kind)
-            .and_then(|Provider { plugin, code }| match code {
-                Some(code) => {
-                    let validated = code.validate_index(&definition.kind, &options, distance);
-                    validated.map_err(|error| error.of(plugin.name()))
-                }
-                None => {
-                    let instance = plugin.call().instance(deadline)?;
-                    instance.validate_index(&definition.kind, &options, distance, deadline)
-                }
-            })
+            .and_then(|provider| validate_at(&provider, &definition.kind, &options, distance))
             .map_err(|error| StoreError::Vector(error.to_string()))
     }
 
