@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{PluginsConfig, SandboxConfig};
 use crate::plugins::Place;
 
-fn failures(code: Box<dyn Code>) -> Vec<String> {
+fn failures(code: Box<dyn Code>, samples: Vec<Datum>) -> Vec<String> {
     let data = tempfile::tempdir().unwrap();
     let name = code.name().to_owned();
     let runtime = Runtime::new().unwrap();
@@ -15,7 +15,7 @@ fn failures(code: Box<dyn Code>) -> Vec<String> {
     let (plugins, sandbox) = (PluginsConfig::default(), SandboxConfig::default());
     let manager = runtime.block_on(PluginManager::start_with(place, plugins, sandbox, vec![code])).unwrap();
     let (mut failures, mut checks) = (Vec::new(), 0);
-    Subject::new(&manager, &name, data.path(), Vec::new()).unwrap().run(&mut |outcome| {
+    Subject::new(&manager, &name, data.path(), samples).unwrap().run(&mut |outcome| {
         checks += 1;
         if let Some(failure) = outcome.failure {
             failures.push(format!("{}: {}: {failure}", outcome.part, outcome.check));
@@ -29,7 +29,7 @@ macro_rules! keeps_to_it {
     ($($test:ident: $code:expr;)*) => {$(
         #[test]
         fn $test() {
-            assert_eq!(failures(Box::new($code)), Vec::<String>::new());
+            assert_eq!(failures(Box::new($code), Vec::new()), Vec::<String>::new());
         }
     )*};
 }
@@ -43,6 +43,15 @@ keeps_to_it! {
     redb: photondb_plugin_redb::Redb;
     sketch: photondb_plugin_sketch::Sketches;
     stats: photondb_plugin_stats::Stats;
+}
+
+#[test]
+fn distances() {
+    let weights = Datum::object([("weights", Datum::array((0..8).map(Datum::from)))]);
+    let distances = || Box::new(photondb_plugin_distances::Distances);
+    assert_eq!(failures(distances(), vec![weights]), Vec::<String>::new());
+    let failures = failures(distances(), Vec::new()).concat();
+    assert!(["weighted_cosine", "8 numbers", "--samples"].iter().all(|part| failures.contains(part)), "{failures}");
 }
 
 /// A plugin whose function panics, and whose other one says something else each time.
@@ -94,7 +103,7 @@ impl Code for Wrong {
 
 #[test]
 fn what_is_wrong_is_found() {
-    let failures = failures(Box::new(Wrong));
+    let failures = failures(Box::new(Wrong), Vec::new());
     let [panics, changes] = &failures[..] else { panic!("{failures:?}") };
     assert!(panics.starts_with("function panics: it answers") && panics.contains("a number"), "{panics}");
     assert!(changes.starts_with("function changes: equal arguments") && changes.contains("in a batch"), "{changes}");
