@@ -63,7 +63,7 @@ fn old_documents_go_with_their_index_entries() {
     let table = create(&server, json!({"retention": "12h", "series": "sensor", "chunk_rows": 256}));
     let now = this_hour();
     let document = |number: u64, at: u64| {
-        let sensor = if number % 2 == 0 { "a" } else { "b" };
+        let sensor = if number.is_multiple_of(2) { "a" } else { "b" };
         json!({"id": number, "sensor": sensor, "value": number,
                "time": {"$reql_type$": "TIME", "epoch_time": at, "timezone": "+00:00"}})
     };

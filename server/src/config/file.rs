@@ -21,9 +21,8 @@ pub(crate) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), 
         apply_sandbox(&mut config.sandbox, path, &sandbox)?;
     }
     if let Some(storage) = root.get("storage") {
-        if let Some(engine) = storage.section(&["engine"])?.get("engine") {
-            config.storage.engine = Some(engine.text()?.to_owned());
-        }
+        let engine = storage.section(&["engine"])?.get("engine").map(|engine| engine.text().map(str::to_owned));
+        config.storage.engine = engine.transpose()?;
     }
     Ok(())
 }
