@@ -44,6 +44,8 @@ pub struct EngineManager {
     data: PathBuf,
     /// The engine of tables that name none, where it is not the embedded one.
     of_unnamed: Option<String>,
+    /// When it was made, with the server.
+    since: Instant,
     /// The process that a table's engine was opened in last.
     last: Mutex<HashMap<Uuid, Weak<Instance>>>,
 }
@@ -52,7 +54,7 @@ impl EngineManager {
     /// Engines whose kinds come from the plugins of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, data: PathBuf) -> Self {
-        Self { registry, data, of_unnamed: None, last: Mutex::default() }
+        Self { registry, data, of_unnamed: None, since: Instant::now(), last: Mutex::default() }
     }
 
     /// The same, with another engine for tables that name none.
@@ -98,7 +100,9 @@ impl EngineManager {
                 Err(error) => error,
             };
             let is_held = |before: &Arc<Instance>| before.number() != instance.number() && !before.has_ended();
-            if error.cause() == Cause::Plugin && before.as_ref().is_some_and(is_held) && Instant::now() < deadline {
+            // A plugin of the server before this one, which was killed, may be about to end.
+            let may_be_held = before.as_ref().map_or(self.since.elapsed() < HANDOVER, is_held);
+            if error.cause() == Cause::Plugin && may_be_held && Instant::now() < deadline {
                 // Its files are locked until the process that has them open ends.
                 thread::sleep(PAUSE);
             } else if error.cause().is_retryable() && !is_second {

@@ -273,7 +273,8 @@ fn without_its_plugin_an_index_says_so_loses_nothing_and_comes_back() {
         let found = rows(&search(&server, &queries[0], None));
         assert_eq!(found[0].0, ROWS, "{metric}: {found:?}");
         server.query(&reql::index_wait(&table));
-        assert!(recall(&server, metric, &vectors, &queries, None) >= 0.95, "{metric}");
+        let reached = recall(&server, metric, &vectors, &queries, None);
+        assert!(reached >= 0.95, "{metric}: {reached}");
         assert!(server.photondb(&["plugin", "disable", "distances"]).status.success());
         failure(&server, &nearest);
         assert!(server.photondb(&["plugin", "enable", "distances"]).status.success());

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub(super) struct VectorIndex {
     coalescer: Coalescer,
     writing: Mutex<Writing>,
     rows: RwLock<Rows>,
+    /// Whether they were read: those in an engine of a plugin are when it is opened.
+    are_rows_known: AtomicBool,
     graph: Mutex<GraphState>,
     signal: Mutex<Signal>,
     signalled: Condvar,
@@ -129,10 +132,9 @@ impl VectorIndex {
                 Compared::Vectors(Arc::new(Space { column: Arc::clone(&column), scan }), distance)
             }
         };
-        let rows = match Rows::load(&*context.engine, &context.keyspace, room(&writer, shape)) {
-            // Read when the engine is open.
-            Err(StorageError::Closed(_)) => Rows::default(),
-            rows => rows?,
+        let (rows, are_rows_known) = match Rows::load(&*context.engine, &context.keyspace, room(&writer, shape)) {
+            Err(StorageError::Closed(_)) => (Rows::default(), false),
+            rows => (rows?, true),
         };
         let next = rows.next();
         let index = Arc::new(Self {
@@ -147,6 +149,7 @@ impl VectorIndex {
             coalescer: Coalescer::default(),
             writing: Mutex::new(Writing { column: writer, staged: Vec::new(), overlay: HashMap::new(), next }),
             rows: RwLock::new(rows),
+            are_rows_known: are_rows_known.into(),
             graph: Mutex::default(),
             signal: Mutex::new(Signal { changed: true, ..Signal::default() }),
             signalled: Condvar::new(),
@@ -236,6 +239,11 @@ impl VectorIndex {
 
     pub(super) fn graph(&self) -> MutexGuard<'_, GraphState> {
         lock(&self.graph)
+    }
+
+    /// Whether it is known which rows there are. Until then the graph is left as it was saved.
+    pub(super) fn are_rows_known(&self) -> bool {
+        self.are_rows_known.load(Ordering::Acquire)
     }
 
     /// Who provides this kind of index, running or not.
@@ -450,6 +458,8 @@ impl VectorIndexHook for VectorIndex {
             }
         }
         drop((rows, writing));
+        // Release: whoever sees it sees the rows.
+        self.are_rows_known.store(true, Ordering::Release);
         self.notify(|signal| signal.changed = true);
     }
 

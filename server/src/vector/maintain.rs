@@ -107,6 +107,9 @@ struct Maintainer<'a> {
 
 impl Maintainer<'_> {
     fn step(&mut self) -> Result<Step, String> {
+        if !self.index.are_rows_known() {
+            return Ok(Step::Idle);
+        }
         let placing = Origin::until(Instant::now() + CALL_DEADLINE);
         let Some(space) = self.index.place_some(&placing).map_err(|error| error.to_string())? else {
             return Ok(Step::More);
