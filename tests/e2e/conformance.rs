@@ -1,9 +1,6 @@
 //! `photondb plugin test`: the plugins that come with PhotonDB keep to what they have to in their sandbox, and one that
 //! does not is told of.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-
 use photondb_tests::place::Place;
 use photondb_tests::processes;
 use serde_json::Value;
@@ -17,27 +14,14 @@ fn test(place: &Place, arguments: &[&str]) -> (Vec<Value>, bool) {
     (outcomes, ended.status.success())
 }
 
-/// The configuration that a plugin does not work without.
-fn config(place: &Place, name: &str) -> Option<String> {
-    if name != "encrypted" {
-        return None;
-    }
-    let key = place.write("etc/first.key", &"5e".repeat(32));
-    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("the mode is changed");
-    let file = place.write("etc/photondb.toml", "[plugins.secrets.encrypted]\nfirst = \"first.key\"\n");
-    Some(file.display().to_string())
-}
-
 #[test]
 fn first_party_plugins_keep_to_what_they_have_to() {
     for name in Place::built_plugins() {
         let place = Place::new();
         place.install(&name);
         let folder = place.plugins().join(&name).display().to_string();
-        let config = config(&place, &name);
-        let arguments: Vec<&str> =
-            [&*folder].into_iter().chain(config.iter().flat_map(|it| ["--config", it])).collect();
-        let (outcomes, is_success) = test(&place, &arguments);
+        let configuration = place.write("photondb.toml", &place.configuration_of(&name)).display().to_string();
+        let (outcomes, is_success) = test(&place, &[&folder, "--config", &configuration]);
         let failed: Vec<&Value> = outcomes.iter().filter(|outcome| !outcome["failure"].is_null()).collect();
         assert!(failed.is_empty() && is_success, "{name}: {failed:#?}");
         assert!(outcomes.iter().any(|outcome| outcome["part"] == "plugin"), "{name}: it was not killed: {outcomes:?}");

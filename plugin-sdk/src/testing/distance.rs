@@ -1,45 +1,65 @@
 //! What every distance has to keep to.
 
-use super::Harness;
-use crate::kinds::distance::Side;
-use crate::registry::Plugin;
+use crate::distance::Query;
+use crate::kinds::distance::{Distance, DistancePlugin, Side};
 use crate::{Cause, Datum};
 
 /// How much of the distances two of them may differ that should be equal, in f32.
 const ROUNDING: f32 = 1e-4;
 
-/// Checks the distance `name` of a plugin on `vectors` (`[n, dims]`, at least three, all of which have places): that it does
-/// what its traits promise, always the same, however many are asked for at once.
+/// Checks a distance on `vectors` (`[n, dims]`, at least three, all of which have places): that it does what its traits
+/// promise, always the same, however many are asked for at once.
 ///
 /// What it can't check is whether the base metric finds what is near where the distance is not exact: that is a matter of
 /// recall, which its author measures.
 ///
 /// # Panics
 /// With what is wrong.
-pub fn conforms(plugin: impl Plugin + 'static, name: &str, dims: usize, options: &Datum, vectors: &[f32]) {
-    let harness = Harness::start(plugin);
-    let distance = harness.distance(name, dims, options).unwrap_or_else(|error| panic!("{name} is refused: {error}"));
-    let traits = distance.traits();
-    let again = harness.distance(name, dims, options).expect("the same once more").traits();
-    assert_eq!(traits, again, "{name} is now like this and now like that");
+pub fn conforms(distance: &dyn DistancePlugin, dims: usize, options: &Datum, vectors: &[f32]) {
+    let name = distance.name();
+    let prepare = || distance.prepare(dims, options).unwrap_or_else(|error| panic!("{name} is refused: {error}"));
+    let prepared = prepare();
+    let traits = prepared.traits();
+    assert_eq!(traits, prepare().traits(), "{name} is now like this and now like that");
+    assert!(!traits.is_placed_as_is || traits.dims == dims, "{name} places vectors as they are, of another length");
     let vectors: Vec<&[f32]> = vectors.chunks_exact(dims).collect();
     assert!(vectors.len() >= 3, "{} vectors show nothing", vectors.len());
 
-    let all = vectors.concat();
-    for side in [Side::Row, Side::Query] {
-        let places = distance.place(side, &all).unwrap_or_else(|error| panic!("{name} places nothing: {error}"));
-        assert!(places.iter().all(|number| number.is_finite()), "{name}: a vector has no place as a {side:?}");
-        for (vector, place) in vectors.iter().zip(places.chunks_exact(traits.dims)) {
-            let alone = distance.place(side, vector).expect("a place");
-            assert_eq!(alone, place, "{name}: a vector has another place alone than among others");
-        }
-    }
+    let placed = |side| -> Vec<Vec<f32>> {
+        let place = |distance: &dyn Distance, vector: &[f32]| {
+            let mut place = vec![f32::NAN; traits.dims];
+            if traits.is_placed_as_is {
+                place.copy_from_slice(vector);
+            } else {
+                distance.place(side, vector, &mut place);
+            }
+            assert!(place.iter().all(|number| number.is_finite()), "{name}: {vector:?} has no place as a {side:?}");
+            place
+        };
+        let again = prepare();
+        let both = |vector: &&[f32]| {
+            let found = place(&*prepared, vector);
+            assert_eq!(found, place(&*again, vector), "{name}: {vector:?} is now here and now there");
+            found
+        };
+        vectors.iter().map(both).collect()
+    };
+    let (queries, rows) = (placed(Side::Query), placed(Side::Row));
 
-    let from: Vec<Vec<f32>> = vectors.iter().map(|query| distance.distances(query, &all).expect("distances")).collect();
+    let measured = |query: &[f32], rows: &[f32]| -> Vec<f32> {
+        if traits.is_exact {
+            let query = Query::new(traits.base, query);
+            return rows.chunks_exact(traits.dims).map(|row| query.distance(row)).collect();
+        }
+        let mut distances = vec![f32::NAN; rows.len() / traits.dims];
+        prepared.measure(query, rows, &mut distances);
+        distances
+    };
+    let from: Vec<Vec<f32>> = queries.iter().map(|query| measured(query, &rows.concat())).collect();
     for (query, distances) in from.iter().enumerate() {
         for (row, &found) in distances.iter().enumerate() {
             assert!(traits.allows(found), "{name}: {found} is no distance of one that is {traits:?}");
-            let alone = distance.distances(vectors[query], vectors[row]).expect("a distance");
+            let alone = measured(&queries[query], &rows[row]);
             assert_eq!(alone, [found], "{name}: {query} to {row} is another distance alone than among others");
             if traits.is_symmetric {
                 assert!(are_equal(found, from[row][query]), "{name} is not symmetric: {query} and {row}");
@@ -56,7 +76,7 @@ pub fn conforms(plugin: impl Plugin + 'static, name: &str, dims: usize, options:
     }
 
     for strange in [Datum::from("strange"), 7.into(), Datum::array([]), Datum::object([("no_such_option", 1)])] {
-        if let Err(error) = harness.distance(name, dims, &strange) {
+        if let Err(error) = distance.prepare(dims, &strange) {
             assert_eq!(error.cause(), Cause::Argument, "{name}: {error}");
             continue;
         }
@@ -77,28 +97,14 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::kinds::distance::{Distance, DistancePlugin, Metric, Traits};
-    use crate::prelude::{PluginError, PluginRegistry};
+    use crate::PluginError;
+    use crate::kinds::distance::{Metric, Traits};
 
     /// A distance of two numbers, measured by a function, with what it claims to be.
     #[derive(Clone, Copy)]
     struct Claims {
         traits: Traits,
         measure: fn(f32, f32) -> f32,
-    }
-
-    impl Plugin for Claims {
-        fn name(&self) -> &str {
-            "claims"
-        }
-
-        fn version(&self) -> &str {
-            "1.0.0"
-        }
-
-        fn register(&self, registry: &mut PluginRegistry) {
-            registry.distance(*self);
-        }
     }
 
     impl DistancePlugin for Claims {
@@ -131,7 +137,7 @@ mod tests {
         let normalised = Traits { is_normalised: true, ..plain };
         let triangular = Traits { is_triangular: true, ..plain };
         let holds = |traits, measure| {
-            let checked = || conforms(Claims { traits, measure }, "claims", 1, &Datum::Null, &[0.0, 1.0, 3.0]);
+            let checked = || conforms(&Claims { traits, measure }, 1, &Datum::Null, &[0.0, 1.0, 3.0]);
             catch_unwind(AssertUnwindSafe(checked)).is_ok()
         };
         let directed: fn(f32, f32) -> f32 = |a, b| if a < b { b - a } else { 2.0 * (a - b) };

@@ -2,7 +2,7 @@ use photondb_plugin_sdk::prelude::*;
 use photondb_plugin_sdk::testing::vector::data::Numbers;
 use photondb_plugin_sdk::testing::{Harness, distance};
 
-use crate::Distances;
+use crate::{Distances, Jaccard, KlDivergence, WeightedCosine};
 
 const DIMS: usize = 24;
 
@@ -21,14 +21,14 @@ fn each_keeps_what_it_promises() {
     // Some of few things and some of many; the last one is empty.
     let mut sets = vectors(20, |numbers| f32::from(u8::from(numbers.draw().is_multiple_of(3))));
     sets.extend([0.0; DIMS]);
-    distance::conforms(Distances, "jaccard", DIMS, &Datum::Null, &sets);
+    distance::conforms(&Jaccard, DIMS, &Datum::Null, &sets);
 
     let any = vectors(20, Numbers::normal);
-    distance::conforms(Distances, "weighted_cosine", DIMS, &weights(|at| (at % 3) as f64 * 1e6), &any);
+    distance::conforms(&WeightedCosine, DIMS, &weights(|at| (at % 3) as f64 * 1e6), &any);
 
     let shares = vectors(20, |numbers| (numbers.draw() % 5) as f32);
-    distance::conforms(Distances, "kl_divergence", DIMS, &Datum::Null, &shares);
-    distance::conforms(Distances, "kl_divergence", DIMS, &Datum::object([("epsilon", 0.5)]), &shares);
+    distance::conforms(&KlDivergence, DIMS, &Datum::Null, &shares);
+    distance::conforms(&KlDivergence, DIMS, &Datum::object([("epsilon", 0.5)]), &shares);
 }
 
 #[test]

@@ -6,8 +6,10 @@
 //! | `engine` | storage engines, also when their process is killed |
 //! | `function` | functions, aggregates, and the arguments that nobody should send |
 //! | `data_type` | types of values |
+//! | `distance` | distances of vectors |
 
 mod data_type;
+mod distance;
 mod engine;
 mod function;
 
@@ -85,6 +87,7 @@ impl<'a> Subject<'a> {
                 "aggregate" => self.check_aggregate(name, &mut self.part(provided, tell)),
                 "data_type" => self.check_data_type(name, &mut self.part(provided, tell)),
                 "vector_index" => self.check_vector_index(name, &mut self.part(provided, tell)),
+                "distance" => self.check_distance(name, &mut self.part(provided, tell)),
                 "storage_engine" => self.check_engine(name, &mut self.part(provided, tell)),
                 _ => {}
             }

@@ -19,7 +19,7 @@
 //! | `plan` | what is expected to cost less, and what was done |
 //! | `scan` | the exact scan: fallback, small tables, strict filters; bounds from 4-bit codes first |
 //! | `saved` | the file that a saved graph is kept in |
-//! | `tested` | a kind of index under the suite of the SDK |
+//! | `tested` | a kind of index, or a distance, under the suites of the SDK |
 //!
 //! **Distances of plugins.** The vectors of an index whose `metric` a plugin provides get places, in a second column, and the
 //! index works on these by a base metric. Where that is not the distance itself, the plugin measures the candidates that the
@@ -67,7 +67,7 @@ use index::VectorIndex;
 pub use plan::Plan;
 pub use scan::{ExactScan, Scored};
 pub use search::{Nearest, Neighbour, SearchError};
-pub(crate) use tested::TestedKind;
+pub(crate) use tested::{TestedDistance, TestedKind};
 
 /// The key of `vector={...}` that says how a number is stored; the server's own.
 const ELEMENT_KEY: &str = "element";
@@ -117,7 +117,7 @@ fn split(definition: &VectorDefinition) -> Result<(Element, IndexOptions), Store
     Ok((element, options))
 }
 
-/// Asks a plugin whether it takes an index with these options, whose distance is a plugin's where one is named.
+/// Asks a plugin whether it takes an index with these options, and one that measures by that distance of a plugin.
 fn validate_at(
     Provider { plugin, code }: &Provider,
     kind: &str,

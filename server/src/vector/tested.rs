@@ -1,5 +1,5 @@
-//! A plugin's kind of index as a [`VectorIndexPlugin`], for the suite of the SDK: what the suite asks of it goes the way
-//! that the server's own calls go.
+//! A plugin's kind of index as a [`VectorIndexPlugin`], and its distance as a [`DistancePlugin`], for the suites of the SDK:
+//! what a suite asks of it goes the way that the server's own calls go.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use photondb_ipc_schema::region;
-use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::calls::Search;
 use photondb_plugin_sdk::column::VectorColumn;
 use photondb_plugin_sdk::distance::Query;
+use photondb_plugin_sdk::kinds::distance::{Distance, DistancePlugin, Side, Traits};
 use photondb_plugin_sdk::kinds::vector::{
     IndexOptions, IndexStatistics, Metric, RowId, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin,
 };
+use photondb_plugin_sdk::{Datum, PluginError};
 
+use super::distance::PluginDistance;
 use super::graph::{self, CALL, OpenGraph, Place};
 use crate::plugins::registry::{Provider, Registry};
 use crate::query::nested::Origin;
@@ -135,5 +137,48 @@ impl VectorIndex for Tested {
 
     fn statistics(&self) -> IndexStatistics {
         self.graph.statistics().unwrap_or_default()
+    }
+}
+
+/// The distance.
+pub(crate) struct TestedDistance {
+    name: String,
+    registry: Arc<Registry>,
+}
+
+impl TestedDistance {
+    /// The distance of that name.
+    pub(crate) fn new(registry: &Arc<Registry>, name: &str) -> Self {
+        Self { name: name.to_owned(), registry: Arc::clone(registry) }
+    }
+}
+
+impl DistancePlugin for TestedDistance {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn prepare(&self, dims: usize, options: &Datum) -> Result<Box<dyn Distance>, PluginError> {
+        let (dims, deadline) = (dims as u32, Instant::now() + CALL);
+        let definition = PluginDistance::define(&self.registry, &self.name, dims, options.clone(), deadline)?;
+        Ok(Box::new(PluginDistance::new(Arc::clone(&self.registry), definition, dims)))
+    }
+}
+
+/// As the suite calls it, with a panic for whatever the plugin fails with.
+impl Distance for PluginDistance {
+    fn traits(&self) -> Traits {
+        *self.traits()
+    }
+
+    fn place(&self, side: Side, vector: &[f32], place: &mut [f32]) {
+        let placed = self.place(side, vector, &Origin::until(Instant::now() + CALL));
+        place.copy_from_slice(&placed.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    fn measure(&self, query: &[f32], rows: &[f32], distances: &mut [f32]) {
+        let fill = |at: usize, row: &mut [f32]| row.copy_from_slice(&rows[at * query.len()..][..query.len()]);
+        let measured = self.measure(query, distances.len(), fill, &Origin::until(Instant::now() + CALL));
+        distances.copy_from_slice(&measured.unwrap_or_else(|error| panic!("{error}")));
     }
 }

@@ -49,6 +49,7 @@ fn open(engine: &str, directory: &Path) -> anyhow::Result<Box<dyn StorageEngine>
     Ok(match engine {
         "default" => Box::new(FjallEngine::open(&config)?),
         "redb" => photondb_plugin_redb::Redb.open(&config)?,
+        "columnar" => photondb_plugin_columnar::Columnar.open(&config)?,
         "encrypted" => encrypted()?.storage_engines()[0].open(&config)?,
         "timeseries" => photondb_plugin_timeseries::TimeSeries.open(&config)?,
         _ => bail!("there is no durable engine `{engine}`"),
