@@ -333,7 +333,9 @@ mod tests {
     #[test]
     fn a_plugin_can_only_blame_itself_or_the_arguments() {
         assert_eq!(failure(1, b"x").cause(), Cause::Argument);
-        for status in [4, 5, 6, 8, 9, 11, 200, 255] {
+        // Or what it has stored.
+        assert_eq!(failure(11, b"x").cause(), Cause::Damaged);
+        for status in [4, 5, 6, 8, 9, 12, 200, 255] {
             assert_eq!(failure(status, b"x").cause(), Cause::Plugin, "{status}");
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct UpkeepStatus {
     passed_over: u64,
     /// What went wrong the last time.
     problem: Option<String>,
+    /// The epoch of the engine that said that it never wants any: it is not asked again.
+    unwanted: Option<u64>,
 }
 
 impl UpkeepStatus {
@@ -113,6 +115,9 @@ impl Table {
 
     /// Asks once, and applies the answer.
     fn keep_up_once(&self, opened: &Opened) -> Result<Progress, StoreError> {
+        if self.change_status(|status| status.unwanted == Some(opened.epoch)) {
+            return Ok(Progress::Unwanted);
+        }
         let now = SystemTime::now();
         let request = UpkeepRequest {
             documents: &self.documents,
@@ -122,7 +127,10 @@ impl Table {
         };
         let wanted = opened.engine.upkeep(&request);
         self.backend.is_lost(opened, wanted.as_ref().err());
-        let Some(wanted) = wanted? else { return Ok(Progress::Unwanted) };
+        let Some(wanted) = wanted? else {
+            self.change_status(|status| status.unwanted = Some(opened.epoch));
+            return Ok(Progress::Unwanted);
+        };
         self.change_status(|status| status.last = Some(now));
         let mut is_some = false;
         for group in &wanted.groups {
