@@ -16,9 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use photondb_plugin_columnar::Columnar;
 use photondb_plugin_memory::Memory;
 use photondb_plugin_redb::Redb;
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::storage::{FieldRange, Selection};
 use photondb_server::bench::{
     Bound, Case, Comparison, Confined, Goal, Latencies, Measure, Options, Report, less, nops,
 };
@@ -56,7 +58,8 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let place = Place { host: "/nonexistent".into(), data: std::env::temp_dir(), ports: Vec::new() };
     let (plugins, sandbox) = (PluginsConfig::default(), SandboxConfig::default());
-    let linked_in = PluginManager::start_with(place, plugins, sandbox, vec![Box::new(Memory), Box::new(Redb)]);
+    let linked_in =
+        PluginManager::start_with(place, plugins, sandbox, vec![Box::new(Columnar), Box::new(Memory), Box::new(Redb)]);
     let linked_in = runtime.block_on(linked_in)?;
 
     let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
@@ -73,6 +76,12 @@ fn main() -> anyhow::Result<()> {
         let call = || Ok(nops(instance.least_busy_lane(), GETS, 100, Duration::ZERO)?.quantile(0.5) * 1e6);
         measure(&mut report, options.rounds, engine, documents, &tables, &call)?;
     }
+    let columns = [
+        table(&linked_in_store, "columnar", documents)?,
+        table(&confined_store, "columnar", documents)?,
+        Arc::clone(&default),
+    ];
+    measure_columns(&mut report, options.rounds, documents, &columns)?;
     confined_store.close();
     report.end(options.json.as_deref())
 }
@@ -192,6 +201,59 @@ fn measure<'a>(
     });
     let title = format!("{engine}: a scan of all {documents} documents");
     report.add(&Comparison::measure(title, &PER_DOCUMENT, rounds, whole)?.with_goal(goal(1.15)));
+    Ok(())
+}
+
+/// What columns are for: a sum of one field, of all documents and of a tenth of them.
+fn measure_columns(
+    report: &mut Report,
+    rounds: usize,
+    documents: usize,
+    tables: &[Arc<Table>; 3],
+) -> anyhow::Result<()> {
+    println!("columnar: {}", tables[1].engine_statistics().to_json_string());
+    let names = [LINKED_IN, CONFINED, DEFAULT];
+    for (what, part) in [("of all documents", 1), ("of a tenth of the documents, by a range of the same field", 10)] {
+        let case = |(name, table): (&'static str, &Arc<Table>)| {
+            let table = Arc::clone(table);
+            Case::new(name, move || {
+                let latencies = Latencies::of(1, |_| sum(&table, documents, 1000 / part))?;
+                Ok(vec![1e6 / latencies.per_second() / documents as f64])
+            })
+        };
+        let cases = names.into_iter().zip(tables).map(case).collect();
+        let title = format!("columnar: the sum of one field {what}");
+        let comparison = Comparison::measure(title, &PER_DOCUMENT, rounds, cases)?;
+        report.add(&comparison.with_goal(Goal::new((CONFINED, "time"), Bound::AtMost(1.0), (DEFAULT, "time"))));
+    }
+    Ok(())
+}
+
+/// Sums up `number` where it is below `end`, as a query does: the engine is told, and what comes is checked.
+fn sum(table: &Arc<Table>, documents: usize, end: usize) -> anyhow::Result<()> {
+    let field: Arc<str> = "number".into();
+    let filter = vec![FieldRange {
+        field: Arc::clone(&field),
+        lower: RangeBound::Unbounded,
+        upper: RangeBound::Excluded(end.into()),
+    }];
+    let selection = Selection { fields: Some(vec![field]), filter };
+    let all = DatumRange { lower: RangeBound::Unbounded, upper: RangeBound::Unbounded };
+    let (mut count, mut sum) = (0, 0.0);
+    let found = if table.takes_selections() {
+        table.scan_selected(all, Direction::Forward, || selection)?
+    } else {
+        table.scan(&all, Direction::Forward)?
+    };
+    for document in found.stored() {
+        let document = document?;
+        let number = document.field("number").and_then(|number| number.as_number()).context("no number")?;
+        if number < end as f64 {
+            (count, sum) = (count + 1, sum + number);
+        }
+    }
+    let expected = (0..documents).filter(|number| number * 7 % 1000 < end).count();
+    anyhow::ensure!(count == expected && sum >= 0.0, "{count} documents instead of {expected}");
     Ok(())
 }
 

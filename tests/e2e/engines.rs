@@ -20,14 +20,16 @@ const WRITES: usize = 120;
 
 fn place() -> Place {
     let place = Place::new();
+    place.install("columnar");
     place.install("memory");
     place.install("redb");
     place
 }
 
-/// Starts a server that grants the engine its directory.
+/// Starts a server that grants the engines their directories.
 fn start(place: &Place) -> Server<'_> {
-    let file = place.write("etc/photondb.toml", "[plugins.grants.redb]\nstate = true\n").display().to_string();
+    let grants = "[plugins.grants.redb]\nstate = true\n[plugins.grants.columnar]\nstate = true\n";
+    let file = place.write("etc/photondb.toml", grants).display().to_string();
     Server::start_with(place, &["--config", &file])
 }
 
@@ -66,27 +68,34 @@ fn document(key: &str) -> Value {
 fn an_unmodified_driver_tells_the_same_story_of_every_engine() {
     let place = place();
     let server = start(&place);
-    let engines = json!({"default": {}, "memory": {"options": {"max_mb": 64}}, "redb": {"options": {"cache_mb": 8}}});
+    let engines = json!({
+        "default": {},
+        "columnar": {"options": {"chunk_rows": 256}},
+        "memory": {"options": {"max_mb": 64}},
+        "redb": {"options": {"cache_mb": 8}},
+    });
     let said = driver::run(&server, "engines", json!({"engines": engines}));
     let stories = &said["stories"];
     assert_eq!(stories["default"], stories["memory"]);
     assert_eq!(stories["default"], stories["redb"]);
+    assert_eq!(stories["default"], stories["columnar"]);
     assert_eq!(stories["redb"]["count"], 2000);
     assert_eq!(stories["redb"]["large_back"][0], true);
     let shown = &said["shown"];
     assert_eq!(shown["default"][0], "default");
-    for (engine, options) in [("memory", json!({"max_mb": 64})), ("redb", json!({"cache_mb": 8}))] {
+    for engine in ["columnar", "memory", "redb"] {
+        let options = &engines[engine]["options"];
         let [name, shown_options, status, info, ready] = &shown[engine].as_array().expect("a list")[..] else {
             panic!("{shown}")
         };
-        assert_eq!((name, info, shown_options), (&json!(engine), &json!(engine), &options));
+        assert_eq!((name, info, shown_options), (&json!(engine), &json!(engine), options));
         assert_eq!((&status["plugin"], &status["state"]), (&json!(engine), &json!("ready")));
         assert_eq!(status["plugin_version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(ready["all_replicas_ready"], true);
         assert!(status["statistics"].is_object(), "{status}");
     }
     for (key, kind, text) in [
-        ("unknown_engine", "ReqlOpFailedError", "there are: memory, redb"),
+        ("unknown_engine", "ReqlOpFailedError", "there are: columnar, memory, redb"),
         ("unknown_option", "ReqlQueryLogicError", "unknown option `cash_mb`; the engine `redb` knows `cache_mb`"),
         ("wrong_option", "ReqlQueryLogicError", "`cache_mb` is \"much\"; it must be a whole number"),
         ("default_option", "ReqlQueryLogicError", "unknown option `cache_mb`"),
@@ -245,6 +254,31 @@ fn a_server_that_is_killed_loses_no_acknowledged_write() {
         assert!(lost.is_empty(), "round {round}: of {} acknowledged writes, these are lost: {lost:?}", all.len());
         server.kill();
     }
+}
+
+#[test]
+fn a_table_in_columns_reads_what_a_query_needs_and_survives_a_kill() {
+    let place = place();
+    let server = start(&place);
+    create(&server, "log", "columnar");
+    let table = reql::table("log");
+    for first in (0..10_000).step_by(1000) {
+        let documents: Vec<Value> =
+            (first..first + 1000).map(|id| json!({"id": id, "price": id % 100, "text": "x".repeat(id % 50)})).collect();
+        server.query(&reql::insert(&table, &documents, if first == 9000 { "hard" } else { "soft" }));
+    }
+    let field = |name: &str| json!([170, [[10, [1]], name]]);
+    let late = json!([69, [[2, [1]], [22, [field("id"), 9900]]]]);
+    let sum = json!([145, [[39, [table, late]], "price"]]);
+    assert_eq!(server.query(&sum), 4950);
+    let status = server.query(&json!([175, [table]]));
+    let statistics = &status["engine"]["statistics"];
+    assert_eq!(statistics["packed_rows"], 8192, "{status}");
+    assert!(statistics["packed_bytes"].as_u64() < statistics["raw_bytes"].as_u64().map(|raw| raw / 4), "{status}");
+    processes::send(Signal::SIGKILL, server.ready_plugin("columnar").pid());
+    assert_eq!(server.query(&sum), 4950);
+    assert_eq!(server.query(&json!([43, [table]])), 10_000);
+    assert_eq!(server.query(&json!([16, [table, 77]]))["price"], 77);
 }
 
 #[test]

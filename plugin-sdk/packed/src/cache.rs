@@ -4,37 +4,33 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chunk::Keys;
-use crate::rows::Values;
+use crate::rows::Rows;
 
-/// The keys and the values of the chunks that were read last.
-#[derive(Debug)]
+/// The keys and the rows of the chunks that were read last.
 pub(crate) struct Cache {
     pub(crate) keys: Recent<Keys>,
-    pub(crate) values: Recent<Values>,
+    pub(crate) rows: Recent<Rows>,
 }
 
 impl Cache {
     pub(crate) fn new(bytes: usize) -> Self {
         // A key that is not there needs the keys alone: every insertion looks for one.
-        Self { keys: Recent::new(bytes / 4), values: Recent::new(bytes / 4 * 3) }
+        Self { keys: Recent::new(bytes / 4), rows: Recent::new(bytes / 4 * 3) }
     }
 }
 
 /// The things that were used last, by number, up to so many bytes.
-#[derive(Debug)]
 pub(crate) struct Recent<T> {
     most_bytes: usize,
     inner: Mutex<Inner<T>>,
 }
 
-#[derive(Debug)]
 struct Inner<T> {
     clock: u64,
     bytes: usize,
     known: HashMap<u64, Known<T>>,
 }
 
-#[derive(Debug)]
 struct Known<T> {
     thing: Arc<T>,
     bytes: usize,

@@ -512,8 +512,8 @@ impl Change {
         if !condition(&head) {
             return Ok(None);
         }
-        let (keys, values) = (view.keys(&head)?, view.values(&head)?);
-        let entries = (0..keys.len()).map(|row| (keys.get(row).to_vec(), values.get(row).to_vec())).collect();
+        let (keys, rows) = (view.keys(&head)?, view.rows(&head)?);
+        let entries = (0..keys.len()).map(|row| (keys.get(row).to_vec(), rows.value(row))).collect();
         self.remove(&view.names, first, head);
         Ok(Some(entries))
     }

@@ -91,41 +91,27 @@ pub(crate) fn value(names: &Names, mut row: Vec<u8>) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// The values of a chunk, as they came.
-#[derive(Debug)]
-pub(crate) struct Values {
-    ends: Vec<usize>,
-    all: Vec<u8>,
+/// The rows of a chunk without their keys, each put together when it is asked for.
+pub(crate) struct Rows {
+    whole: WholeRows,
+    columns: Vec<(Arc<str>, Column)>,
 }
 
-impl Values {
-    /// Puts all rows of a chunk together.
-    pub(crate) fn assemble(
-        rows: usize,
-        whole: &WholeRows,
-        columns: &[(Arc<str>, Column)],
-    ) -> Result<Self, DamagedChunk> {
-        let mut values = Self { ends: Vec::with_capacity(rows), all: Vec::new() };
-        for row in 0..rows {
-            match whole.get(row) {
-                Some(value) => values.all.extend_from_slice(value),
-                None => chunk::assemble(columns.iter().map(|(name, column)| (&**name, column)), row, &mut values.all),
-            }
-            values.ends.push(values.all.len());
-            if values.all.len() > chunk::MAX_BYTES {
-                return Err(DamagedChunk("values are longer than any that are written"));
-            }
-        }
-        Ok(values)
+impl Rows {
+    /// The value of a row, as it came.
+    pub(crate) fn value(&self, row: usize) -> Vec<u8> {
+        self.whole.get(row).map_or_else(
+            || {
+                let mut value = Vec::new();
+                chunk::assemble(self.columns.iter().map(|(name, column)| (&**name, column)), row, &mut value);
+                value
+            },
+            <[u8]>::to_vec,
+        )
     }
 
-    pub(crate) fn get(&self, row: usize) -> &[u8] {
-        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.all[start..self.ends[row]]
-    }
-
-    pub(crate) fn memory(&self) -> usize {
-        self.ends.len() * size_of::<usize>() + self.all.len()
+    fn memory(&self) -> usize {
+        self.whole.memory() + self.columns.iter().map(|(_, column)| column.memory()).sum::<usize>()
     }
 }
 
@@ -167,15 +153,15 @@ impl View {
         if row == keys.len() || keys.get(row) != key {
             return Ok(None);
         }
-        let values = match self.cache.values.get(head.number) {
-            Some(values) => values,
+        let rows = match self.cache.rows.get(head.number) {
+            Some(rows) => rows,
             None => {
-                let values = Arc::new(self.values(&head)?);
-                self.cache.values.keep(head.number, Arc::clone(&values), values.memory());
-                values
+                let rows = Arc::new(self.rows(&head)?);
+                self.cache.rows.keep(head.number, Arc::clone(&rows), rows.memory());
+                rows
             }
         };
-        Ok(Some(values.get(row).to_vec()))
+        Ok(Some(rows.value(row)))
     }
 
     /// The last chunk whose first key is not behind `key`: that, and its head.
@@ -194,8 +180,8 @@ impl View {
         chunk::read_keys(head, &section).map_err(|what| self.names.damaged(what))
     }
 
-    /// All values of a chunk.
-    pub(crate) fn values(&self, head: &Head) -> Result<Values, StorageError> {
+    /// All of a chunk but its keys.
+    pub(crate) fn rows(&self, head: &Head) -> Result<Rows, StorageError> {
         let start = head.whole.start;
         let sections = self.body(head, &(start..head.body_bytes()))?;
         let section = |range: &Range<usize>| &sections[range.start - start..range.end - start];
@@ -205,8 +191,7 @@ impl View {
             let columns = head.columns.iter().map(|column| {
                 Ok((Arc::clone(&column.name), chunk::read_column(head, section(&column.section), &mut budget)?))
             });
-            let columns = columns.collect::<Result<Vec<_>, DamagedChunk>>()?;
-            Values::assemble(head.rows as usize, &whole, &columns)
+            Ok(Rows { whole, columns: columns.collect::<Result<Vec<_>, DamagedChunk>>()? })
         };
         read().map_err(|what| self.names.damaged(what))
     }

@@ -52,7 +52,9 @@ impl Confined {
         let runtime = Runtime::new()?;
         let mut config = PluginsConfig { paths: plugins, ..PluginsConfig::default() };
         let grant = Grant { state: true, state_bytes: Some(16 << 30), ..Grant::default() };
-        config.grants.insert("redb".to_owned(), grant);
+        for engine in ["columnar", "redb"] {
+            config.grants.insert(engine.to_owned(), grant.clone());
+        }
         let data = tempfile::tempdir()?;
         let place = Place { host, data: data.path().to_owned(), ports: Vec::new() };
         let manager = runtime.block_on(PluginManager::start(place, config, SandboxConfig::default()))?;

@@ -272,6 +272,10 @@ impl Column {
         Ok(Self(column))
     }
 
+    pub(crate) fn memory(&self) -> usize {
+        self.0.memory()
+    }
+
     /// Bytes of all values.
     pub(super) fn value_bytes(&self) -> usize {
         self.0.bytes()

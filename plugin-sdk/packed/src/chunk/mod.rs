@@ -172,6 +172,10 @@ impl WholeRows {
         Ok(Self { rows: bits, before, values })
     }
 
+    pub(crate) fn memory(&self) -> usize {
+        self.before.len() * 4 + self.values.memory()
+    }
+
     pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
         self.rows.get(row).then(|| self.values.get(self.before[row] as usize))
     }
