@@ -24,8 +24,9 @@ pub trait Plugin: Send + Sync {
         drop(services);
     }
 
-    /// Takes the operator's settings, `[plugins.settings.NAME]`: an object, empty where there is no such table. Called
-    /// once, before [`register`](Self::register).
+    /// Takes the operator's settings, `[plugins.settings.NAME]`: an object, empty where there is no such table. Its key
+    /// `secrets` is there where `[plugins.secrets.NAME]` names files, which only the server can open: an object of their
+    /// texts. Called once, before [`register`](Self::register).
     ///
     /// # Errors
     /// [`PluginError::argument`], naming the key and what it accepts; the plugin then does not start. A plugin that does

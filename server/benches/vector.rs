@@ -1,4 +1,4 @@
-//! The vector index in its confined process, beside the same index in this process and beside other indexes.
+//! Vector indexes in their confined processes: `hnsw` beside itself in this process, and every type beside other libraries.
 //!
 //!     make bench
 //!     cargo bench -p photondb-server --bench vector -- [confined] [peers] [--json FILE] [--rounds N]
@@ -12,6 +12,8 @@
 mod index;
 #[path = "vector/peers.rs"]
 mod peers;
+#[path = "vector/types.rs"]
+mod types;
 
 use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::kinds::vector::RowId;
@@ -40,21 +42,14 @@ fn main() -> anyhow::Result<()> {
     let Some(confined) = Confined::start()? else { return report.end(options.json.as_deref()) };
     let vectors = Vectors::load()?;
     let settled = Settled::write(&vectors)?;
-    let process = Process::open(confined.instance("hnsw")?, 0, &settled)?;
     let rows: Vec<RowId> = (0..vectors.rows()).collect();
-    let build_on = |process: &Process, threads| build(|| process.insert(&rows, threads == THREADS));
-    let built_by_all = build_on(&process, THREADS)?;
-    // Once more, and not kept: by so many threads.
-    let build_again = |threads| {
-        let another = process.another(&settled)?;
-        let taken = build_on(&another, threads)?;
-        another.close()?;
-        anyhow::Ok(taken)
-    };
-    let built_by_one = build_again(1)?;
     if options.wants("confined") {
         let linked = Linked::open(&settled)?;
-        let built = [build(|| rows.chunks(INSERTED_AT_ONCE).try_for_each(|rows| linked.insert(rows)))?, built_by_one];
+        let process = Process::open(confined.instance("hnsw")?, "hnsw", 0, &settled)?;
+        let built = [
+            build(|| rows.chunks(INSERTED_AT_ONCE).try_for_each(|rows| linked.insert(rows)))?,
+            build(|| process.insert(&rows, false))?,
+        ];
         report.add(&Comparison {
             title: format!("Building hnsw on one thread, cosine, its default settings: {}", vectors.name),
             measures: BUILD.into(),
@@ -64,10 +59,10 @@ fn main() -> anyhow::Result<()> {
         });
         report.add(&one_by_one(&vectors, &linked, &process, options.rounds)?);
         report.add(&in_batches(&vectors, &linked, &process, options.rounds)?);
+        process.close()?;
     }
     if options.wants("peers") {
-        let built = [built_by_one, built_by_all];
-        for comparison in peers::compare(&vectors, &process, built, build_again)? {
+        for comparison in types::compare(&vectors, &rows, &confined, &settled, options.rounds)? {
             report.add(&comparison);
         }
     }

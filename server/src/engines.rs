@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use photondb_ipc_schema::lane::Lane;
 use photondb_plugin_sdk::engine::{self, Connection, RemoteEngine};
 use photondb_plugin_sdk::kinds::storage::{
-    Durability, Keyspace, StorageConfig, StorageEngine, StorageEnginePlugin, StorageError, StorageSnapshot, WriteBatch,
+    Durability, Keyspace, StorageConfig, StorageEngine, StorageEnginePlugin, StorageError, StorageSnapshot, Upkeep,
+    UpkeepRequest, WriteBatch,
 };
 use photondb_plugin_sdk::runtime::Instance as Code;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
@@ -283,6 +284,10 @@ macro_rules! pass_on {
 
             fn statistics(&self) -> Datum {
                 self.0.statistics()
+            }
+
+            fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+                self.0.upkeep(request)
             }
         }
     };

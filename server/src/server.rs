@@ -181,6 +181,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         functions: index_functions(),
         vectors: Arc::clone(&vectors) as _,
         engines: Arc::new(EngineManager::new(Arc::clone(plugins.registry()), config.data.clone())),
+        upkeep: config.plugins.upkeep,
     };
     let data = config.data.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&data, &options))

@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
-"""Speed, recall, build time and size of other vector indexes on one data set, as JSON lines.
+"""Other vector indexes on one data set, built and searched on request, so that whoever measures can take turns.
 
-    vector_peers.py FOLDER [PEER ...]
+    vector_peers.py FOLDER
 
-FOLDER holds `*embeddings.f16.npy`, `queries.f32.npy` and `groundtruth.i32.npy` (nearest rows by cosine). Each peer is
-measured at the fastest setting whose recall@10 reaches 0.95 and 0.99: all queries, one at a time on one thread, and in
-one batch on two; the best of some passes counts. A peer whose library is not installed is named and skipped.
+FOLDER holds `*embeddings.f16.npy`, `queries.f32.npy` and `groundtruth.i32.npy` (nearest rows by cosine). Requests come as
+lines of JSON on standard input, each is answered by one line on standard output:
+
+    {"do": "build", "peer": NAME, "threads": N}     {"seconds", "bytes"}: of the index, with its vectors
+    {"do": "find", "peer": NAME, "target": RECALL}  {"setting", "recall"}: the fastest setting that reaches the recall@10
+    {"do": "search", "peer": NAME, "target": RECALL}  {"one_thread", "two_threads"}: queries a second at that setting, all
+                                                    of them one at a time on one thread, and in one batch on two
+
+or by {"skipped": REASON}.
 """
 
 import json
@@ -16,21 +22,18 @@ from pathlib import Path
 import numpy as np
 
 K = 10
-TARGETS = (0.95, 0.99)
-PASSES = 3
 M, EF_CONSTRUCTION = 16, 200
-EFS = (32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 272, 288, 304, 320, 360, 400, 480,
-       560, 640, 800)
+WIDTHS = (10, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 272, 288, 304,
+          320, 360, 400, 480, 560, 640, 800)
+PROBES = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256)
 FACTORS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 
 
-class FaissHnsw:
-    """A faiss index by its factory name, searched with a width."""
+class Faiss:
+    """A faiss index by its factory name. `ladders` are settings, each ladder from fast to thorough."""
 
-    settings, setting, build_threads = EFS, "efSearch", (2,)
-
-    def __init__(self, factory):
-        self.factory = factory
+    def __init__(self, factory, ladders):
+        self.factory, self.ladders = factory, ladders
 
     def build(self, base, threads):
         import faiss
@@ -47,30 +50,19 @@ class FaissHnsw:
 
         return faiss.serialize_index(self.index).size
 
-    def set(self, value, threads):
+    def set(self, setting, threads):
         import faiss
 
         faiss.omp_set_num_threads(threads)
-        self.index.hnsw.efSearch = value
+        for key, value in setting.items():
+            faiss.ParameterSpace().set_index_parameter(self.index, key, value)
 
     def search(self, queries):
         return self.index.search(queries, K)[1]
 
 
-class FaissRefined(FaissHnsw):
-    """4-bit product codes of all rows, then exact scores of `k_factor * k` candidates."""
-
-    settings, setting = FACTORS, "k_factor"
-
-    def set(self, value, threads):
-        import faiss
-
-        faiss.omp_set_num_threads(threads)
-        self.index.k_factor = value
-
-
 class Hnswlib:
-    settings, setting, build_threads = EFS, "ef", (1, 2)
+    ladders = [[{"ef": width} for width in WIDTHS]]
 
     def build(self, base, threads):
         import hnswlib
@@ -82,8 +74,8 @@ class Hnswlib:
     def bytes(self):
         return self.index.index_file_size()
 
-    def set(self, value, threads):
-        self.index.set_ef(value)
+    def set(self, setting, threads):
+        self.index.set_ef(setting["ef"])
         self.index.set_num_threads(threads)
 
     def search(self, queries):
@@ -91,7 +83,7 @@ class Hnswlib:
 
 
 class UsearchF16:
-    settings, setting, build_threads = EFS, "ef", (2,)
+    ladders = [[{"ef": width} for width in WIDTHS]]
 
     def build(self, base, threads):
         from usearch.index import Index
@@ -103,25 +95,26 @@ class UsearchF16:
     def bytes(self):
         return self.index.serialized_length
 
-    def set(self, value, threads):
-        self.index.expansion_search = value
+    def set(self, setting, threads):
+        self.index.expansion_search = setting["ef"]
         self.threads = threads
 
     def search(self, queries):
         return np.atleast_2d(self.index.search(queries.astype(np.float16), K, threads=self.threads).keys)
 
 
+BY_WIDTH = [[{"efSearch": width} for width in WIDTHS]]
 PEERS = {
     "hnswlib": Hnswlib(),
-    "faiss-hnsw16-flat": FaissHnsw("HNSW16,Flat"),
-    "faiss-hnsw16-fp16": FaissHnsw("HNSW16,SQfp16"),
-    "faiss-pq192x4fs-refined": FaissRefined("PQ192x4fs,RFlat"),
+    "faiss-hnsw16-flat": Faiss("HNSW16,Flat", BY_WIDTH),
+    "faiss-hnsw16-fp16": Faiss("HNSW16,SQfp16", BY_WIDTH),
     "usearch-f16": UsearchF16(),
+    "faiss-ivf256-flat": Faiss("IVF256,Flat", [[{"nprobe": probes} for probes in PROBES]]),
+    "faiss-pq192x4fs-refined": Faiss("PQ192x4fs,RFlat", [[{"k_factor_rf": factor} for factor in FACTORS]]),
+    "faiss-ivf256-pq192x4fs-refined": Faiss(
+        "IVF256,PQ192x4fs,RFlat",
+        [[{"nprobe": probes, "k_factor_rf": factor} for probes in PROBES] for factor in (2, 3, 4, 6, 8)]),
 }
-
-
-def say(**fields):
-    print(json.dumps(fields), flush=True)
 
 
 def seconds(work):
@@ -130,52 +123,70 @@ def seconds(work):
     return time.perf_counter() - start
 
 
-def queries_per_second(search, queries):
-    return len(queries) / min(seconds(lambda: search(queries)) for _ in range(PASSES))
+def queries_per_second(peer, queries, setting, threads):
+    peer.set(setting, threads)
+    if threads > 1:
+        return len(queries) / seconds(lambda: peer.search(queries))
+    return len(queries) / seconds(lambda: [peer.search(queries[at:at + 1]) for at in range(len(queries))])
 
 
-def one_by_one(search):
-    def all_of(queries):
-        for at in range(len(queries)):
-            search(queries[at:at + 1])
+class Desk:
+    """Answers requests."""
 
-    return all_of
+    def __init__(self, folder):
+        self.base = np.load(next(folder.glob("*embeddings.f16.npy"))).astype(np.float32)
+        self.base /= np.linalg.norm(self.base, axis=1, keepdims=True)
+        self.queries = np.load(folder / "queries.f32.npy")
+        self.truth = np.load(folder / "groundtruth.i32.npy")[:, :K]
+        self.found = {}
 
+    def build(self, name, threads):
+        peer = PEERS[name]
+        took = seconds(lambda: peer.build(self.base, threads))
+        return {"seconds": took, "bytes": int(peer.bytes())}
 
-def measure(name, peer, base, queries, truth):
-    for threads in peer.build_threads:
-        took = seconds(lambda: peer.build(base, threads))
-        say(peer=name, what="build", threads=threads, seconds=round(took, 3), bytes=int(peer.bytes()))
-    for target in TARGETS:
-        for value in peer.settings:
-            peer.set(value, 2)
-            found = peer.search(queries)
-            recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, truth[:, :K])])
-            if recall >= target:
-                break
-        else:
-            say(peer=name, what="search", target=target, skipped=f"recall {recall:.4f} at most")
-            continue
-        batch = queries_per_second(peer.search, queries)
-        peer.set(value, 1)
-        single = queries_per_second(one_by_one(peer.search), queries)
-        say(peer=name, what="search", target=target, setting={peer.setting: value}, recall=round(float(recall), 4),
-            single_1_thread_qps=round(single, 1), batch_2_threads_qps=round(batch, 1))
+    def recall(self, peer, setting):
+        peer.set(setting, 2)
+        found = peer.search(self.queries)
+        return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found, self.truth)]))
+
+    def find(self, name, target):
+        peer, reached, most = PEERS[name], [], 0
+        for ladder in peer.ladders:
+            # The first step that reaches it, by bisection: the others are slower.
+            least, beyond = 0, len(ladder)
+            recalls = {}
+            while least < beyond:
+                middle = (least + beyond) // 2
+                recalls[middle] = self.recall(peer, ladder[middle])
+                least, beyond = (least, middle) if recalls[middle] >= target else (middle + 1, beyond)
+            most = max(most, *recalls.values())
+            if least < len(ladder):
+                reached.append((ladder[least], recalls[least]))
+        if not reached:
+            return {"skipped": f"its recall is {most:.4f} at most"}
+        if len(reached) > 1:
+            reached.sort(key=lambda way: -queries_per_second(peer, self.queries, way[0], 1))
+        self.found[name, target], recall = reached[0]
+        return {"setting": self.found[name, target], "recall": recall}
+
+    def search(self, name, target):
+        speed = [queries_per_second(PEERS[name], self.queries, self.found[name, target], threads) for threads in (1, 2)]
+        return {"one_thread": speed[0], "two_threads": speed[1]}
+
+    def answer(self, do, peer, **rest):
+        try:
+            return {"build": self.build, "find": self.find, "search": self.search}[do](peer, **rest)
+        except ImportError as error:
+            return {"skipped": f"{error.name} is not installed"}
 
 
 def main():
-    if len(sys.argv) < 2:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    folder, chosen = Path(sys.argv[1]), sys.argv[2:] or PEERS
-    base = np.load(next(folder.glob("*embeddings.f16.npy"))).astype(np.float32)
-    base /= np.linalg.norm(base, axis=1, keepdims=True)
-    queries = np.load(folder / "queries.f32.npy")
-    truth = np.load(folder / "groundtruth.i32.npy")
-    for name in chosen:
-        try:
-            measure(name, PEERS[name], base, queries, truth)
-        except ImportError as error:
-            say(peer=name, skipped=f"{error.name} is not installed")
+    desk = Desk(Path(sys.argv[1]))
+    for line in sys.stdin:
+        print(json.dumps(desk.answer(**json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

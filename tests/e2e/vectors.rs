@@ -64,11 +64,12 @@ fn clients_that_search_together_find_what_each_finds_alone() {
 fn every_type_of_index_finds_nearly_what_a_scan_finds() {
     let place = Place::new();
     place.install("ivf");
+    place.install("vamana");
     let server = Server::start(&place);
     data::import(&place, &server);
     let packages = reql::table("packages");
     let (queries, truth) = (data::queries(), data::truth());
-    for kind in ["ivf", "pq", "ivf_pq"] {
+    for (kind, plugin) in [("ivf", "ivf"), ("pq", "ivf"), ("ivf_pq", "ivf"), ("vamana", "vamana")] {
         server.query(&reql::vector_index_of_type(&packages, "emb", kind, DIMS, "cosine"));
         server.query(&reql::index_wait(&packages));
         let search = || -> Vec<Vec<i64>> {
@@ -80,7 +81,7 @@ fn every_type_of_index_finds_nearly_what_a_scan_finds() {
             found.iter().zip(&truth).flat_map(|(found, truth)| found.iter().filter(|id| truth[..K].contains(id)));
         let recall = hits.count() as f64 / (K * found.len()) as f64;
         assert!(recall >= 0.95, "{kind}: recall@{K} is {recall}");
-        assert!(server.photondb(&["plugin", "reload", "ivf"]).status.success());
+        assert!(server.photondb(&["plugin", "reload", plugin]).status.success());
         server.query(&reql::index_wait(&packages));
         assert!(search().iter().all(|found| found.len() == K), "{kind}");
         server.query(&reql::index_drop(&packages, "emb"));

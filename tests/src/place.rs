@@ -115,6 +115,19 @@ impl Place {
         symlink(built, self.plugins().join(name)).expect("a link to the plugin");
     }
 
+    /// The names of the plugins that PhotonDB comes with.
+    ///
+    /// # Panics
+    /// When none was built.
+    #[must_use]
+    pub fn built_plugins() -> Vec<String> {
+        let built = built(&format!("{}-plugins", profile()));
+        let entries = fs::read_dir(&built).into_iter().flatten().flatten();
+        let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        assert!(!names.is_empty(), "{} is empty: run `make test`", built.display());
+        names
+    }
+
     /// Installs the hostile plugin as `name`, with a manifest that declares these functions.
     pub fn install_hostile(&self, name: &str, functions: &[&str]) {
         self.install_hostile_in(name, &manifest(name, functions));

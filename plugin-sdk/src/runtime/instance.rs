@@ -350,8 +350,10 @@ fn rows(payload: &[u8]) -> Result<&[RowId], PluginError> {
 /// What the code says, or that it panicked.
 pub fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
     // A plugin's own state may be half-changed after a panic: it is the plugin's, and nobody else's, problem.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        let text = PANIC.take().unwrap_or_else(|| "a panic".into());
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        // Without the hook, as where the plugin is linked in, the text is all there is.
+        let said = || panic.downcast_ref::<String>().cloned().or_else(|| Some((*panic.downcast_ref::<&str>()?).into()));
+        let text = PANIC.take().or_else(said).unwrap_or_else(|| "a panic".into());
         Err(PluginError::runtime(Cause::Plugin, format!("panicked: {text}")))
     })
 }

@@ -113,11 +113,20 @@ fn a_saved_index_of_another_kind_is_refused() {
     let refusal =
         |fixture: &Fixture| fixture.empty_index().load(&mut bytes.as_slice()).unwrap_err().message().to_owned();
     assert!(refusal(&Fixture::new(Metric::Dot, 50, Datum::Null)).contains("metric"));
-    assert!(refusal(&Fixture::new(Metric::L2, 50, Datum::object([("m", 8)]))).contains("m are"));
+    assert!(refusal(&Fixture::new(Metric::L2, 50, Datum::object([("m", 8)]))).contains("neighbours are"));
     let mut longer = bytes.clone();
     longer.push(0);
     let fixture = Fixture::new(Metric::L2, 50, Datum::Null);
     assert!(fixture.index.load(&mut longer.as_slice()).unwrap_err().message().contains("behind its end"));
+}
+
+#[test]
+fn a_search_may_set_how_many_candidates_it_keeps_and_nothing_else() {
+    let fixture = Fixture::filled(Metric::L2, 50);
+    let answer = |settings| search(&*fixture.index, (&fixture.queries[..DIMS], DIMS), 1, None, &settings);
+    assert_eq!(answer(Datum::object([("ef_search", 7)])).unwrap()[0].len(), 1);
+    let refusal = answer(Datum::object([("m", 7)])).unwrap_err();
+    assert!(refusal.message().contains("`m`") && refusal.message().contains("`ef_search` (1 to 10000)"), "{refusal}");
 }
 
 #[test]

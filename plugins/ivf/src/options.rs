@@ -52,10 +52,10 @@ impl Kind {
     }
 }
 
-const LISTS: Setting = Setting { name: "lists", alias: "nlist", range: 1..=65_535 };
-const NPROBE: Setting = Setting { name: "nprobe", alias: "n_probe", range: 1..=65_535 };
-const SUB_DIMS: Setting = Setting { name: "sub_dims", alias: "subDims", range: 1..=16 };
-const REFINE: Setting = Setting { name: "refine", alias: "refineFactor", range: 1..=1000 };
+const LISTS: Setting = Setting::whole("lists", "nlist", 1..=65_535);
+const NPROBE: Setting = Setting::whole("nprobe", "n_probe", 1..=65_535);
+const SUB_DIMS: Setting = Setting::whole("sub_dims", "subDims", 1..=16);
+const REFINE: Setting = Setting::whole("refine", "refineFactor", 1..=1000);
 
 /// The settings of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +104,10 @@ impl Options {
 
     fn read(mut self, settings: &Datum, owner: &str, known: &[&Setting]) -> Result<Self, PluginError> {
         settings::read(settings, owner, known, |at, value| match known[at].name {
-            name if name == LISTS.name => self.lists = Some(value),
-            name if name == NPROBE.name => self.nprobe = Some(value),
-            name if name == SUB_DIMS.name => self.sub_dims = Some(value),
-            _ => self.refine = value,
+            name if name == LISTS.name => self.lists = Some(value as usize),
+            name if name == NPROBE.name => self.nprobe = Some(value as usize),
+            name if name == SUB_DIMS.name => self.sub_dims = Some(value as usize),
+            _ => self.refine = value as usize,
         })?;
         Ok(self)
     }

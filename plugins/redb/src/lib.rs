@@ -64,7 +64,7 @@ impl StorageEnginePlugin for Redb {
             let path = path.display();
             PluginError::init(format!("opening {path}: {error}; if it is damaged, restore a backup of it"))
         })?;
-        Ok(Box::new(RedbEngine { db, path }))
+        Ok(Box::new(RedbEngine::over(db, path)))
     }
 }
 
@@ -104,7 +104,8 @@ fn cache_bytes(options: &Datum) -> Result<Option<u64>, PluginError> {
     Ok(cache)
 }
 
-struct RedbEngine {
+/// An open engine; also for plugins that put something between redb and its file.
+pub struct RedbEngine {
     db: Database,
     path: PathBuf,
 }
@@ -114,8 +115,11 @@ fn definition(keyspace: &str) -> TableDefinition<'_, &'static [u8], &'static [u8
     TableDefinition::new(keyspace)
 }
 
-fn failed(error: impl Display) -> StorageError {
-    StorageError::Failed(error.to_string())
+fn failed(error: impl Into<redb::Error>) -> StorageError {
+    match error.into() {
+        redb::Error::Corrupted(message) => StorageError::Damaged { keyspace: FILE.to_owned(), message },
+        other => StorageError::Failed(other.to_string()),
+    }
 }
 
 fn unknown(error: impl Display) -> StorageError {
@@ -123,6 +127,18 @@ fn unknown(error: impl Display) -> StorageError {
 }
 
 impl RedbEngine {
+    /// The engine over a database in the file `path`.
+    #[must_use]
+    pub fn over(db: Database, path: PathBuf) -> Self {
+        Self { db, path }
+    }
+
+    /// The size of the file; `None` where it can't be read.
+    #[must_use]
+    pub fn disk_bytes(&self) -> Option<u64> {
+        fs::metadata(&self.path).map(|file| file.len()).ok()
+    }
+
     fn write(&self, durability: Durability) -> Result<WriteTransaction, StorageError> {
         let mut transaction = self.db.begin_write().map_err(failed)?;
         match durability {
@@ -190,8 +206,7 @@ impl StorageEngine for RedbEngine {
     }
 
     fn statistics(&self) -> Datum {
-        let disk_bytes = fs::metadata(&self.path).map(|file| file.len()).ok();
-        Datum::object([("engine", Datum::from("redb")), ("disk_bytes", disk_bytes.into())])
+        Datum::object([("engine", Datum::from("redb")), ("disk_bytes", self.disk_bytes().into())])
     }
 }
 

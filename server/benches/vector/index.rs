@@ -1,10 +1,10 @@
-//! One index twice: in this process, and in a confined one that sees the same files.
+//! An index in this process, and indexes in confined ones that see the same files.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use photondb_plugin_hnsw::Hnsw;
-use photondb_plugin_sdk::calls::Search;
+use photondb_plugin_sdk::calls::{self, Search};
 use photondb_plugin_sdk::column::{ColumnShape, ColumnWriter, Element, VectorColumn};
 use photondb_plugin_sdk::kinds::vector::{
     IndexOptions, Metric, RowId, SearchRequest, SearchResults, VectorIndex, VectorIndexPlugin,
@@ -16,10 +16,13 @@ use photondb_server::query::nested::Origin;
 use photondb_server::vector::insert::Graph;
 use tempfile::TempDir;
 
+/// More than an index of these vectors takes.
+const LARGEST: usize = 1 << 30;
+
 /// Rows wanted for each query.
 pub const K: usize = 10;
 
-/// Vectors in column files, as the server keeps them, and what the index over them is.
+/// Vectors in column files, as the server keeps them, and what indexes over them are.
 pub struct Settled {
     column: ColumnWriter,
     shape: ColumnShape,
@@ -41,7 +44,7 @@ impl Settled {
     }
 }
 
-/// The index in this process.
+/// An `hnsw` index in this process.
 pub struct Linked {
     index: Box<dyn VectorIndex>,
     dims: usize,
@@ -71,30 +74,33 @@ impl Linked {
     }
 }
 
-/// The index in a confined process, which may have others.
+/// An index in a confined process, which may have others.
 pub struct Process {
     instance: Arc<Instance>,
     number: u32,
     dims: usize,
+    takes_parallel_inserts: bool,
 }
 
 impl Process {
-    pub fn open(instance: Arc<Instance>, number: u32, settled: &Settled) -> anyhow::Result<Self> {
-        instance.open_index(number, "hnsw", &settled.options, settled.shape, soon())?;
+    /// Opens an empty index of a type, under a number that the process has no other of.
+    pub fn open(instance: Arc<Instance>, kind: &str, number: u32, settled: &Settled) -> anyhow::Result<Self> {
+        let takes_parallel_inserts = instance.open_index(number, kind, &settled.options, settled.shape, soon())?;
         for segment in 0..settled.column.segments() {
             instance.attach_segment(number, segment, settled.column.segment(segment)?, soon())?;
         }
-        Ok(Self { instance, number, dims: settled.options.dims as usize })
+        Ok(Self { instance, number, dims: settled.options.dims as usize, takes_parallel_inserts })
     }
 
-    /// Adds rows as the server does, by one thread of the process or by all.
+    /// Adds rows as the server does, by one thread of the process or, where the index takes that, by all.
     pub fn insert(&self, rows: &[RowId], in_parallel: bool) -> Result<(), PluginError> {
+        let in_parallel = in_parallel && self.takes_parallel_inserts;
         Graph { instance: &self.instance, index: self.number, in_parallel }.insert(rows, |_| {})
     }
 
-    /// Another index over the same vectors, in the same process.
-    pub fn another(&self, settled: &Settled) -> anyhow::Result<Self> {
-        Self::open(Arc::clone(&self.instance), self.number + 1, settled)
+    /// Saves it, as the server does when nothing has changed for a while: then an index does what is due still.
+    pub fn save(&self) -> Result<(), PluginError> {
+        calls::save(self.instance.maintenance_lane(), self.number, LARGEST, soon()).map(drop)
     }
 
     pub fn close(self) -> Result<(), PluginError> {

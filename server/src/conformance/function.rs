@@ -40,6 +40,9 @@ fn strangers() -> Vec<Datum> {
     ]
 }
 
+/// Asks an aggregate for a step of its work.
+type StepOf<'a> = dyn Fn(Step, &[Datum]) -> Result<Datum, PluginError> + 'a;
+
 fn call(function: &Function, args: &[Datum]) -> Result<Datum, PluginError> {
     let columns: Vec<[Datum; 1]> = args.iter().map(|arg| [arg.clone()]).collect();
     let mut results = function.invoke_batch(&columns, 1, &Origin::until(Instant::now() + CALL))?;
@@ -146,7 +149,7 @@ impl Subject<'_> {
 }
 
 /// A few states of `values`, merged, and merged once more.
-fn check_merging(step: &dyn Fn(Step, &[Datum]) -> Result<Datum, PluginError>, values: &[Datum]) -> Result<(), String> {
+fn check_merging(step: &StepOf<'_>, values: &[Datum]) -> Result<(), String> {
     let said = |error: PluginError| error.to_string();
     let parts: Result<Vec<Datum>, _> = values.chunks(2500).map(|values| step(Step::Accumulate, values)).collect();
     let merged = step(Step::Merge, &parts.map_err(said)?).map_err(said)?;

@@ -15,6 +15,7 @@
 //! | `catalog` | the records of what exists |
 //! | `keys` | keys whose bytes sort as ReQL orders values; ranges |
 //! | `table`, `write`, `indexes` | documents, how they change, and what follows them |
+//! | `upkeep` | what plugins' engines want done to their documents |
 //! | `build` | indexes built, and dropped things removed, in the background |
 //! | `vectors` | the seam to vector indexes |
 //!
@@ -41,6 +42,7 @@ mod locks;
 mod scan;
 mod store;
 mod table;
+mod upkeep;
 mod vectors;
 mod write;
 mod writer;

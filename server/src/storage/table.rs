@@ -18,7 +18,7 @@ use super::scan::{Document, Documents, View};
 use super::store::DEFAULT_ENGINE;
 use super::vectors::{DistanceDefinition, VectorDefinition, VectorIndexHook};
 use super::writer::Counter;
-use super::{Shared, build};
+use super::{Shared, build, upkeep};
 
 /// Entries of an index in a plugin's engine that may have a long value's first bytes in common.
 const MOST_OF_A_KEY: usize = 1 << 20;
@@ -96,6 +96,7 @@ pub struct Table {
     /// The number of the next index. Locked while definitions change.
     definitions: Mutex<u32>,
     pub(super) counter: Arc<Counter>,
+    pub(super) upkeep: upkeep::Status,
 }
 
 impl Table {
@@ -119,6 +120,7 @@ impl Table {
             indexes: RwLock::new(Arc::new(indexes)),
             definitions: Mutex::new(next_index),
             counter: Arc::new(Counter::new(catalog::count_key(id).into_bytes(), documents)),
+            upkeep: upkeep::Status::default(),
             info: TableInfo { id, name, db, db_id, primary_key, durability },
         });
         if table.backend.of_table().is_some() {

@@ -170,7 +170,7 @@ impl Table {
         Ok(Some(ticket))
     }
 
-    fn check_document(&self, key: &Datum, encoded: &[u8], document: &Datum) -> Result<(), StoreError> {
+    pub(super) fn check_document(&self, key: &Datum, encoded: &[u8], document: &Datum) -> Result<(), StoreError> {
         let Datum::Object(fields) = document else { return Err(StoreError::NotADocument(document.type_name())) };
         let found = fields.get(&self.info().primary_key);
         if found.is_none_or(|found| found != key && keys::primary_key(found).ok().as_deref() != Some(encoded)) {

@@ -9,6 +9,7 @@ use photondb_plugin_ivf::{IndexType, Kind};
 use photondb_plugin_sdk::column::{ColumnShape, Element, VectorColumn};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, SearchRequest, SearchResults, VectorIndexPlugin};
 use photondb_plugin_sdk::{Cancel, Datum};
+use photondb_plugin_vamana::Vamana;
 use photondb_server::fuzzing::{self, Vectors};
 
 /// `vectors/INDEX/graph`. The checksum is put right, or nothing would come behind it.
@@ -26,6 +27,11 @@ pub fn saved_graph(bytes: &[u8]) {
 /// The plugin's part of it, which the plugin reads back within its sandbox; its checksum is at the end.
 pub fn hnsw_graph(bytes: &[u8]) {
     saved_index(&Hnsw::default(), bytes);
+}
+
+/// As [`hnsw_graph`], of one layer.
+pub fn vamana_graph(bytes: &[u8]) {
+    saved_index(&Vamana::default(), bytes);
 }
 
 /// As [`hnsw_graph`], of lists; the first byte behind mark and version is their type.

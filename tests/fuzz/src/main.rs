@@ -36,6 +36,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("plugin_output", texts::plugin_output),
     ("saved_graph", files::saved_graph),
     ("hnsw_graph", files::hnsw_graph),
+    ("vamana_graph", files::vamana_graph),
     ("ivf_lists", files::ivf_lists),
     ("column", files::column),
     ("npy", files::npy),

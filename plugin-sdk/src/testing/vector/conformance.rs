@@ -32,10 +32,10 @@ const ROWS_OF_CALL: usize = 128;
 
 /// The suite, and what it expects.
 pub struct Suite<'a> {
-    plugin: &'a dyn VectorIndexPlugin,
-    settings: Datum,
+    pub(super) plugin: &'a dyn VectorIndexPlugin,
+    pub(super) settings: Datum,
     rows: u32,
-    recall: f64,
+    pub(super) recall: f64,
 }
 
 /// The name of a check, and how it is run.

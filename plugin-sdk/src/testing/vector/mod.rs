@@ -1,9 +1,10 @@
-//! Vector indexes under test: a [conformance suite](conformance) that every kind should pass, and
-//! [measurements](measure) of recall and speed on a data set.
+//! Vector indexes under test: a [conformance suite](conformance) that every kind should pass, on drawn vectors and on
+//! [real ones](Suite::run_on), and [measurements](measure) of recall and speed on a data set.
 
 pub mod conformance;
 pub mod data;
 pub mod measure;
+mod real;
 
 pub use conformance::Suite;
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::super::table::{Align, Table};
 use crate::bench::{Figure, Machine, Outcome, Spread, Verdict, number};
 
-/// Shows the goals of saved reports, and whether they were met
+/// Shows the goals of saved reports, and whether they were met, or all figures
 ///
 /// The files are what `photondb bench ipc --json` prints, or what `make bench` leaves in target/bench.
 #[derive(Debug, Args)]
@@ -18,6 +18,9 @@ pub struct Show {
     /// Reports as JSON
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// Everything that was measured, as Markdown, a table a comparison: the middle of the rounds
+    #[arg(long, conflicts_with = "markdown")]
+    figures: bool,
     /// One table as Markdown
     #[arg(long)]
     markdown: bool,
@@ -27,7 +30,34 @@ pub struct Show {
 #[derive(Deserialize)]
 struct Saved {
     machine: Machine,
+    comparisons: Vec<Comparison>,
     goals: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct Comparison {
+    title: String,
+    measures: Vec<Measure>,
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Deserialize)]
+struct Measure {
+    name: String,
+    unit: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    spread: Spread,
+}
+
+#[derive(Deserialize)]
+struct Skipped {
+    name: String,
+    reason: String,
 }
 
 impl Show {
@@ -39,7 +69,11 @@ impl Show {
         if let Some(report) = reports.first() {
             writeln!(output, "{}", report.machine.line())?;
         }
-        if self.markdown {
+        if self.figures {
+            for comparison in reports.iter().flat_map(|report| &report.comparisons) {
+                figures(comparison, &mut output)?;
+            }
+        } else if self.markdown {
             markdown(&goals, &mut output)?
         } else {
             text(&goals, &mut output)?
@@ -85,6 +119,30 @@ fn text(goals: &[&Outcome], output: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The middle of the rounds of every measure, a row a case.
+fn figures(comparison: &Comparison, output: &mut impl Write) -> anyhow::Result<()> {
+    let Comparison { title, measures, skipped } = comparison;
+    let heading = |measure: &Measure| match measure.unit.as_str() {
+        "" => measure.name.clone(),
+        unit => format!("{}, {unit}", measure.name),
+    };
+    let cases = measures.first().map_or(&[][..], |measure| &measure.cases);
+    let rows = cases.iter().enumerate().map(|(at, case)| {
+        let values = measures.iter().map(move |measure| measure.cases.get(at));
+        let values = values.map(|case| case.map_or_else(|| "-".into(), |case| number(case.spread.median)));
+        (&case.name, values.collect::<Vec<String>>())
+    });
+    let headings: Vec<String> = measures.iter().map(heading).collect();
+    writeln!(output, "\n{title}\n\n| | {} |\n|---|{}", headings.join(" | "), "--:|".repeat(measures.len()))?;
+    for (case, values) in rows {
+        writeln!(output, "| {case} | {} |", values.join(" | "))?;
+    }
+    for Skipped { name, reason } in skipped {
+        writeln!(output, "\n{name}: skipped, {reason}")?;
+    }
+    Ok(())
+}
+
 fn markdown(goals: &[&Outcome], output: &mut impl Write) -> anyhow::Result<()> {
     writeln!(output, "\n| | figure | baseline in the same run | ratio | goal | |\n|---|---|---|--:|--:|---|")?;
     let mut last = "";
@@ -122,11 +180,11 @@ fn verdict(goal: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{Bound, Comparison, Goal, Report, less};
+    use crate::bench::{self, Bound, Goal, Report, less};
 
     fn saved() -> Saved {
         let mut report = Report::silent("r");
-        report.add(&Comparison {
+        report.add(&bench::Comparison {
             title: "calls".into(),
             measures: vec![less("p50", "ns")],
             cases: vec!["raw".into(), "ours".into()],
@@ -151,6 +209,15 @@ mod tests {
             assert!(line.contains(part), "{line}");
         }
         assert!(text.contains("skipped (peer: not installed)"), "{text}");
+    }
+
+    #[test]
+    fn every_figure_is_shown_also_of_what_has_no_goal() {
+        let mut output = Vec::new();
+        figures(&saved().comparisons[0], &mut output).unwrap();
+        let expected =
+            "\ncalls\n\n| | p50, ns |\n|---|--:|\n| raw | 100 |\n| ours | 120 |\n\npeer: skipped, not installed\n";
+        assert_eq!(String::from_utf8(output).unwrap(), expected);
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Server {
             functions: index_functions(),
             vectors: Arc::new(NoVectorIndexes),
             engines: Arc::new(NoStorageEngines),
+            upkeep: std::time::Duration::from_secs(3600),
         };
         let double = Arc::new(Double {
             signature: FunctionSignature::pure("double", 1, 1),

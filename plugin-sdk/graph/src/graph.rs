@@ -3,12 +3,13 @@
 //! A row gets a **node**, a small number that is used again after the row is gone; rows are never renumbered. A removed
 //! row's node stays as a waypoint (a tombstone) until `repair` leads all paths around it and frees it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use photondb_plugin_sdk::indexing::RowSet;
 use photondb_plugin_sdk::kinds::vector::{Metric, RowId};
 
+use crate::Layers;
 use crate::codes::{Codes, Target};
 use crate::encoder::{Encoded, Encoder};
 use crate::links::{Links, NONE};
@@ -22,12 +23,13 @@ const MAX_NODES: usize = 1 << 31;
 const LOCKS: usize = 256;
 
 /// What a graph is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) dims: usize,
     pub(crate) metric: Metric,
-    pub(crate) m: usize,
-    pub(crate) ef_construction: usize,
+    pub(crate) layers: Layers,
+    pub(crate) build_width: usize,
+    pub(crate) slack: f32,
 }
 
 /// A graph over rows of a column. Links change through a shared reference, while others search; all else needs an
@@ -44,8 +46,10 @@ pub(crate) struct Graph {
     nodes: Vec<u32>,
     live: RowSet,
     free: Vec<u32>,
-    /// Where walks start: a node of the highest layer, or [`NONE`].
+    /// Where walks start, or [`NONE`].
     entry: AtomicU32,
+    /// How many rows there were when the entry was [chosen](crate::entry).
+    pub(crate) rows_at_entry: AtomicUsize,
     /// Held to change a node's lists; each is for many nodes.
     locks: Box<[Mutex<()>]>,
     recent: Recent,
@@ -57,12 +61,13 @@ impl Graph {
             shape,
             encoder,
             codes: Codes::new(shape.dims),
-            links: Links::new(shape.m),
+            links: Links::new(shape.layers),
             rows: Vec::new(),
             nodes: Vec::new(),
             live: RowSet::default(),
             free: Vec::new(),
             entry: AtomicU32::new(NONE),
+            rows_at_entry: AtomicUsize::new(0),
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             recent: Recent::default(),
         }
@@ -165,7 +170,11 @@ impl Graph {
 
     /// Gives a row that has no node a node without neighbours; `None` when there are too many.
     pub(crate) fn add(&mut self, row: RowId, encoded: &Encoded<'_>) -> Option<u32> {
-        self.add_to_layers(row, encoded, top_layer_of(row, self.shape.m))
+        let top = match self.shape.layers {
+            Layers::Many { m } => top_layer_of(row, m),
+            Layers::One { .. } => 0,
+        };
+        self.add_to_layers(row, encoded, top)
     }
 
     /// As [`add`](Self::add), with a given highest layer.
@@ -265,7 +274,7 @@ mod tests {
 
     #[test]
     fn nodes_are_used_again() {
-        let shape = Shape { dims: 2, metric: Metric::L2, m: 4, ef_construction: 8 };
+        let shape = Shape { dims: 2, metric: Metric::L2, layers: Layers::Many { m: 4 }, build_width: 8, slack: 1.0 };
         let mut graph = Graph::new(shape, Encoder::new(Metric::L2, 2));
         let add =
             |graph: &mut Graph, row| graph.add(row, &Encoded { codes: &[1, 2], factors: Factors::default() }).unwrap();

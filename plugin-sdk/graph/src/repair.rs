@@ -1,6 +1,9 @@
 //! Leading all paths around tombstones, after the delete consolidation of FreshDiskANN (Singh et al., 2021, algorithm 4),
 //! so that removed rows cost no recall and their nodes can be used again.
 
+use photondb_plugin_sdk::column::VectorColumn;
+
+use crate::Layers;
 use crate::graph::Graph;
 use crate::insert::LinkScratch;
 
@@ -12,14 +15,15 @@ impl Graph {
     }
 
     /// Makes every list free of tombstones, while searches go on. They may be freed then.
-    pub(crate) fn lead_around_tombstones(&self, scratch: &mut LinkScratch) {
+    pub(crate) fn lead_around_tombstones(&self, column: &VectorColumn, scratch: &mut LinkScratch) {
         for node in self.live_nodes() {
             for layer in 0..=self.links().top_layer(node) {
                 self.lead_around(node, layer, scratch);
             }
         }
-        if self.entry().is_none_or(|entry| !self.is_live(entry)) {
-            self.set_entry(self.live_nodes().max_by_key(|&node| self.links().top_layer(node)));
+        let is_central = matches!(self.shape().layers, Layers::One { .. });
+        if is_central || self.entry().is_none_or(|entry| !self.is_live(entry)) {
+            self.choose_entry(column);
         }
         for node in self.unreachable() {
             self.link(node, scratch);

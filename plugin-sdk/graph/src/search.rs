@@ -55,7 +55,7 @@ pub(crate) fn search<'s>(
     column: &VectorColumn,
     query: &[f32],
     k: usize,
-    ef: usize,
+    width: usize,
     eligible: &Eligible<'_>,
     scratch: &'s mut SearchScratch,
 ) -> Result<&'s [Found], PluginError> {
@@ -67,7 +67,7 @@ pub(crate) fn search<'s>(
     let exact = Query::new(graph.shape().metric, query);
     // Of the nodes nearest to the query, the eligible ones are assumed to be the same share as of all.
     let visible = graph.live().count() + graph.tombstones();
-    let width = (ef.max(k) as u64 * visible as u64).div_ceil(eligible.count as u64);
+    let width = (width.max(k) as u64 * visible as u64).div_ceil(eligible.count as u64);
     let walk_costs = width.saturating_mul(SCANNED_PER_CANDIDATE as u64);
     if walk_costs < eligible.count as u64 {
         walk(graph, query, width as usize, scratch);

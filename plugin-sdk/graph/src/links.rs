@@ -7,6 +7,8 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use crate::Layers;
+
 /// No node.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -26,54 +28,65 @@ impl Line {
 /// The neighbours of every node in every layer it is in.
 #[derive(Debug)]
 pub(crate) struct Links {
-    m: usize,
+    layers: Layers,
     lines_per_node: usize,
     /// The base layer: the lists of all nodes, one after the other.
     base: Vec<Line>,
     /// How many of a node's first neighbours in the base layer were chosen together, nearest first. Those behind were added
     /// since, one by one.
     settled: Vec<AtomicU8>,
-    /// The layers above, for the few nodes that are there: `m` numbers for each layer.
+    /// The layers above, for the few nodes that are there: their numbers, layer by layer. Empty where there is one alone.
     upper: Vec<Box<[AtomicU32]>>,
 }
 
 impl Links {
-    pub(crate) fn new(m: usize) -> Self {
-        Self { m, lines_per_node: (2 * m).div_ceil(PER_LINE), base: Vec::new(), settled: Vec::new(), upper: Vec::new() }
+    pub(crate) fn new(layers: Layers) -> Self {
+        let lines_per_node = layers.limit(0).div_ceil(PER_LINE);
+        Self { layers, lines_per_node, base: Vec::new(), settled: Vec::new(), upper: Vec::new() }
     }
 
     /// How many neighbours a node may have in a layer.
     pub(crate) fn limit(&self, layer: usize) -> usize {
-        if layer == 0 { 2 * self.m } else { self.m }
+        self.layers.limit(layer)
     }
 
     /// The highest layer of a node.
     pub(crate) fn top_layer(&self, node: u32) -> usize {
-        self.upper[node as usize].len() / self.m
+        self.upper.get(node as usize).map_or(0, |lists| lists.len() / self.limit(1))
     }
 
     pub(crate) fn reserve(&mut self, additional: usize) {
         self.base.reserve_exact(additional * self.lines_per_node);
         self.settled.reserve_exact(additional);
-        self.upper.reserve_exact(additional);
+        if self.has_upper() {
+            self.upper.reserve_exact(additional);
+        }
     }
 
     /// Appends a node without neighbours that is in the layers up to `top`.
     pub(crate) fn push(&mut self, top: usize) {
         self.base.extend((0..self.lines_per_node).map(|_| Line::empty()));
         self.settled.push(AtomicU8::new(0));
-        self.upper.push(self.empty_upper(top));
+        if self.has_upper() {
+            self.upper.push(self.empty_upper(top));
+        }
     }
 
     /// Takes all neighbours from a node and puts it into the layers up to `top`.
     pub(crate) fn reset(&mut self, node: u32, top: usize) {
         self.set(node, 0, &[]);
         self.set_settled(node, 0, 0);
-        self.upper[node as usize] = self.empty_upper(top);
+        if self.has_upper() {
+            self.upper[node as usize] = self.empty_upper(top);
+        }
+    }
+
+    fn has_upper(&self) -> bool {
+        matches!(self.layers, Layers::Many { .. })
     }
 
     fn empty_upper(&self, top: usize) -> Box<[AtomicU32]> {
-        (0..top * self.m).map(|_| AtomicU32::new(NONE)).collect()
+        (0..top * self.limit(1)).map(|_| AtomicU32::new(NONE)).collect()
     }
 
     /// The neighbours of a node in a layer; none where it is not in the layer.
@@ -147,7 +160,8 @@ impl Links {
     }
 
     fn upper_list(&self, node: u32, layer: usize) -> &[AtomicU32] {
-        self.upper[node as usize].chunks_exact(self.m).nth(layer - 1).unwrap_or(&[])
+        let lists = self.upper.get(node as usize);
+        lists.and_then(|lists| lists.chunks_exact(self.limit(1)).nth(layer - 1)).unwrap_or(&[])
     }
 }
 
@@ -161,7 +175,7 @@ mod tests {
 
     #[test]
     fn lists_are_kept_apart() {
-        let mut links = Links::new(10);
+        let mut links = Links::new(Layers::Many { m: 10 });
         links.push(2);
         links.push(0);
         let twenty: Vec<u32> = (100..120).collect();
@@ -179,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_shorter_list_hides_the_longer_one() {
-        let mut links = Links::new(4);
+        let mut links = Links::new(Layers::Many { m: 4 });
         links.push(0);
         links.set(0, 0, &[1, 2, 3]);
         links.set(0, 0, &[4]);

@@ -8,20 +8,21 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use photondb_plugin_sdk::column::VectorColumn;
-use photondb_plugin_sdk::indexing::FairLock;
+use photondb_plugin_sdk::indexing::{FairLock, settings};
 use photondb_plugin_sdk::kinds::vector::{
     IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
 };
-use photondb_plugin_sdk::{Cause, PluginError};
+use photondb_plugin_sdk::{Cause, Datum, PluginError};
 
 use crate::codes::Codes;
 use crate::encoder::{EncodeScratch, Encoded, Encoder};
+use crate::entry::SAMPLE;
 use crate::format;
 use crate::graph::{Graph, Shape};
 use crate::insert::LinkScratch;
 use crate::links::NONE;
-use crate::options::Options;
 use crate::search::{self, Eligible, SearchScratch};
+use crate::{Family, Plan};
 
 /// How many rows are stored under one exclusive lock: 64 rows of 384 codes are copied in a few microseconds.
 const BATCH: usize = 64;
@@ -29,12 +30,11 @@ const BATCH: usize = 64;
 const FREED_AT_ONCE: usize = 1024;
 /// With this many rows the centre of the codes is found, once and for all.
 const ROWS_FOR_CENTRE: usize = 256;
-/// The most rows that the centre is the mean of.
-const SAMPLE: usize = 4096;
 
-/// An HNSW index.
-pub(crate) struct HnswIndex {
-    options: Options,
+/// A graph over the rows of a column, as an index type's `create` returns it.
+pub struct GraphIndex {
+    family: &'static Family,
+    search_width: usize,
     column: Arc<VectorColumn>,
     graph: FairLock<Graph>,
     /// Held by what changes the graph: shared by those who add rows, alone by the others.
@@ -47,17 +47,27 @@ pub(crate) struct HnswIndex {
     link_scratches: Mutex<Vec<LinkScratch>>,
 }
 
-impl HnswIndex {
-    pub(crate) fn new(index: &IndexOptions, options: Options, column: Arc<VectorColumn>) -> Result<Self, PluginError> {
+impl GraphIndex {
+    /// An empty index over a column.
+    ///
+    /// # Errors
+    /// When the column has vectors of another length.
+    pub fn new(
+        family: &'static Family,
+        index: &IndexOptions,
+        plan: Plan,
+        column: Arc<VectorColumn>,
+    ) -> Result<Self, PluginError> {
         let (wanted, found) = (index.dims as usize, column.dims());
         if wanted != found {
             let message = format!("an index of {wanted} dims can't be made over a column of {found} dims");
             return Err(PluginError::argument(message));
         }
-        let Options { m, ef_construction, .. } = options;
-        let shape = Shape { dims: wanted, metric: index.metric, m, ef_construction };
+        let Plan { layers, build_width, slack, search_width } = plan;
+        let shape = Shape { dims: wanted, metric: index.metric, layers, build_width, slack };
         Ok(Self {
-            options,
+            family,
+            search_width,
             column,
             graph: FairLock::new(Graph::new(shape, Encoder::new(index.metric, wanted))),
             maintenance: FairLock::default(),
@@ -156,13 +166,26 @@ impl HnswIndex {
         for node in nodes {
             self.read()?.link(node, scratch);
         }
-        if is_full { Err(too_many()) } else { Ok(()) }
+        self.read()?.follow_rows(&self.column);
+        if is_full { Err(self.too_many()) } else { Ok(()) }
+    }
+
+    /// How many candidates a search keeps with these settings.
+    fn width_of_search(&self, settings: &Datum) -> Result<usize, PluginError> {
+        let mut width = self.search_width;
+        let owner = format!("the search settings of `{}`", self.family.name);
+        settings::read(settings, &owner, &[&self.family.search_width], |_, value| width = value as usize)?;
+        Ok(width)
+    }
+
+    fn too_many(&self) -> PluginError {
+        PluginError::runtime(Cause::Limit, format!("an `{}` index holds at most {} rows", self.family.name, NONE >> 1))
     }
 
     fn repair(&self, scratch: &mut LinkScratch) -> Result<(), PluginError> {
         let tombstones = {
             let graph = self.read()?;
-            graph.lead_around_tombstones(scratch);
+            graph.lead_around_tombstones(&self.column, scratch);
             graph.tombstone_nodes()
         };
         for nodes in tombstones.chunks(FREED_AT_ONCE) {
@@ -173,7 +196,7 @@ impl HnswIndex {
     }
 }
 
-impl VectorIndex for HnswIndex {
+impl VectorIndex for GraphIndex {
     fn takes_parallel_inserts(&self) -> bool {
         true
     }
@@ -213,7 +236,7 @@ impl VectorIndex for HnswIndex {
     fn search(&self, request: &SearchRequest<'_>, results: &mut SearchResults<'_>) -> Result<(), PluginError> {
         let dims = self.column.dims();
         let k = request.k;
-        let ef = self.options.ef_of_search(request.settings)?;
+        let width = self.width_of_search(request.settings)?;
         request.count(dims, results)?;
         if k == 0 {
             results.counts.fill(0);
@@ -226,7 +249,7 @@ impl VectorIndex for HnswIndex {
                 // Locked for each query, so that maintenance never waits for a whole batch.
                 let graph = self.read()?;
                 let eligible = Eligible::new(&graph, request.allow);
-                let found = search::search(&graph, &self.column, query, k, ef, &eligible, &mut scratch)?;
+                let found = search::search(&graph, &self.column, query, k, width, &eligible, &mut scratch)?;
                 results.counts[at] = found.len() as u32;
                 let places = results.rows[at * k..].iter_mut().zip(&mut results.distances[at * k..]);
                 for ((row, distance), found) in places.zip(found) {
@@ -245,13 +268,13 @@ impl VectorIndex for HnswIndex {
             self.with_scratch(|scratch| self.repair(scratch))?;
         }
         let graph = self.read()?;
-        format::save(&graph, out)
+        format::save(self.family, &graph, out)
     }
 
     fn load(&self, input: &mut dyn Read) -> Result<(), PluginError> {
         let _maintenance = self.maintain()?;
         let shape = self.read()?.shape();
-        let loaded = format::load(shape, &self.column, input)?;
+        let loaded = format::load(self.family, shape, &self.column, input)?;
         *self.write()? = loaded;
         Ok(())
     }
@@ -275,8 +298,4 @@ fn damaged() -> PluginError {
     let message =
         "the index was left half changed by an earlier panic; reload the plugin, and it is read back from disk";
     PluginError::runtime(Cause::Plugin, message)
-}
-
-fn too_many() -> PluginError {
-    PluginError::runtime(Cause::Limit, format!("an `hnsw` index holds at most {} rows", NONE >> 1))
 }

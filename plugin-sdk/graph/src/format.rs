@@ -2,9 +2,9 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | `PHDBHNSW` |
+//! | 8 | the mark of its type: `PHDBHNSW`, `PHDBVAMA` |
 //! | 4 | version, 1 |
-//! | 4, 1, 1 | dims, metric (0 cosine, 1 l2, 2 dot), m |
+//! | 4, 1, 1 | dims, metric (0 cosine, 1 l2, 2 dot), `m` or the degree |
 //! | 4 | n, how many rows |
 //! | 4 | the entry's number among them; `0xffff_ffff` if n is 0 |
 //! | 1 | 1 if a centre follows, otherwise 0 |
@@ -20,18 +20,19 @@
 //! for bytes that are there.
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 
 use photondb_plugin_sdk::PluginError;
 use photondb_plugin_sdk::column::VectorColumn;
 use photondb_plugin_sdk::indexing::saved::{Reader, Writer, damaged};
 use photondb_plugin_sdk::kinds::vector::Metric;
 
+use crate::Family;
 use crate::encoder::{EncodeScratch, Encoder};
-use crate::graph::{Graph, MAX_LAYER, Shape};
+use crate::graph::{Graph, Shape};
 use crate::links::NONE;
 use crate::search::vector;
 
-const MAGIC: &[u8; 8] = b"PHDBHNSW";
 const VERSION: u32 = 1;
 
 fn metric_number(metric: Metric) -> u8 {
@@ -43,9 +44,9 @@ fn metric_number(metric: Metric) -> u8 {
 }
 
 /// Writes a graph without tombstones.
-pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError> {
+pub(crate) fn save(family: &Family, graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError> {
     let shape = graph.shape();
-    let mut writer = Writer::new(out, MAGIC, VERSION)?;
+    let mut writer = Writer::new(out, &family.mark, VERSION)?;
     // Free nodes are left out, so that nodes have other numbers in the file.
     let mut numbers = vec![NONE; graph.len()];
     let mut count = 0;
@@ -54,7 +55,7 @@ pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError
         count += 1;
     }
     writer.number(shape.dims as u32)?;
-    writer.bytes(&[metric_number(shape.metric), shape.m as u8])?;
+    writer.bytes(&[metric_number(shape.metric), shape.layers.number() as u8])?;
     writer.number(count)?;
     writer.number(graph.entry().map_or(NONE, |entry| numbers[entry as usize]))?;
     let centre = graph.encoder().centre();
@@ -77,8 +78,13 @@ pub(crate) fn save(graph: &Graph, out: &mut dyn Write) -> Result<(), PluginError
 }
 
 /// Reads what [`save`] wrote of an index of the same shape over the same column.
-pub(crate) fn load(shape: Shape, column: &VectorColumn, input: &mut dyn Read) -> Result<Graph, PluginError> {
-    let mut reader = Reader::new(input, MAGIC, VERSION, "hnsw")?;
+pub(crate) fn load(
+    family: &Family,
+    shape: Shape,
+    column: &VectorColumn,
+    input: &mut dyn Read,
+) -> Result<Graph, PluginError> {
+    let mut reader = Reader::new(input, &family.mark, VERSION, family.name)?;
     let (count, entry, encoder) = load_header(&mut reader, shape)?;
     let mut graph = Graph::new(shape, encoder);
     load_rows(&mut reader, column, count, &mut graph)?;
@@ -87,7 +93,10 @@ pub(crate) fn load(shape: Shape, column: &VectorColumn, input: &mut dyn Read) ->
     let highest = (0..count).map(|node| graph.links().top_layer(node)).max();
     match highest {
         None if entry == NONE => {}
-        Some(highest) if entry < count && graph.links().top_layer(entry) == highest => graph.set_entry(Some(entry)),
+        Some(highest) if entry < count && graph.links().top_layer(entry) == highest => {
+            graph.set_entry(Some(entry));
+            graph.rows_at_entry.store(count as usize, Ordering::Relaxed);
+        }
         _ => return Err(damaged(format_args!("its entry {entry} is not a row of the highest layer"))),
     }
     Ok(graph)
@@ -95,9 +104,9 @@ pub(crate) fn load(shape: Shape, column: &VectorColumn, input: &mut dyn Read) ->
 
 fn load_header(reader: &mut Reader<'_>, shape: Shape) -> Result<(u32, u32, Encoder), PluginError> {
     let found = (reader.number()?, reader.byte()?, reader.byte()?);
-    let wanted = (shape.dims as u32, metric_number(shape.metric), shape.m as u8);
+    let wanted = (shape.dims as u32, metric_number(shape.metric), shape.layers.number() as u8);
     if found != wanted {
-        let what = format_args!("dims, metric and m are {found:?}, and those of the index {wanted:?}");
+        let what = format_args!("dims, metric and neighbours are {found:?}, and those of the index {wanted:?}");
         return Err(damaged(what));
     }
     let (count, entry) = (reader.number()?, reader.number()?);
@@ -117,8 +126,9 @@ fn load_rows(reader: &mut Reader<'_>, column: &VectorColumn, count: u32, graph: 
         if graph.node(row).is_some() {
             return Err(damaged(format_args!("it names row {row} twice")));
         }
-        if top > MAX_LAYER {
-            return Err(damaged(format_args!("row {row} is in layer {top}, and {MAX_LAYER} is the highest")));
+        let highest = graph.shape().layers.highest();
+        if top > highest {
+            return Err(damaged(format_args!("row {row} is in layer {top}, and {highest} is the highest")));
         }
         let values = vector(column, row).map_err(|error| damaged(error.message()))?;
         let encoded = encoder.encode(values, graph.shape().dims, &mut scratch);

@@ -1,5 +1,6 @@
 //! Linking a node to its neighbours (Malkov, Yashunin: Efficient and robust approximate nearest neighbor search using
-//! Hierarchical Navigable Small World graphs, algorithms 1 and 4).
+//! Hierarchical Navigable Small World graphs, algorithms 1 and 4; with one layer and a slack, which is there called alpha,
+//! it is the insertion and the RobustPrune of FreshDiskANN: Singh et al., 2021, algorithms 2 and 3).
 
 use photondb_plugin_sdk::kinds::vector::Metric;
 
@@ -7,11 +8,6 @@ use crate::codes::Target;
 use crate::encoder::EncodeScratch;
 use crate::graph::Graph;
 use crate::walk::{Candidate, Scratch};
-
-/// How much nearer to a chosen neighbour than to the node a candidate has to be, for cosine and L2. On text embeddings
-/// (41,790 x 384, cosine) the queries that find 0.98 of the nearest rows are 1.1 times as many a second as with 1, and
-/// building takes 1.4 times as long; from 1.1 on both get worse.
-const SLACK: f32 = 1.05;
 
 /// The working memory of changes to links.
 #[derive(Debug, Default)]
@@ -49,11 +45,11 @@ impl Graph {
         if let Some(mut start) = self.descend(&target, top, &mut scratch.walk) {
             for layer in (0..=top.min(entry_top)).rev() {
                 let (walk, back) = (&mut scratch.walk, &mut scratch.back);
-                self.walk(&target, start, layer, self.shape().ef_construction, walk);
+                self.walk(&target, start, layer, self.shape().build_width, walk);
                 if linking.others().is_none() {
                     // The thread was held up, and the graph is another one by now.
                     linking = self.recent().begin(node);
-                    self.walk(&target, start, layer, self.shape().ef_construction, walk);
+                    self.walk(&target, start, layer, self.shape().build_width, walk);
                 }
                 let found = walk.pool.candidates();
                 if let Some(&nearest) = found.first() {
@@ -108,7 +104,7 @@ impl Graph {
         self.links().set_settled(node, layer, chosen.len());
     }
 
-    /// Chooses neighbours of a node among `scratch.back`: as many as the layer allows, not `m` of them, which finds more at
+    /// Chooses neighbours of a node among `scratch.back`: as many as the layer allows, not half of them, which finds more at
     /// equal speed.
     fn choose_among_back(&self, node: u32, layer: usize, scratch: &mut LinkScratch) {
         let back = std::mem::take(&mut scratch.back);
@@ -183,10 +179,10 @@ impl Graph {
         }
     }
 
-    /// See [`SLACK`].
+    /// How much nearer to a chosen neighbour than to the node a candidate has to be to be left out.
     fn slack(&self) -> f32 {
         match self.shape().metric {
-            Metric::Cosine | Metric::L2 => SLACK,
+            Metric::Cosine | Metric::L2 => self.shape().slack,
             // A factor means nothing where distances may be negative.
             Metric::Dot => 1.0,
         }
@@ -198,13 +194,14 @@ mod tests {
     use photondb_plugin_sdk::column::VectorRef;
 
     use super::*;
+    use crate::Layers;
     use crate::encoder::Encoder;
     use crate::graph::{Shape, mixed};
 
     #[test]
     fn a_list_that_was_chosen_before_is_chosen_from_as_one_that_was_not() {
         let (dims, nodes) = (16, 300_u32);
-        let shape = Shape { dims, metric: Metric::L2, m: 16, ef_construction: 64 };
+        let shape = Shape { dims, metric: Metric::L2, layers: Layers::Many { m: 16 }, build_width: 64, slack: 1.05 };
         let mut graph = Graph::new(shape, Encoder::new(Metric::L2, dims));
         let mut scratch = LinkScratch::default();
         for node in 0..nodes {

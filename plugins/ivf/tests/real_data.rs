@@ -1,0 +1,15 @@
+//! Recall on real embeddings, where the repository has them (`tests/data`).
+
+use std::path::Path;
+
+use photondb_plugin_ivf::{IndexType, Kind};
+use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::testing::vector::Suite;
+
+#[test]
+fn nearly_all_nearest_rows_of_real_embeddings_are_found() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data");
+    for kind in [Kind::Ivf, Kind::Pq, Kind::IvfPq] {
+        Suite::new(&IndexType::new(kind)).recall(0.95).run_on(&folder, &Datum::Null);
+    }
+}

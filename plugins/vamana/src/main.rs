@@ -1,0 +1,3 @@
+//! The plugin's executable.
+
+photondb_plugin_sdk::main!(photondb_plugin_vamana::VamanaPlugin::default());
