@@ -42,6 +42,8 @@ pub struct EngineManager {
     registry: Arc<Registry>,
     /// The data directory, for engines that are linked in.
     data: PathBuf,
+    /// The engine of tables that name none, where it is not the embedded one.
+    of_unnamed: Option<String>,
     /// The process that a table's engine was opened in last.
     last: Mutex<HashMap<Uuid, Weak<Instance>>>,
 }
@@ -50,7 +52,13 @@ impl EngineManager {
     /// Engines whose kinds come from the plugins of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, data: PathBuf) -> Self {
-        Self { registry, data, last: Mutex::default() }
+        Self { registry, data, of_unnamed: None, last: Mutex::default() }
+    }
+
+    /// The same, with another engine for tables that name none.
+    #[must_use]
+    pub fn with_default(self, engine: Option<String>) -> Self {
+        Self { of_unnamed: engine, ..self }
     }
 
     fn provider(&self, kind: &str) -> Result<Provider, String> {
@@ -159,6 +167,10 @@ impl StorageEngines for EngineManager {
             }
             _ => Ok(()),
         }
+    }
+
+    fn of_unnamed(&self) -> Option<&str> {
+        self.of_unnamed.as_deref()
     }
 
     fn source(&self, kind: &str) -> Option<EngineSource> {

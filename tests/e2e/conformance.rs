@@ -20,7 +20,8 @@ fn first_party_plugins_keep_to_what_they_have_to() {
         let place = Place::new();
         place.install(&name);
         let folder = place.plugins().join(&name).display().to_string();
-        let (outcomes, is_success) = test(&place, &[&folder]);
+        let configuration = place.write("photondb.toml", &place.configuration_of(&name)).display().to_string();
+        let (outcomes, is_success) = test(&place, &[&folder, "--config", &configuration]);
         let failed: Vec<&Value> = outcomes.iter().filter(|outcome| !outcome["failure"].is_null()).collect();
         assert!(failed.is_empty() && is_success, "{name}: {failed:#?}");
         assert!(outcomes.iter().any(|outcome| outcome["part"] == "plugin"), "{name}: it was not killed: {outcomes:?}");

@@ -24,5 +24,6 @@ mod sandbox;
 mod services;
 mod supervision;
 mod tasks;
+mod timeseries;
 mod types;
 mod vectors;

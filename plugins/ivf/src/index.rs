@@ -16,6 +16,7 @@ use photondb_plugin_sdk::{Cause, PluginError};
 use crate::format;
 use crate::lists::Lists;
 use crate::options::{Kind, Options};
+use crate::polish::Polish;
 use crate::quantiser::Training;
 use crate::search::{self, Eligible, GROUP, Scratch, Wanted};
 use crate::split;
@@ -30,8 +31,8 @@ const GROWTH: usize = 8;
 /// From so many rows on another training would see no better sample.
 const LAST_TRAINING: usize = 1 << 16;
 
-/// The most steps before a save: some seconds of work.
-const STEPS_OF_SAVE: usize = 1000;
+/// The most steps before a save: some seconds of work. What is left is done before the next one.
+const STEPS_OF_SAVE: usize = 4000;
 
 /// An index of lists.
 pub(crate) struct ListIndex {
@@ -50,6 +51,7 @@ struct Maintenance {
     training: Option<Training>,
     /// How many rows there were when the newest quantiser was trained.
     trained_rows: usize,
+    polish: Polish,
 }
 
 /// Whether a step found something to do.
@@ -148,6 +150,13 @@ impl ListIndex {
         Ok(Step::Idle)
     }
 
+    /// Does one thing that is worth while when nothing is due.
+    fn polish(&self, maintenance: &mut Maintenance) -> Result<Step, PluginError> {
+        let Some(shift) = maintenance.polish.step(&*self.read()?, &self.vectors)? else { return Ok(Step::Idle) };
+        shift.apply(&mut *self.write()?);
+        Ok(Step::Done)
+    }
+
     /// Makes sure that there is a chunk with room, where lists are such.
     fn make_room(&self) -> Result<(), PluginError> {
         let is_full = {
@@ -176,6 +185,7 @@ impl VectorIndex for ListIndex {
         for rows in rows.chunks(BATCH) {
             self.make_room()?;
             self.insert_batch(rows)?;
+            maintenance.polish.count_changes(rows.len());
             self.step(&mut maintenance)?;
         }
         Ok(())
@@ -188,6 +198,7 @@ impl VectorIndex for ListIndex {
                 let mut lists = self.write()?;
                 rows.iter().for_each(|&row| lists.remove(row));
             }
+            maintenance.polish.count_changes(rows.len());
             self.step(&mut maintenance)?;
         }
         Ok(())
@@ -229,7 +240,7 @@ impl VectorIndex for ListIndex {
     fn save(&self, out: &mut dyn Write) -> Result<(), PluginError> {
         let mut maintenance = self.maintain()?;
         for _ in 0..STEPS_OF_SAVE {
-            if self.step(&mut maintenance)? == Step::Idle {
+            if self.step(&mut maintenance)? == Step::Idle && self.polish(&mut maintenance)? == Step::Idle {
                 break;
             }
         }
@@ -242,7 +253,7 @@ impl VectorIndex for ListIndex {
         let kind = self.read()?.kind;
         let (loaded, trained_rows) = format::load(kind, self.options, &self.vectors, input)?;
         *self.write()? = loaded;
-        *maintenance = Maintenance { training: None, trained_rows };
+        *maintenance = Maintenance { trained_rows, ..Maintenance::default() };
         Ok(())
     }
 

@@ -19,6 +19,7 @@
 //! | `index` | the index that the server sees; locks |
 //! | `lists` | lists, their centres and rows |
 //! | `split` | lists that grew are cut in two, others take rows in |
+//! | `polish` | centres move into the middle of their rows when there is time |
 //! | `codes`, `quantiser` | what is kept of a row; product codes and their training |
 //! | `search`, `nearest` | one search: lists, then candidates, then exact scores |
 //! | `vectors` | rows of the column as they are compared |
@@ -32,6 +33,7 @@ mod index;
 mod lists;
 mod nearest;
 mod options;
+mod polish;
 mod quantiser;
 mod search;
 mod split;

@@ -207,7 +207,11 @@ fn find_candidates(
         near.iter().for_each(|&(_, list)| pass_over(&lists.lists()[list], &[query], &tables, eligible, &mut pools));
         far.iter().for_each(|&(_, list)| visitors[list].push(query));
     }
-    for (list, visitors) in lists.lists().iter().zip(visitors) {
+    let mut visited = lists.lists().iter().zip(visitors).filter(|(_, visitors)| !visitors.is_empty()).peekable();
+    while let Some((list, visitors)) = visited.next() {
+        if let Some((following, _)) = visited.peek() {
+            following.codes.prefetch();
+        }
         let (tiles, rest) = visitors.as_chunks::<TILE>();
         tiles.iter().for_each(|tile| pass_over(list, tile, &tables, eligible, &mut pools));
         rest.iter().for_each(|&query| pass_over(list, &[query], &tables, eligible, &mut pools));

@@ -80,7 +80,7 @@ pub(crate) fn plan(lists: &Lists, vectors: &Vectors, list: usize) -> Result<Cut,
 }
 
 /// The lists nearest to one.
-fn neighbours(lists: &Lists, list: usize) -> Vec<usize> {
+pub(crate) fn neighbours(lists: &Lists, list: usize) -> Vec<usize> {
     let centre = lists.centre(list);
     let others = lists.centres().enumerate().filter(|&(other, _)| other != list);
     let mut others: Vec<(f32, usize)> =
@@ -117,7 +117,8 @@ fn halves(metric: Metric, vectors: &[f32], dims: usize) -> [Vec<f32>; 2] {
     centres
 }
 
-fn mean(metric: Metric, vectors: &[&[f32]], dims: usize) -> Vec<f32> {
+/// The mean of some vectors; for cosine of length 1.
+pub(crate) fn mean(metric: Metric, vectors: &[&[f32]], dims: usize) -> Vec<f32> {
     let mut mean = vec![0.0; dims];
     for vector in vectors {
         mean.iter_mut().zip(*vector).for_each(|(sum, value)| *sum += value / vectors.len() as f32);

@@ -53,6 +53,16 @@ impl Old {
     }
 }
 
+/// Documents that are to be summed up, by the encoded ids of their summaries.
+type Buckets = BTreeMap<Vec<u8>, (Bucket, Vec<Old>)>;
+
+/// A summary that is there.
+struct Present {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    document: Datum,
+}
+
 /// One answer to the server.
 pub(crate) struct Answer<'a> {
     pub(crate) packed: &'a PackedEngine,
@@ -101,26 +111,17 @@ impl<'a> Answer<'a> {
         let (snapshot, mut found) = (self.packed.snapshot()?, Vec::new());
         while let Some(clock) = CLOCKS.get(look.clock).copied() {
             let range = KeyRange { start: std::mem::take(&mut look.from), end: None };
-            let before = clock.write(limit).map(|limit| self.times(clock, None, Bound::Excluded(limit)));
             // Where there is no such time, nothing is older.
-            for (number, entry) in before
-                .iter()
-                .flat_map(|selection| {
-                    let entries = snapshot.scan_selected(self.request.documents, &range, Direction::Forward, selection);
-                    match entries {
-                        Ok(entries) => entries,
-                        Err(error) => Box::new(std::iter::once(Err(error))) as EntryIterator,
+            if let Some(before) = clock.write(limit) {
+                let selection = self.times(clock, None, Bound::Excluded(before));
+                let entries = snapshot.scan_selected(self.request.documents, &range, Direction::Forward, &selection)?;
+                for (number, entry) in entries.enumerate() {
+                    let (key, value) = entry?;
+                    if found.len() >= self.request.most || number % 256 == 255 && Instant::now() > self.deadline {
+                        look.from = key;
+                        return Ok((found, true));
                     }
-                })
-                .enumerate()
-            {
-                let (key, value) = entry?;
-                if found.len() >= self.request.most || number % 256 == 255 && Instant::now() > self.deadline {
-                    look.from = key;
-                    return Ok((found, true));
-                }
-                if let Some(old) = self.old(key, value, clock, limit).filter(|old| wanted(old)) {
-                    found.push(old);
+                    found.extend(self.old(key, value, clock).filter(|old| old.seconds < limit && wanted(old)));
                 }
             }
             look.clock += 1;
@@ -129,15 +130,15 @@ impl<'a> Answer<'a> {
         Ok((found, false))
     }
 
-    /// The document, if its time is so written and before `limit`.
-    fn old(&self, key: Vec<u8>, value: Vec<u8>, clock: Clock, limit: f64) -> Option<Old> {
+    /// The document, if its time is so written.
+    fn old(&self, key: Vec<u8>, value: Vec<u8>, clock: Clock) -> Option<Old> {
         if value.len() > LARGEST {
             return None;
         }
         // What is no document is the server's to find.
         let document = Datum::decode(&value).ok()?;
         let (written, seconds) = time_of(&document, &self.options.time)?;
-        (written == clock && seconds < limit).then_some(Old { key, value, document, clock, seconds })
+        (written == clock).then_some(Old { key, value, document, clock, seconds })
     }
 
     /// Times that are so written, from `lower` to `upper`.
@@ -166,7 +167,7 @@ impl<'a> Answer<'a> {
             Bucket::of(&old.document, fields, old.clock, old.seconds, every)
         };
         let (found, has_more) = self.look(look, rules.youngest(), |old| bucket(old).is_some())?;
-        let mut buckets: BTreeMap<Vec<u8>, (Bucket, Vec<Old>)> = BTreeMap::new();
+        let mut buckets = Buckets::new();
         for old in found {
             if let Some(bucket) = bucket(&old) {
                 let (_, documents) = buckets.entry(bucket.id().encoded()).or_insert_with(|| (bucket, Vec::new()));
@@ -179,7 +180,7 @@ impl<'a> Answer<'a> {
             let mut summary = Summary::default();
             let (key, mut before) = match present.remove(&id) {
                 None => (Vec::new(), None),
-                Some((key, value, document)) => {
+                Some(Present { key, value, document }) => {
                     summary.add(&document, fields);
                     (key, Some(value))
                 }
@@ -196,10 +197,7 @@ impl<'a> Answer<'a> {
     }
 
     /// The summaries that there are of these buckets, by their ids.
-    fn summaries(
-        &self,
-        buckets: &BTreeMap<Vec<u8>, (Bucket, Vec<Old>)>,
-    ) -> Result<HashMap<Vec<u8>, (Vec<u8>, Vec<u8>, Datum)>, StorageError> {
+    fn summaries(&self, buckets: &Buckets) -> Result<HashMap<Vec<u8>, Present>, StorageError> {
         let (snapshot, mut found) = (self.packed.snapshot()?, HashMap::new());
         for clock in CLOCKS {
             let buckets_of = || buckets.values().map(|(bucket, _)| bucket).filter(|bucket| bucket.clock == clock);
@@ -218,7 +216,7 @@ impl<'a> Answer<'a> {
                 let Ok(document) = Datum::decode(&value) else { continue };
                 let id = document.get(self.request.primary_key).map(Datum::encoded);
                 if let Some(id) = id.filter(|id| buckets.contains_key(id)) {
-                    found.insert(id, (key, value, document));
+                    found.insert(id, Present { key, value, document });
                 }
             }
         }

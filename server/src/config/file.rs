@@ -13,12 +13,16 @@ use super::{
 pub(crate) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     let source = Source { path, text };
     let document = source.parse()?;
-    let root = Section::root(source, document.get_ref(), &["plugins", "sandbox"])?;
+    let root = Section::root(source, document.get_ref(), &["plugins", "sandbox", "storage"])?;
     if let Some(plugins) = root.get("plugins") {
         apply_plugins(&mut config.plugins, path, &plugins)?;
     }
     if let Some(sandbox) = root.get("sandbox") {
         apply_sandbox(&mut config.sandbox, path, &sandbox)?;
+    }
+    if let Some(storage) = root.get("storage") {
+        let engine = storage.section(&["engine"])?.get("engine").map(|engine| engine.text().map(str::to_owned));
+        config.storage.engine = engine.transpose()?;
     }
     Ok(())
 }
@@ -214,11 +218,15 @@ mod tests {
             require = ["landlock"]
             accept_degraded = { geo = ["landlock"] }
             profiles = "profiles"
+
+            [storage]
+            engine = "redb"
             "#,
         )
         .unwrap();
         assert_eq!(config.plugins.paths, [Path::new("/opt/photondb/plugins"), Path::new("etc/./plugins")]);
         assert_eq!(config.plugins.upkeep, Duration::from_secs(120));
+        assert_eq!(config.storage.engine.as_deref(), Some("redb"));
         assert!(!config.plugins.is_enabled("custom_auth"));
         assert_eq!(config.plugins.settings["hnsw"]["ef_search"].as_integer(), Some(64));
         let secrets = [("2026.b", "/etc/keys/second"), ("first", "etc/keys/first")];

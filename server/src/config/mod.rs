@@ -43,6 +43,16 @@ pub struct Config {
     pub plugins: PluginsConfig,
     /// Which layers of the sandbox a plugin must have.
     pub sandbox: SandboxConfig,
+    /// Where tables are kept.
+    pub storage: StorageConfig,
+}
+
+/// `[storage]`: where tables are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// The storage engine of tables that are created without `engine=...`; `None` is `default`, the embedded one. Tables that
+    /// exist stay where they are.
+    pub engine: Option<String>,
 }
 
 /// `[plugins]`: which plugins there are and what they may do.
@@ -274,6 +284,7 @@ impl Default for Config {
             rpc_port: 28016,
             plugins: PluginsConfig::default(),
             sandbox: SandboxConfig::default(),
+            storage: StorageConfig::default(),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Every plugin of this project, linked in. Those in processes: `tests/e2e/conformance.rs`.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
 use photondb_plugin_sdk::registry::Plugin as Code;
 use tokio::runtime::Runtime;
 
@@ -7,12 +11,18 @@ use super::*;
 use crate::config::{PluginsConfig, SandboxConfig};
 use crate::plugins::Place;
 
+/// Of the engine `encrypted`: 64 hexadecimal digits.
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
 fn failures(code: Box<dyn Code>, samples: Vec<Datum>) -> Vec<String> {
     let data = tempfile::tempdir().unwrap();
     let name = code.name().to_owned();
     let runtime = Runtime::new().unwrap();
     let place = Place { host: "/nonexistent".into(), data: data.path().to_owned(), ports: Vec::new() };
-    let (plugins, sandbox) = (PluginsConfig::default(), SandboxConfig::default());
+    let key = data.path().join("first.key");
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key).unwrap().write_all(KEY.as_bytes()).unwrap();
+    let secrets = [("encrypted".to_owned(), [("first".to_owned(), key)].into())].into();
+    let (plugins, sandbox) = (PluginsConfig { secrets, ..PluginsConfig::default() }, SandboxConfig::default());
     let manager = runtime.block_on(PluginManager::start_with(place, plugins, sandbox, vec![code])).unwrap();
     let (mut failures, mut checks) = (Vec::new(), 0);
     Subject::new(&manager, &name, data.path(), samples).unwrap().run(&mut |outcome| {
@@ -36,13 +46,17 @@ macro_rules! keeps_to_it {
 
 keeps_to_it! {
     cidr: photondb_plugin_cidr::Networks;
+    columnar: photondb_plugin_columnar::Columnar;
     decimal: photondb_plugin_decimal::Decimals;
+    encrypted: photondb_plugin_encrypted::Encrypted::default();
     hnsw: photondb_plugin_hnsw::HnswPlugin::default();
     ivf: photondb_plugin_ivf::IvfPlugin::default();
     memory: photondb_plugin_memory::Memory;
     redb: photondb_plugin_redb::Redb;
     sketch: photondb_plugin_sketch::Sketches;
     stats: photondb_plugin_stats::Stats;
+    timeseries: photondb_plugin_timeseries::TimeSeries;
+    vamana: photondb_plugin_vamana::VamanaPlugin::default();
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::vectors::{VectorDefinition, VectorIndexContext, VectorIndexHook, Vect
 
 /// The database that exists from the start.
 const FIRST_DATABASE: &str = "test";
-/// The engine that tables use unless they say otherwise.
+/// The embedded engine, which tables use unless they, or the operator, say otherwise.
 pub(super) const DEFAULT_ENGINE: &str = "default";
 
 /// What a store is opened with.
@@ -50,7 +50,7 @@ pub struct TableOptions {
     pub primary_key: String,
     /// How durable writes are that don't say.
     pub durability: Durability,
-    /// The storage engine, by name; `None` for the default.
+    /// The storage engine, by name; `None` for what the operator chose, the embedded one as a rule.
     pub engine: Option<String>,
     /// The engine's options: an object.
     pub engine_options: Datum,
@@ -445,7 +445,8 @@ impl Store {
 
     /// The engine of a plugin that the options ask for.
     fn engine_definition(&self, options: &TableOptions) -> Result<Option<EngineDefinition>, StoreError> {
-        let (kind, options) = (options.engine.as_deref().unwrap_or(DEFAULT_ENGINE), &options.engine_options);
+        let named = options.engine.as_deref().or_else(|| self.0.shared.engines.of_unnamed());
+        let (kind, options) = (named.unwrap_or(DEFAULT_ENGINE), &options.engine_options);
         if kind != DEFAULT_ENGINE {
             let source = self.0.shared.engines.validate(kind, options)?;
             return Ok(Some(EngineDefinition {

@@ -13,12 +13,13 @@ use photondb_plugin_sdk::datum::Time;
 use photondb_plugin_sdk::kinds::storage::{DocumentChange, Durability, MOST_CHANGES, StorageError, UpkeepRequest};
 
 use super::backend::Opened;
+use super::document::decode;
 use super::error::StoreError;
 use super::indexes::Index;
 use super::store::Database;
 use super::table::Table;
 use super::writer::Request;
-use super::{Shared, keys, scan};
+use super::{Shared, keys};
 
 /// Changes that an engine is asked for at once.
 const MOST: usize = 4 * MOST_CHANGES;
@@ -187,7 +188,7 @@ impl Table {
 
     fn check_change(&self, DocumentChange { key, before, after }: &DocumentChange) -> Result<Checked, StoreError> {
         let document = |bytes: &Vec<u8>| {
-            let document = scan::decode(&self.documents, bytes)?;
+            let document = decode(&self.documents, bytes)?;
             let primary_key = document.get(&self.info().primary_key).cloned();
             let primary_key = primary_key.ok_or_else(|| wrong("a document without its primary key"))?;
             let own_key = keys::primary_key(&primary_key)?;

@@ -13,6 +13,7 @@ use anyhow::{Context, bail, ensure};
 use nix::errno::Errno;
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{StorageConfig, StorageEngine, StorageEnginePlugin};
+use photondb_plugin_sdk::registry::{Plugin, PluginRegistry};
 use photondb_plugin_sdk::testing::engine::crash::{self, Told};
 use photondb_server::storage::FjallEngine;
 use photondb_tests::faults::{self, Fault};
@@ -48,8 +49,18 @@ fn open(engine: &str, directory: &Path) -> anyhow::Result<Box<dyn StorageEngine>
     Ok(match engine {
         "default" => Box::new(FjallEngine::open(&config)?),
         "redb" => photondb_plugin_redb::Redb.open(&config)?,
+        "columnar" => photondb_plugin_columnar::Columnar.open(&config)?,
+        "encrypted" => encrypted()?.storage_engines()[0].open(&config)?,
+        "timeseries" => photondb_plugin_timeseries::TimeSeries.open(&config)?,
         _ => bail!("there is no durable engine `{engine}`"),
     })
+}
+
+/// The plugin `encrypted`, with a key.
+fn encrypted() -> anyhow::Result<PluginRegistry> {
+    let mut plugin = photondb_plugin_encrypted::Encrypted::default();
+    plugin.configure(&Datum::object([("secrets", Datum::object([("a", "5e".repeat(32))]))]))?;
+    Ok(PluginRegistry::of(&plugin))
 }
 
 /// Writes when told to, and prints what becomes of each step.
