@@ -62,10 +62,9 @@ keeps_to_it! {
 #[test]
 fn distances() {
     let weights = Datum::object([("weights", Datum::array((0..8).map(Datum::from)))]);
-    let distances = || Box::new(photondb_plugin_distances::Distances);
-    assert_eq!(failures(distances(), vec![weights]), Vec::<String>::new());
-    let failures = failures(distances(), Vec::new()).concat();
-    assert!(["weighted_cosine", "8 numbers", "--samples"].iter().all(|part| failures.contains(part)), "{failures}");
+    for samples in [vec![weights], Vec::new()] {
+        assert_eq!(failures(Box::new(photondb_plugin_distances::Distances), samples), Vec::<String>::new());
+    }
 }
 
 /// A plugin whose function panics, and whose other one says something else each time.
