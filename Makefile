@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # The plugins of plugins/, each a crate photondb-plugin-NAME with an executable of that name.
-PLUGINS := cidr decimal hnsw ivf memory redb sketch stats vamana
+PLUGINS := cidr columnar decimal distances encrypted hnsw ivf memory redb sketch stats timeseries vamana
 # Where `make run` keeps its data, and further arguments for `photondb serve`.
 DATA ?= data
 ARGS ?=

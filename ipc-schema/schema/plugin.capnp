@@ -19,8 +19,9 @@ interface Plugin {
   ping @1 () -> ();
   # Answered by the control thread: tells a stopped process from a busy one.
 
-  validateIndex @2 (options :IndexOptions) -> (failure :Failure);
-  # Checks the options of an index that is about to be created.
+  validateIndex @2 (options :IndexOptions, distance :Distance) -> (failure :Failure);
+  # Checks the options of an index that is about to be created. `distance`: whose places the vectors are to be; null where
+  # the metric of the options is what is meant.
 
   openIndex @3 (index :UInt32, options :IndexOptions, column :ColumnShape) -> (failure :Failure, parallelInserts :Bool);
   # Makes the index number `index`, without rows. The number is the server's, and never used twice by one process.
@@ -71,6 +72,8 @@ struct PluginInfo {
   vectorIndexes @4 :List(Text);
   storageEngines @5 :List(Text);
   # Engines are opened and called through the lanes alone: to open one may take longer than the control plane waits.
+  distances @6 :List(Text);
+  # The position in the list is the distance's number on a lane. Distances are called through the lanes alone.
 }
 
 struct Function {
@@ -114,6 +117,12 @@ struct IndexOptions {
   metric @2 :Metric;
   settings @3 :Data;
   # The further keys of `vector={...}`, as an encoded datum (an object).
+}
+
+struct Distance {
+  name @0 :Text;
+  traits @1 :Data;
+  # `Traits` of the SDK, as an encoded datum.
 }
 
 struct ColumnShape {

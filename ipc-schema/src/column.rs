@@ -174,6 +174,12 @@ impl VectorColumn {
         })
     }
 
+    /// The bytes of a whole segment; `None` if it is not attached.
+    #[must_use]
+    pub fn segment(&self, segment: u32) -> Option<&[u8]> {
+        Some(self.segments.get(segment as usize)?.get()?.slice(0..self.shape.segment_bytes()))
+    }
+
     /// A column in memory with the given rows (`[n, dims]`), for tests and benchmarks.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ impl From<LaneError> for PluginError {
 /// What a plugin says of its own failures: only what it can know.
 fn failure(status: u8, message: &[u8]) -> PluginError {
     let cause = match Cause::from_number(status - 1) {
-        known @ (Cause::Argument | Cause::NonExistence | Cause::Limit | Cause::Indeterminate) => known,
+        known @ (Cause::Argument | Cause::NonExistence | Cause::Limit | Cause::Indeterminate | Cause::Damaged) => known,
         _ => Cause::Plugin,
     };
     PluginError::runtime(cause, quote(&String::from_utf8_lossy(message)))

@@ -59,6 +59,8 @@ pub enum Cause {
     Unavailable = 8,
     /// A write of a storage engine may or may not have happened.
     Indeterminate = 9,
+    /// What a storage engine has stored is damaged.
+    Damaged = 10,
 }
 
 impl Cause {
@@ -75,6 +77,7 @@ impl Cause {
             7 => Self::Denied,
             8 => Self::Unavailable,
             9 => Self::Indeterminate,
+            10 => Self::Damaged,
             _ => Self::Protocol,
         }
     }
@@ -82,7 +85,7 @@ impl Cause {
     /// Whether a plugin may say this of a call: then it answered, and works.
     #[must_use]
     pub fn is_answer(self) -> bool {
-        matches!(self, Self::Argument | Self::NonExistence | Self::Plugin | Self::Indeterminate)
+        matches!(self, Self::Argument | Self::NonExistence | Self::Plugin | Self::Indeterminate | Self::Damaged)
     }
 
     /// Whether a pure call may succeed when it is tried once more on a new instance.

@@ -18,6 +18,7 @@
 //! | [`services`] | what the server does for a plugin: queries, connections, metrics, a directory |
 //! | [`manifest`] | `plugin.toml` |
 //! | [`engine`] | storage engines over a lane; used by the server and by [`testing`] |
+//! | [`distances`] | distances over a lane; used by the server and by [`testing`] |
 //! | [`calls`] | what each call looks like on a lane; used by the server and by [`testing`] |
 //! | [`runtime`] | the process side: handshake, serving lanes, panics become errors |
 //! | [`testing`] | runs a plugin without a server |
@@ -28,6 +29,7 @@ pub mod batch;
 pub mod calls;
 mod cancel;
 pub mod datum;
+pub mod distances;
 pub mod engine;
 mod error;
 mod export;

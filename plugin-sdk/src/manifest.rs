@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::datum::is_type_name;
+use crate::kinds::distance::Metric;
 
 pub use address::{ADDRESS, Address, Host};
 pub use scope::{Access, SCOPE, Scope};
@@ -63,6 +64,8 @@ pub struct Provides {
     pub vector_indexes: Vec<String>,
     /// Kinds of storage engine.
     pub storage_engines: Vec<String>,
+    /// Distances.
+    pub distances: Vec<String>,
 }
 
 /// `[permissions]`.
@@ -151,6 +154,7 @@ impl Manifest {
             ("provides.data_types", &provides.data_types),
             ("provides.vector_indexes", &provides.vector_indexes),
             ("provides.storage_engines", &provides.storage_engines),
+            ("provides.distances", &provides.distances),
         ] {
             if let Some(name) = names.iter().find(|name| !is_name(name, 64)) {
                 let wanted = "a list of names of lower-case letters, digits and _, beginning with a letter";
@@ -160,6 +164,10 @@ impl Manifest {
         if let Some(name) = provides.data_types.iter().find(|name| !is_type_name(name)) {
             let wanted = "a list of names that ReQL has no type or special value of";
             return reject("provides.data_types", format!("a list with `{name}`"), wanted);
+        }
+        if let Some(name) = provides.distances.iter().find(|name| Metric::from_name(name).is_some()) {
+            let wanted = "a list of names other than those of the metrics that the server has itself";
+            return reject("provides.distances", format!("a list with `{name}`"), wanted);
         }
         if !(1..=64).contains(&permissions.threads) {
             return reject("permissions.threads", permissions.threads.to_string(), "a number from 1 to 64");
@@ -216,6 +224,7 @@ mod tests {
             ("functions = [\"approx\"]", "functions = [\"a-b\"]", "provides.functions"),
             ("functions =", "data_types = [\"time\"]\nfunctions =", "a list with `time`"),
             ("functions = [\"approx\"]", "storage_engines = [\"A\"]", "provides.storage_engines"),
+            ("functions =", "distances = [\"l2\"]\nfunctions =", "a list with `l2`"),
             ("memory = \"64MiB\"", "memory = \"1\"", "permissions.memory"),
             ("memory =", "momory =", "momory"),
             ("version = \"1.2.0\"", "version = \"one\"", "line 4"),

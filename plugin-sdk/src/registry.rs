@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::kinds::aggregate::{AggregatePlugin, Steps};
 use crate::kinds::data_type::{Conversion, DataTypePlugin};
+use crate::kinds::distance::DistancePlugin;
 use crate::kinds::function::QueryFunctionPlugin;
 use crate::kinds::storage::StorageEnginePlugin;
 use crate::kinds::vector::VectorIndexPlugin;
@@ -23,8 +24,9 @@ pub trait Plugin: Send + Sync {
         drop(services);
     }
 
-    /// Takes the operator's settings, `[plugins.settings.NAME]`: an object, empty where there is no such table. Called
-    /// once, before [`register`](Self::register).
+    /// Takes the operator's settings, `[plugins.settings.NAME]`: an object, empty where there is no such table. Its key
+    /// `secrets` is there where `[plugins.secrets.NAME]` names files, which only the server can open: an object of their
+    /// texts. Called once, before [`register`](Self::register).
     ///
     /// # Errors
     /// [`PluginError::argument`], naming the key and what it accepts; the plugin then does not start. A plugin that does
@@ -46,6 +48,7 @@ pub struct PluginRegistry {
     functions: Vec<Arc<dyn QueryFunctionPlugin>>,
     vector_indexes: Vec<Arc<dyn VectorIndexPlugin>>,
     storage_engines: Vec<Arc<dyn StorageEnginePlugin>>,
+    distances: Vec<Arc<dyn DistancePlugin>>,
 }
 
 impl PluginRegistry {
@@ -85,6 +88,12 @@ impl PluginRegistry {
         self
     }
 
+    /// Provides a distance.
+    pub fn distance(&mut self, distance: impl DistancePlugin + 'static) -> &mut Self {
+        self.distances.push(Arc::new(distance));
+        self
+    }
+
     /// The query functions, the aggregates and the types of values, in the order of registration: their position is their
     /// number on a lane.
     #[must_use]
@@ -97,9 +106,16 @@ impl PluginRegistry {
     pub fn vector_indexes(&self) -> &[Arc<dyn VectorIndexPlugin>] {
         &self.vector_indexes
     }
+
     /// The kinds of storage engine, in the order of registration.
     #[must_use]
     pub fn storage_engines(&self) -> &[Arc<dyn StorageEnginePlugin>] {
         &self.storage_engines
+    }
+
+    /// The distances, in the order of registration: their position is their number on a lane.
+    #[must_use]
+    pub fn distances(&self) -> &[Arc<dyn DistancePlugin>] {
+        &self.distances
     }
 }

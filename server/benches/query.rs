@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use photondb_plugin_stats::Stats;
@@ -42,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         functions: index_functions(),
         vectors: Arc::new(NoVectorIndexes),
         engines: Arc::new(NoStorageEngines),
+        upkeep: Duration::from_secs(3600),
     };
     let store = Store::open(folder.path(), &stored)?;
     let engine = |manager: &PluginManager| {

@@ -80,7 +80,8 @@ fn main() -> anyhow::Result<()> {
 fn open(folder: &Path, plugins: &PluginManager) -> anyhow::Result<Store> {
     let engines = Arc::new(EngineManager::new(Arc::clone(plugins.registry()), folder.to_owned()));
     let vectors = Arc::new(NoVectorIndexes);
-    Ok(Store::open(folder, &StoreOptions { cache_bytes: 64 << 20, functions: index_functions(), vectors, engines })?)
+    let (cache_bytes, functions, upkeep) = (64 << 20, index_functions(), Duration::from_secs(3600));
+    Ok(Store::open(folder, &StoreOptions { cache_bytes, functions, vectors, engines, upkeep })?)
 }
 
 fn document(number: usize) -> Datum {

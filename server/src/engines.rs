@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use photondb_ipc_schema::lane::Lane;
 use photondb_plugin_sdk::engine::{self, Connection, RemoteEngine};
 use photondb_plugin_sdk::kinds::storage::{
-    Durability, Keyspace, StorageConfig, StorageEngine, StorageEnginePlugin, StorageError, StorageSnapshot, WriteBatch,
+    Durability, Keyspace, StorageConfig, StorageEngine, StorageEnginePlugin, StorageError, StorageSnapshot, Upkeep,
+    UpkeepRequest, WriteBatch,
 };
 use photondb_plugin_sdk::runtime::Instance as Code;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
@@ -41,6 +42,8 @@ pub struct EngineManager {
     registry: Arc<Registry>,
     /// The data directory, for engines that are linked in.
     data: PathBuf,
+    /// The engine of tables that name none, where it is not the embedded one.
+    of_unnamed: Option<String>,
     /// The process that a table's engine was opened in last.
     last: Mutex<HashMap<Uuid, Weak<Instance>>>,
 }
@@ -49,7 +52,13 @@ impl EngineManager {
     /// Engines whose kinds come from the plugins of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, data: PathBuf) -> Self {
-        Self { registry, data, last: Mutex::default() }
+        Self { registry, data, of_unnamed: None, last: Mutex::default() }
+    }
+
+    /// The same, with another engine for tables that name none.
+    #[must_use]
+    pub fn with_default(self, engine: Option<String>) -> Self {
+        Self { of_unnamed: engine, ..self }
     }
 
     fn provider(&self, kind: &str) -> Result<Provider, String> {
@@ -160,6 +169,10 @@ impl StorageEngines for EngineManager {
         }
     }
 
+    fn of_unnamed(&self) -> Option<&str> {
+        self.of_unnamed.as_deref()
+    }
+
     fn source(&self, kind: &str) -> Option<EngineSource> {
         self.registry.storage_engine(kind).ok().map(|provider| source(&provider.plugin))
     }
@@ -244,6 +257,15 @@ impl OpenEngine for LinkedIn {
     }
 }
 
+/// An engine that nobody else uses, closed when it is dropped.
+pub struct ClosedOnDrop(pub Arc<dyn OpenEngine>);
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Passes every method of [`StorageEngine`] on.
 macro_rules! pass_on {
     ($engine:ty) => {
@@ -275,9 +297,14 @@ macro_rules! pass_on {
             fn statistics(&self) -> Datum {
                 self.0.statistics()
             }
+
+            fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+                self.0.upkeep(request)
+            }
         }
     };
 }
 
 pass_on!(RemoteTable);
 pass_on!(LinkedIn);
+pass_on!(ClosedOnDrop);

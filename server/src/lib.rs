@@ -6,6 +6,7 @@ pub mod admin;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod engines;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -176,11 +176,13 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         .await
         .map_err(system("starting the plugin thread"))?;
     let vectors = Arc::new(VectorManager::new(Arc::clone(plugins.registry())));
+    let engines = EngineManager::new(Arc::clone(plugins.registry()), config.data.clone());
     let options = StoreOptions {
         cache_bytes: cache_bytes(),
         functions: index_functions(),
         vectors: Arc::clone(&vectors) as _,
-        engines: Arc::new(EngineManager::new(Arc::clone(plugins.registry()), config.data.clone())),
+        engines: Arc::new(engines.with_default(config.storage.engine.clone())),
+        upkeep: config.plugins.upkeep,
     };
     let data = config.data.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&data, &options))

@@ -102,6 +102,16 @@ fn an_unmodified_driver_tells_the_same_story_of_every_engine() {
     });
 }
 
+#[test]
+fn an_engine_is_whole_after_any_system_call_that_ends_it_or_fails() {
+    for engine in ["default", "columnar", "encrypted", "redb", "timeseries"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_engine_faults"));
+        let ended = processes::run(command.args([engine, "25"]), "");
+        assert!(ended.status.success(), "{engine}: {}", ended.stderr);
+        print!("{}", ended.stdout);
+    }
+}
+
 /// What one client wrote: the keys that were acknowledged.
 struct Written {
     acknowledged: Vec<String>,

@@ -7,6 +7,7 @@
 //! - [`driver`]: the official Python driver;
 //! - [`reql`]: terms and queries without a driver, for clients in many threads;
 //! - [`processes`]: what runs, and signals;
+//! - [`faults`]: system calls of another process that fail, or never return;
 //! - [`battery`]: hostile plugins, and what has to come of their attacks;
 //! - [`data`]: the packages of `tests/data`, and which of them are nearest;
 //! - [`wait`]: conditions under a watchdog.
@@ -19,6 +20,7 @@
 pub mod battery;
 pub mod data;
 pub mod driver;
+pub mod faults;
 pub mod place;
 pub mod processes;
 pub mod reql;

@@ -1,8 +1,8 @@
 //! Where the server of a test keeps its things.
 
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +36,9 @@ impl Place {
         let place = Self { root, executables: built(&profile()), kernel_without: None };
         for directory in [place.plugins(), place.working_directory(), place.temporary_directory()] {
             fs::create_dir(directory).expect("an empty directory");
+        }
+        if let Ok(engine) = std::env::var(ENGINE) {
+            place.keep_tables_in(&engine);
         }
         place
     }
@@ -115,6 +118,41 @@ impl Place {
         symlink(built, self.plugins().join(name)).expect("a link to the plugin");
     }
 
+    /// The names of the plugins that PhotonDB comes with.
+    ///
+    /// # Panics
+    /// When none was built.
+    #[must_use]
+    pub fn built_plugins() -> Vec<String> {
+        let built = built(&format!("{}-plugins", profile()));
+        let entries = fs::read_dir(&built).into_iter().flatten().flatten();
+        let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        assert!(!names.is_empty(), "{} is empty: run `make test`", built.display());
+        names
+    }
+
+    /// Keeps tables that name no engine in that of the plugin of this name.
+    fn keep_tables_in(&self, engine: &str) {
+        self.install(engine);
+        let configuration = format!("[storage]\nengine = {engine:?}\n{}", self.configuration_of(engine));
+        self.write("data/photondb.toml", &configuration);
+    }
+
+    /// What a plugin that PhotonDB comes with needs in `photondb.toml`: a directory, and what is secret.
+    ///
+    /// # Panics
+    /// When no file can be written.
+    #[must_use]
+    pub fn configuration_of(&self, plugin: &str) -> String {
+        let mut configuration = format!("[plugins.grants.{plugin}]\nstate = true\n");
+        if plugin == "encrypted" {
+            let key = self.write("secrets/first.key", &"0123456789abcdef".repeat(4));
+            fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file for its owner alone");
+            configuration += &format!("[plugins.secrets.encrypted]\nfirst = {:?}\n", key.display().to_string());
+        }
+        configuration
+    }
+
     /// Installs the hostile plugin as `name`, with a manifest that declares these functions.
     pub fn install_hostile(&self, name: &str, functions: &[&str]) {
         self.install_hostile_in(name, &manifest(name, functions));
@@ -189,6 +227,10 @@ impl Place {
         command
     }
 }
+
+/// Names the engine that tables of tests are kept in, where it is not the embedded one: `make test` runs those that are of
+/// queries over each.
+const ENGINE: &str = "PHOTONDB_TEST_ENGINE";
 
 /// The name of the hostile executable.
 const HOSTILE: &str = "photondb-hostile-plugin";

@@ -55,6 +55,15 @@ pub enum Operation {
     EngineDropKeyspace = 19,
     /// Engine `target`: sizes and counts, an encoded datum.
     EngineStatistics = 20,
+    /// Engine `target`: which documents it wants changed; value: 0: none ever, 1: these, 2: these, and more later.
+    EngineUpkeep = 21,
+    /// Distance `target`, of vectors of `argument` numbers: what it is like, with these options (one `Datum`). What operations
+    /// of distances carry is in the SDK's `distances` module.
+    DistancePrepare = 22,
+    /// Distance `target`: the places of vectors; argument 1: of queries.
+    DistancePlace = 23,
+    /// Distance `target`, of vectors of `argument` numbers: the distances from the place of a query to those of rows.
+    DistanceMeasure = 24,
 }
 
 impl Operation {
@@ -83,6 +92,10 @@ impl Operation {
             18 => Self::EngineFlush,
             19 => Self::EngineDropKeyspace,
             20 => Self::EngineStatistics,
+            21 => Self::EngineUpkeep,
+            22 => Self::DistancePrepare,
+            23 => Self::DistancePlace,
+            24 => Self::DistanceMeasure,
             _ => return None,
         })
     }

@@ -119,6 +119,17 @@ impl Datum {
         out
     }
 
+    /// Appends the value as it is within an object or array: [`encode`](Self::encode) without the byte of format version.
+    pub fn encode_part(&self, out: &mut Vec<u8>) {
+        write::encode_part(self, out);
+    }
+
+    /// Appends the binary form of an object of values that are encoded already: the same bytes as if they had been decoded.
+    /// The names ascend by bytes.
+    pub fn encode_fields(fields: &[(&str, DatumRef<'_>)], out: &mut Vec<u8>) {
+        write::encode_fields(fields, out);
+    }
+
     /// Reads the binary form back, all of it.
     ///
     /// # Errors
@@ -145,4 +156,4 @@ impl Datum {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

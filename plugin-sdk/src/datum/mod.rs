@@ -8,7 +8,7 @@
 //! - `time`: instants and what clocks show;
 //! - `typed`: values of types that plugins provide.
 
-mod encoding;
+pub(crate) mod encoding;
 mod json;
 mod order;
 mod time;

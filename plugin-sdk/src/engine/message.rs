@@ -1,11 +1,12 @@
 //! Bytes of requests and replies.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{ABSENT, PRESENT};
-use crate::PluginError;
+use super::{ABSENT, LARGEST_SELECTION, PRESENT};
 use crate::calls::protocol;
-use crate::kinds::storage::{Change, WriteBatch};
+use crate::kinds::storage::{Change, DocumentChange, FieldRange, MOST_CHANGES, Selection, WriteBatch};
+use crate::{Datum, PluginError};
 
 /// Reads what lies one behind the other. Whatever the bytes are, it stays within them.
 #[derive(Clone, Copy, Debug)]
@@ -168,9 +169,145 @@ pub(super) fn decode_batch(bytes: &[u8]) -> Result<WriteBatch, PluginError> {
     Ok(batch)
 }
 
+/// Adds a group of changes.
+pub(super) fn put_group(out: &mut Vec<u8>, group: &[DocumentChange]) {
+    out.extend_from_slice(&(group.len() as u16).to_le_bytes());
+    for DocumentChange { key, before, after } in group {
+        put_short(out, key);
+        for value in [before, after] {
+            match value {
+                None => out.push(ABSENT),
+                Some(value) => {
+                    out.push(PRESENT);
+                    put_long(out, value);
+                }
+            }
+        }
+    }
+}
+
+/// Reads groups up to the end.
+pub(super) fn read_groups(bytes: &[u8]) -> Result<Vec<Vec<DocumentChange>>, PluginError> {
+    let mut reader = Reader(bytes);
+    let mut groups = Vec::new();
+    while !reader.is_empty() {
+        let count = usize::from(reader.u16()?);
+        if !(1..=MOST_CHANGES).contains(&count) {
+            return Err(protocol(format!("a group of {count} changes: it must have 1 to {MOST_CHANGES}")));
+        }
+        let value = |reader: &mut Reader<'_>| match reader.u8()? {
+            ABSENT => Ok(None),
+            PRESENT => reader.long().map(|value| Some(value.to_vec())),
+            _ => Err(protocol("a document that is neither there nor not there")),
+        };
+        let mut change = || {
+            let key = reader.short()?.to_vec();
+            Ok(DocumentChange { key, before: value(&mut reader)?, after: value(&mut reader)? })
+        };
+        groups.push((0..count).map(|_| change()).collect::<Result<_, PluginError>>()?);
+    }
+    Ok(groups)
+}
+
+/// What a bound of a range begins with.
+const UNBOUNDED: u8 = 0;
+const INCLUDED: u8 = 1;
+const EXCLUDED: u8 = 2;
+
+/// Adds a selection, unless it says nothing or too much.
+pub(super) fn put_selection(out: &mut Vec<u8>, selection: &Selection) {
+    if selection.is_everything() {
+        return;
+    }
+    let start = out.len();
+    match &selection.fields {
+        None => out.push(ABSENT),
+        Some(fields) => {
+            out.push(PRESENT);
+            out.extend_from_slice(&(fields.len() as u16).to_le_bytes());
+            fields.iter().for_each(|field| put_short(out, field.as_bytes()));
+        }
+    }
+    for FieldRange { field, lower, upper } in &selection.filter {
+        put_short(out, field.as_bytes());
+        for bound in [lower, upper] {
+            let (kind, datum) = match bound {
+                Bound::Unbounded => (UNBOUNDED, None),
+                Bound::Included(datum) => (INCLUDED, Some(datum)),
+                Bound::Excluded(datum) => (EXCLUDED, Some(datum)),
+            };
+            out.push(kind);
+            if let Some(datum) = datum {
+                put_long(out, &datum.encoded());
+            }
+        }
+    }
+    // Shorter ones have fewer fields, and shorter names, than their lengths can say.
+    if out.len() - start > LARGEST_SELECTION {
+        out.truncate(start);
+    }
+}
+
+/// Reads a selection; none is one that wants everything.
+pub(super) fn read_selection(mut reader: Reader<'_>) -> Result<Selection, PluginError> {
+    let mut selection = Selection::default();
+    if reader.is_empty() {
+        return Ok(selection);
+    }
+    if reader.u8()? != ABSENT {
+        let count = reader.u16()?;
+        selection.fields = Some((0..count).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?);
+    }
+    while !reader.is_empty() {
+        let field = Arc::from(reader.text()?);
+        let (lower, upper) = (read_bound(&mut reader)?, read_bound(&mut reader)?);
+        selection.filter.push(FieldRange { field, lower, upper });
+    }
+    Ok(selection)
+}
+
+fn read_bound(reader: &mut Reader<'_>) -> Result<Bound<Datum>, PluginError> {
+    let kind = reader.u8()?;
+    if kind == UNBOUNDED {
+        return Ok(Bound::Unbounded);
+    }
+    let datum = Datum::decode(reader.long()?).map_err(|error| protocol(error.to_string()))?;
+    match kind {
+        INCLUDED => Ok(Bound::Included(datum)),
+        EXCLUDED => Ok(Bound::Excluded(datum)),
+        _ => Err(protocol("a bound of a range is neither in it nor outside")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn selections_come_back_or_are_left_away() {
+        let range = |lower, upper| FieldRange { field: "é".into(), lower, upper };
+        let filter = vec![
+            range(Bound::Included(1.into()), Bound::Excluded("x".into())),
+            range(Bound::Unbounded, Bound::Included(Datum::Null)),
+        ];
+        for fields in [None, Some(Vec::new()), Some(vec!["a".into(), "".into()])] {
+            for filter in [Vec::new(), filter.clone()] {
+                let (selection, mut bytes) = (Selection { fields: fields.clone(), filter }, Vec::new());
+                put_selection(&mut bytes, &selection);
+                assert_eq!(bytes.is_empty(), selection.is_everything());
+                assert_eq!(read_selection(Reader(&bytes)).expect("a selection"), selection);
+                for end in 1..bytes.len() {
+                    // Fewer ranges, or an error; never a panic.
+                    let _ = read_selection(Reader(&bytes[..end]));
+                }
+            }
+        }
+        let mut bytes = Vec::new();
+        let long = Selection { fields: Some(vec!["x".repeat(LARGEST_SELECTION).into()]), filter };
+        put_selection(&mut bytes, &long);
+        assert_eq!(read_selection(Reader(&bytes)).expect("a selection"), Selection::default());
+        assert!(read_selection(Reader(&[0, 0, 0, 3, 0, 0, 0, 0])).is_err());
+    }
 
     #[test]
     fn batches_come_back() {
@@ -185,6 +322,26 @@ mod tests {
         for end in 0..200 {
             // Whole changes, or an error; never a panic.
             let _ = decode_batch(&bytes[..end]);
+        }
+    }
+
+    #[test]
+    fn groups_come_back() {
+        let change = |key: &[u8], before: Option<&[u8]>, after: Option<&[u8]>| DocumentChange {
+            key: key.to_vec(),
+            before: before.map(<[u8]>::to_vec),
+            after: after.map(<[u8]>::to_vec),
+        };
+        let groups = [
+            vec![change(b"a", Some(b"1"), None), change(b"b", None, Some(b""))],
+            vec![change(b"c", Some(b"2"), Some(b"3"))],
+        ];
+        let mut bytes = Vec::new();
+        groups.iter().for_each(|group| put_group(&mut bytes, group));
+        assert_eq!(read_groups(&bytes).expect("groups"), groups);
+        assert_eq!((0..bytes.len()).filter(|end| read_groups(&bytes[..*end]).is_ok()).count(), 2, "whole groups alone");
+        for count in [0_u16, 257] {
+            assert!(read_groups(&count.to_le_bytes()).expect_err("a bad number").message().contains("1 to 256"));
         }
     }
 

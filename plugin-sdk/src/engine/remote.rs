@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use photondb_ipc_schema::lane::{Completion, Lane, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
-use super::message::{Reader, encode_batch, put_long, put_short};
+use super::message::{Reader, encode_batch, put_long, put_short, read_groups};
 use super::scan::{RemoteScan, RemoteValues};
-use super::{ABSENT, HARD, PRESENT, TOO_LARGE};
+use super::{ABSENT, ALL, AND_MORE, DAMAGED, HARD, PRESENT, TOO_LARGE, UNWANTED};
 use crate::calls::{answer, protocol};
 use crate::kinds::storage::{
-    Direction, Durability, EntryIterator, KeyRange, Keyspace, StorageEngine, StorageError, StorageSnapshot,
-    ValueIterator, WriteBatch,
+    Direction, Durability, EntryIterator, KeyRange, Keyspace, Selection, StorageEngine, StorageError, StorageSnapshot,
+    Upkeep, UpkeepRequest, ValueIterator, WriteBatch,
 };
 use crate::{Cause, Datum, PluginError};
 
@@ -67,6 +67,7 @@ impl CallError {
     /// What it means for a call that changes nothing.
     pub(super) fn of_read(self) -> StorageError {
         match self {
+            Self::Answered(error) if error.cause() == Cause::Damaged => damaged(&error),
             Self::Answered(error) | Self::Late(error) => StorageError::Failed(error.to_string()),
             Self::Lost(error) => StorageError::Closed(error.to_string()),
         }
@@ -75,6 +76,7 @@ impl CallError {
     /// What it means for one that changes something.
     fn of_write(self) -> StorageError {
         match self {
+            Self::Answered(error) if error.cause() == Cause::Damaged => damaged(&error),
             Self::Answered(error) if error.cause() != Cause::Indeterminate => StorageError::Failed(error.to_string()),
             Self::Answered(error) | Self::Late(error) | Self::Lost(error) => StorageError::Unknown(error.to_string()),
         }
@@ -85,6 +87,12 @@ impl CallError {
             Self::Answered(error) | Self::Lost(error) | Self::Late(error) => error,
         }
     }
+}
+
+/// The damage that the plugin told of: where, and what.
+fn damaged(error: &PluginError) -> StorageError {
+    let (keyspace, message) = error.message().split_once(DAMAGED).unwrap_or(("the table", error.message()));
+    StorageError::Damaged { keyspace: keyspace.to_owned(), message: message.to_owned() }
 }
 
 /// An engine in another process.
@@ -207,7 +215,8 @@ impl<C: Connection> Core<C> {
         let range = KeyRange { start: key.to_vec(), end: Some([key, &[0]].concat()) };
         let taken = if snapshot == 0 { Some(RemoteSnapshot::take(self)?) } else { None };
         let snapshot = taken.as_ref().map_or(snapshot, |taken| taken.number);
-        let mut scan = RemoteScan::begin(self, None, snapshot, keyspace, &range, Direction::Forward)?;
+        let all = Selection::default();
+        let mut scan = RemoteScan::begin(self, None, snapshot, keyspace, &range, Direction::Forward, &all)?;
         scan.next().transpose().map(|entry| entry.map(|(_, value)| value))
     }
 }
@@ -406,6 +415,23 @@ impl<C: Connection> StorageEngine for RemoteEngine<C> {
             }
         }
     }
+
+    fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+        let mut payload = request.now.to_bits().to_le_bytes().to_vec();
+        payload.extend_from_slice(&u32::try_from(request.most).unwrap_or(u32::MAX).to_le_bytes());
+        put_short(&mut payload, request.documents.as_bytes());
+        put_short(&mut payload, request.primary_key.as_bytes());
+        let (lane, mut reply) = (self.core.connection.read_lane(), PrivateCopy::default());
+        let called = self.core.call(lane, Operation::EngineUpkeep, 0, &payload, READ, &mut reply);
+        let value = called.map_err(CallError::of_read)?.value;
+        let groups = match value {
+            UNWANTED => return Ok(None),
+            ALL | AND_MORE => read_groups(reply.bytes()),
+            _ => Err(protocol("upkeep that is neither wanted nor unwanted")),
+        };
+        let groups = groups.map_err(|error| StorageError::Closed(self.core.connection.judge(error).to_string()))?;
+        Ok(Some(Upkeep { groups, has_more: value == AND_MORE }))
+    }
 }
 
 /// A snapshot in another process, which is freed there when this is dropped.
@@ -433,6 +459,20 @@ impl<C: Connection> Drop for RemoteSnapshot<C> {
 
 struct SharedSnapshot<C: Connection>(Arc<RemoteSnapshot<C>>);
 
+impl<C: Connection> SharedSnapshot<C> {
+    fn begin(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<RemoteScan<C>, StorageError> {
+        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
+        let number = snapshot.number;
+        RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction, selection)
+    }
+}
+
 impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
     fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(self.0.core.get_many(self.0.number, keyspace, &[key])?.pop().flatten())
@@ -448,9 +488,17 @@ impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<EntryIterator, StorageError> {
-        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
-        let number = snapshot.number;
-        Ok(Box::new(RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction)?))
+        self.scan_selected(keyspace, range, direction, &Selection::default())
+    }
+
+    fn scan_selected(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<EntryIterator, StorageError> {
+        Ok(Box::new(self.begin(keyspace, range, direction, selection)?))
     }
 
     fn scan_values(
@@ -459,8 +507,6 @@ impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<ValueIterator, StorageError> {
-        let (core, snapshot) = (&self.0.core, Arc::clone(&self.0));
-        let number = snapshot.number;
-        Ok(Box::new(RemoteValues(RemoteScan::begin(core, Some(snapshot), number, keyspace, range, direction)?)))
+        Ok(Box::new(RemoteValues(self.begin(keyspace, range, direction, &Selection::default())?)))
     }
 }

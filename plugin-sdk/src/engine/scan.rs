@@ -8,12 +8,12 @@ use std::time::Instant;
 use photondb_ipc_schema::lane::{Completion, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
-use super::message::{Reader, put_short};
+use super::message::{Reader, put_selection, put_short};
 use super::remote::{CallError, Connection, Core, MAX_VALUE, READ, RemoteSnapshot, judged};
 use super::{END, MORE, PART};
 use crate::PluginError;
 use crate::calls::{answer, protocol};
-use crate::kinds::storage::{Direction, Entry, KeyRange, StorageError};
+use crate::kinds::storage::{Direction, Entry, KeyRange, Selection, StorageError};
 
 /// The first page: whoever wants one document should not wait for many, and a range of a hundred small ones should need no
 /// second one (of 8 KiB, such a scan took 1.8 times as long as in process).
@@ -48,6 +48,7 @@ impl<C: Connection> RemoteScan<C> {
         keyspace: &str,
         range: &KeyRange,
         direction: Direction,
+        selection: &Selection,
     ) -> Result<Self, StorageError> {
         let mut scan = Self {
             core: Arc::clone(core),
@@ -78,6 +79,7 @@ impl<C: Connection> RemoteScan<C> {
                 put_short(&mut payload, end);
             }
         }
+        put_selection(&mut payload, selection);
         // Until it is known to have begun, there may be something to free there.
         let lane = core.connection.read_lane();
         let begun = core.call(lane, Operation::EngineScan, scan.number, &payload, READ, &mut scan.page);

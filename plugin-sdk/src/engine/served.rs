@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use photondb_ipc_schema::lane::{Operation, Request};
 
-use super::message::{Reader, Writer, decode_batch};
-use super::{ABSENT, END, ENTRY_OVERHEAD, HARD, MORE, PART, PRESENT, TOO_LARGE};
+use super::message::{Reader, Writer, decode_batch, put_group, read_selection};
+use super::{ABSENT, ALL, AND_MORE, DAMAGED, END, ENTRY_OVERHEAD, HARD, MORE, PART, PRESENT, TOO_LARGE, UNWANTED};
 use crate::calls::protocol;
 use crate::kinds::storage::{
     Direction, Durability, Entry, EntryIterator, KeyRange, StorageConfig, StorageEngine, StorageEnginePlugin,
-    StorageError, StorageSnapshot,
+    StorageError, StorageSnapshot, Upkeep, UpkeepRequest,
 };
 use crate::{Cause, Datum, PluginError};
 
@@ -28,7 +28,7 @@ impl From<StorageError> for PluginError {
             StorageError::Failed(message) | StorageError::Closed(message) => Self::runtime(Cause::Plugin, message),
             StorageError::Unknown(message) => Self::runtime(Cause::Indeterminate, message),
             StorageError::Damaged { keyspace, message } => {
-                Self::runtime(Cause::Plugin, format!("{keyspace}: damaged: {message}"))
+                Self::runtime(Cause::Damaged, format!("{keyspace}{DAMAGED}{message}"))
             }
         }
     }
@@ -195,6 +195,7 @@ impl OpenEngine {
                 let fits = writer.put(&[&statistics]);
                 return if fits { Ok((writer.len(), 0)) } else { Err(protocol("statistics that fit into no reply")) };
             }
+            Operation::EngineUpkeep => return self.upkeep(reader, reply),
             other => return Err(protocol(format!("{other:?} is no operation of an engine"))),
         }
         Ok((0, 0))
@@ -263,8 +264,9 @@ impl OpenEngine {
         let bytes = reader.u32()? as usize;
         let (keyspace, start) = (reader.text()?, reader.short()?.to_vec());
         let end = (reader.u8()? != 0).then(|| reader.short().map(<[u8]>::to_vec)).transpose()?;
+        let selection = read_selection(reader)?;
         let mut scan = Scan {
-            entries: snapshot.scan(keyspace, &KeyRange { start, end }, direction)?,
+            entries: snapshot.scan_selected(keyspace, &KeyRange { start, end }, direction, &selection)?,
             next: None,
             sent: 0,
             failure: None,
@@ -275,6 +277,27 @@ impl OpenEngine {
             insert(&self.scans, number, Arc::new(Mutex::new(scan)))?;
         }
         Ok(page)
+    }
+
+    fn upkeep(&self, mut reader: Reader<'_>, reply: &mut [u8]) -> Result<(usize, u64), PluginError> {
+        let (now, most) = (f64::from_bits(reader.u64()?), reader.u32()? as usize);
+        let request = UpkeepRequest { documents: reader.text()?, primary_key: reader.text()?, now, most };
+        let Some(Upkeep { groups, has_more }) = self.engine.upkeep(&request)? else { return Ok((0, UNWANTED)) };
+        let (mut writer, mut bytes) = (Writer::new(reply), Vec::new());
+        for group in &groups {
+            bytes.clear();
+            put_group(&mut bytes, group);
+            if !writer.put(&[&bytes]) {
+                // It will want the rest again.
+                let fits = writer.len() > 0;
+                return if fits {
+                    Ok((writer.len(), AND_MORE))
+                } else {
+                    Err(protocol("a group that fits into no reply"))
+                };
+            }
+        }
+        Ok((writer.len(), if has_more { AND_MORE } else { ALL }))
     }
 
     fn release_all(&self) {

@@ -12,7 +12,7 @@ use photondb_ipc_schema::region::{self, OwnRegion, TrustedRegion};
 use photondb_ipc_schema::wake::Spin;
 
 use super::*;
-use crate::kinds::storage::{Direction, KeyRange, StorageEngine, StorageError};
+use crate::kinds::storage::{Direction, KeyRange, MOST_CHANGES, StorageEngine, StorageError, UpkeepRequest};
 use crate::{Cause, Datum, PluginError};
 
 /// The lane to such a process, and how often it was found to break the protocol.
@@ -60,7 +60,11 @@ fn engine(lie: impl Fn(&mut [u8]) -> (usize, u64) + Send + 'static) -> (RemoteEn
         loop {
             worker.serve_next(|call: Call<'_>| match Operation::from_number(call.request.operation) {
                 Some(
-                    Operation::EngineGet | Operation::EngineScan | Operation::EnginePage | Operation::EngineStatistics,
+                    Operation::EngineGet
+                    | Operation::EngineScan
+                    | Operation::EnginePage
+                    | Operation::EngineStatistics
+                    | Operation::EngineUpkeep,
                 ) => {
                     let (payload, value) = lie(call.reply);
                     Completion { status: 0, payload, value }
@@ -108,6 +112,10 @@ fn random_answers_are_no_values() {
         let answer = engine.get_many("k", &keys);
         assert!(matches!(answer, Ok(_) | Err(StorageError::Closed(_))), "{answer:?}");
         let _ = engine.statistics();
+        let request = UpkeepRequest { documents: "k", primary_key: "id", now: 0.0, most: 10 };
+        if let Ok(Some(upkeep)) = engine.upkeep(&request) {
+            assert!(upkeep.groups.iter().all(|group| (1..=MOST_CHANGES).contains(&group.len())));
+        }
     }
     assert!(caught.load(Ordering::Relaxed) > 1000);
 }

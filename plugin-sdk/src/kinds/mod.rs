@@ -2,6 +2,8 @@
 
 pub mod aggregate;
 pub mod data_type;
+pub mod distance;
 pub mod function;
+pub mod selection;
 pub mod storage;
 pub mod vector;

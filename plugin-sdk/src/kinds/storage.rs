@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use super::selection::{FieldRange, Selection};
 use crate::{Datum, PluginError};
 
 /// What an engine is opened with.
@@ -147,6 +148,42 @@ pub type EntryIterator = Box<dyn Iterator<Item = Result<Entry, StorageError>> + 
 /// The values of a scan.
 pub type ValueIterator = Box<dyn Iterator<Item = Result<Vec<u8>, StorageError>> + Send>;
 
+/// The most changes of a group of an [`Upkeep`].
+pub const MOST_CHANGES: usize = 256;
+
+/// What an engine is asked about its upkeep.
+#[derive(Clone, Copy, Debug)]
+pub struct UpkeepRequest<'a> {
+    /// The keyspace of the documents: [encoded](Datum::encoded) objects.
+    pub documents: Keyspace<'a>,
+    /// The field of a document that its key is made of.
+    pub primary_key: &'a str,
+    /// The time, in seconds since 1970.
+    pub now: f64,
+    /// About how many changes the server takes at once.
+    pub most: usize,
+}
+
+/// A document that an engine wants changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentChange {
+    /// Its key in the engine; empty where the engine does not know it: the server makes it of the primary key.
+    pub key: Vec<u8>,
+    /// The value as it is stored now, byte for byte; `None` where there must be none.
+    pub before: Option<Vec<u8>>,
+    /// The encoded document that is to take its place, with the same primary key; `None` removes it.
+    pub after: Option<Vec<u8>>,
+}
+
+/// What an engine wants done to its documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Up to [`MOST_CHANGES`] changes each, of different documents, which happen together or not at all.
+    pub groups: Vec<Vec<DocumentChange>>,
+    /// Whether it wants to be asked again as soon as these are done.
+    pub has_more: bool,
+}
+
 /// An open engine. All methods may be called from any thread.
 pub trait StorageEngine: Send + Sync {
     /// The value of a key.
@@ -189,6 +226,20 @@ pub trait StorageEngine: Send + Sync {
 
     /// Sizes and counts, for people.
     fn statistics(&self) -> Datum;
+
+    /// Which documents the engine wants removed, or written: it must not do so by itself, since their index entries, vectors
+    /// and number are the server's. Asked every half a minute or so; `None` from an engine that never wants anything.
+    ///
+    /// The server makes an ordinary write of each group, unless one of its documents has changed since: then the group
+    /// is left out, and the engine is asked again. A call takes a few seconds at most: an engine that has more to do
+    /// says so.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+        let _ = request;
+        Ok(None)
+    }
 }
 
 /// A consistent view of an engine.
@@ -229,5 +280,21 @@ pub trait StorageSnapshot: Send + Sync {
         direction: Direction,
     ) -> Result<ValueIterator, StorageError> {
         Ok(Box::new(self.scan(keyspace, range, direction)?.map(|entry| entry.map(|(_, value)| value))))
+    }
+
+    /// The entries of such a scan that the selection does not allow to leave out; of those, it may leave out fields.
+    /// All of every entry unless the engine knows better: whoever asks checks what comes.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    fn scan_selected(
+        &self,
+        keyspace: Keyspace<'_>,
+        range: &KeyRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<EntryIterator, StorageError> {
+        let _ = selection;
+        self.scan(keyspace, range, direction)
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use super::distance::Traits;
 use crate::column::VectorColumn;
 use crate::{Cancel, Datum, PluginError};
 
@@ -32,6 +33,25 @@ pub trait VectorIndexPlugin: Send + Sync {
     /// # Errors
     /// [`PluginError::argument`], naming the key and what it accepts.
     fn validate(&self, options: &IndexOptions) -> Result<(), PluginError>;
+
+    /// Checks that indexes of this type serve a [distance of a plugin](super::distance). What they see of it are places and
+    /// a base metric; its traits say how far that carries.
+    ///
+    /// As it stands, a type takes any distance that is symmetric: graphs link rows with each other, and lists gather them,
+    /// by distances in both directions. A type that compares rows with queries alone may take all.
+    ///
+    /// # Errors
+    /// [`PluginError::argument`], naming the trait that is missing, and why it is needed.
+    fn accepts(&self, distance: &str, traits: &Traits) -> Result<(), PluginError> {
+        if traits.is_symmetric {
+            return Ok(());
+        }
+        let kind = self.index_type();
+        Err(PluginError::argument(format!(
+            "an index of type `{kind}` compares rows with each other and needs a symmetric distance, which `{distance}` is \
+             not; use another `metric`, or a `type` that compares rows with queries alone"
+        )))
+    }
 
     /// Makes an index without rows over `column`, whose rows it reads in place and never copies.
     ///

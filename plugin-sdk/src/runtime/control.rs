@@ -15,6 +15,7 @@ use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 use super::{Instance, Unstarted, remote};
 use crate::column::{ColumnShape, Element, VectorColumn};
+use crate::kinds::distance::Traits;
 use crate::kinds::function::{Purity, Role};
 use crate::kinds::vector::{IndexOptions, Metric};
 use crate::services::Services;
@@ -127,9 +128,13 @@ impl plugin::Server for Service {
         for (at, kind) in registry.vector_indexes().iter().enumerate() {
             kinds.set(at as u32, kind.index_type());
         }
-        let mut engines = info.init_storage_engines(registry.storage_engines().len() as u32);
+        let mut engines = info.reborrow().init_storage_engines(registry.storage_engines().len() as u32);
         for (at, kind) in registry.storage_engines().iter().enumerate() {
             engines.set(at as u32, kind.engine_type());
+        }
+        let mut distances = info.init_distances(registry.distances().len() as u32);
+        for (at, distance) in registry.distances().iter().enumerate() {
+            distances.set(at as u32, distance.name());
         }
         Ok(())
     }
@@ -143,8 +148,18 @@ impl plugin::Server for Service {
         params: plugin::ValidateIndexParams,
         mut results: plugin::ValidateIndexResults,
     ) -> capnp::Result<()> {
-        let (kind, options) = read_options(params.get()?.get_options()?)?;
-        report(self.instance()?.validate_index(&kind, &options), results.get().init_failure());
+        let params = params.get()?;
+        let (kind, options) = read_options(params.get_options()?)?;
+        let distance = if params.has_distance() {
+            let distance = params.get_distance()?;
+            let traits = Traits::from_datum(&read_datum(distance.get_traits()?)?);
+            let traits = traits.ok_or_else(|| capnp::Error::failed("traits of a distance that are none".into()))?;
+            Some((distance.get_name()?.to_string()?, traits))
+        } else {
+            None
+        };
+        let distance = distance.as_ref().map(|(name, traits)| (name.as_str(), traits));
+        report(self.instance()?.validate_index(&kind, &options, distance), results.get().init_failure());
         Ok(())
     }
 

@@ -10,7 +10,9 @@ use photondb_ipc_schema::lane::{Call, Completion, Operation, Request};
 
 use crate::batch::{Batch, RowsWriter};
 use crate::column::VectorColumn;
+use crate::distances::{DistanceCalls, Prepared};
 use crate::engine::Engines;
+use crate::kinds::distance::{Distance, Traits};
 use crate::kinds::vector::VectorIndexPlugin;
 use crate::kinds::vector::{
     AllowBitmap, IndexOptions, IndexStatistics, RowId, SearchRequest, SearchResults, VectorIndex,
@@ -46,6 +48,7 @@ struct Inner {
     registry: PluginRegistry,
     indexes: RwLock<HashMap<u32, Arc<OpenIndex>>>,
     engines: Engines,
+    distances: Prepared,
 }
 
 struct OpenIndex {
@@ -69,7 +72,8 @@ impl Instance {
         guard(|| plugin.configure(settings))?;
         let registry = guard(|| Ok(PluginRegistry::of(&*plugin)))?;
         let (name, version) = (plugin.name().to_owned(), plugin.version().to_owned());
-        Ok(Self { inner: Arc::new(Inner { name, version, registry, indexes: RwLock::default(), engines }) })
+        let (indexes, distances) = (RwLock::default(), Prepared::default());
+        Ok(Self { inner: Arc::new(Inner { name, version, registry, indexes, engines, distances }) })
     }
 
     /// The plugin's name.
@@ -98,13 +102,30 @@ impl Instance {
             .ok_or_else(|| PluginError::runtime(Cause::Protocol, format!("no vector index of type `{name}` here")))
     }
 
-    /// Checks the options of an index of the type `kind`.
+    /// Checks the options of an index of the type `kind`, and the name and the traits of the distance that is meant, if it is
+    /// one of a plugin.
     ///
     /// # Errors
     /// What the plugin has against them.
-    pub fn validate_index(&self, kind: &str, options: &IndexOptions) -> Result<(), PluginError> {
+    pub fn validate_index(
+        &self,
+        kind: &str,
+        options: &IndexOptions,
+        distance: Option<(&str, &Traits)>,
+    ) -> Result<(), PluginError> {
         let kind = self.kind(kind)?;
-        guard(|| kind.validate(options))
+        guard(|| {
+            distance.map_or(Ok(()), |(name, traits)| kind.accepts(name, traits))?;
+            kind.validate(options)
+        })
+    }
+
+    /// A distance, prepared, and what it is like: for a server that the plugin is linked into.
+    ///
+    /// # Errors
+    /// What the plugin has against the options, or that it has no such distance.
+    pub fn distance(&self, calls: &DistanceCalls<'_>) -> Result<(Arc<dyn Distance>, Traits), PluginError> {
+        self.inner.distances.get(self.inner.registry.distances(), calls)
     }
 
     /// Makes an index over `column` that nobody calls by a number.
@@ -211,6 +232,10 @@ impl Instance {
             Operation::IndexSearch => self.search(request, payload, reply, cancel).map(|bytes| (bytes, 0)),
             Operation::IndexSave => self.index(request.target)?.save_part(request.argument, reply),
             Operation::IndexLoad => self.index(request.target)?.load_part(payload).map(|()| (0, 0)),
+            of_distance @ (Operation::DistancePrepare | Operation::DistancePlace | Operation::DistanceMeasure) => {
+                let Inner { registry, distances, .. } = &*self.inner;
+                distances.answer(registry.distances(), of_distance, request, payload, reply).map(|bytes| (bytes, 0))
+            }
             of_engine => {
                 let Inner { registry, engines, .. } = &*self.inner;
                 engines.answer(registry.storage_engines(), of_engine, request, payload, reply)
@@ -325,8 +350,10 @@ fn rows(payload: &[u8]) -> Result<&[RowId], PluginError> {
 /// What the code says, or that it panicked.
 pub fn guard<T>(run: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
     // A plugin's own state may be half-changed after a panic: it is the plugin's, and nobody else's, problem.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        let text = PANIC.take().unwrap_or_else(|| "a panic".into());
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        // Without the hook, as where the plugin is linked in, the text is all there is.
+        let said = || panic.downcast_ref::<String>().cloned().or_else(|| Some((*panic.downcast_ref::<&str>()?).into()));
+        let text = PANIC.take().or_else(said).unwrap_or_else(|| "a panic".into());
         Err(PluginError::runtime(Cause::Plugin, format!("panicked: {text}")))
     })
 }

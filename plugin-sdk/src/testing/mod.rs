@@ -21,6 +21,7 @@
 //! ```
 
 pub mod data_type;
+pub mod distance;
 pub mod engine;
 pub mod vector;
 
@@ -37,7 +38,10 @@ use photondb_ipc_schema::wake::Spin;
 
 use crate::calls::{self, Invocation, Search};
 use crate::column::VectorColumn;
+use crate::distance::{Metric, Query};
+use crate::distances::{DistanceCalls, wait_vectors};
 use crate::engine::{Connection, RemoteEngine, validate};
+use crate::kinds::distance::{Side, Traits};
 use crate::kinds::storage::StorageEngine;
 use crate::kinds::vector::{IndexOptions, IndexStatistics, RowId};
 use crate::registry::Plugin;
@@ -158,7 +162,7 @@ impl Harness {
         options: &IndexOptions,
         column: VectorColumn,
     ) -> Result<IndexHarness<'_>, PluginError> {
-        self.instance.validate_index(kind, options)?;
+        self.instance.validate_index(kind, options, None)?;
         let index = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.instance.open_index(index, kind, options, column)?;
         Ok(IndexHarness { harness: self, index, dims: options.dims as usize })
@@ -180,6 +184,24 @@ impl Harness {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let engine = RemoteEngine::open(lane, number, kind, directory, 16 << 20, options)?;
         Ok(Box::new(engine.closed_on_drop()))
+    }
+
+    /// A distance of vectors of `dims` numbers.
+    ///
+    /// # Errors
+    /// What the plugin has against the options, or that it has no such distance.
+    pub fn distance(&self, name: &str, dims: usize, options: &Datum) -> Result<DistanceHarness<'_>, PluginError> {
+        let number = self.instance.registry().distances().iter().position(|distance| distance.name() == name);
+        let number = number.ok_or_else(|| PluginError::argument(format!("the plugin has no distance `{name}`")))?;
+        let mut distance = DistanceHarness {
+            harness: self,
+            number: number as u32,
+            dims,
+            options: options.encoded(),
+            traits: Traits::of(Metric::L2, dims),
+        };
+        distance.traits = distance.calls().prepare(&self.lane, self.deadline())?;
+        Ok(distance)
     }
 
     fn deadline(&self) -> Instant {
@@ -213,6 +235,66 @@ impl Connection for LaneConnection {
     }
 
     fn record(&self, _: bool, _: Duration) {}
+}
+
+/// A distance of a [`Harness`], called as the server calls it.
+pub struct DistanceHarness<'a> {
+    harness: &'a Harness,
+    number: u32,
+    dims: usize,
+    options: Vec<u8>,
+    traits: Traits,
+}
+
+impl DistanceHarness<'_> {
+    /// What it is like.
+    #[must_use]
+    pub fn traits(&self) -> Traits {
+        self.traits
+    }
+
+    fn calls(&self) -> DistanceCalls<'_> {
+        DistanceCalls { number: self.number, dims: self.dims, options: &self.options }
+    }
+
+    /// The places of vectors (`[n, dims]`): `[n, traits.dims]`.
+    ///
+    /// # Errors
+    /// What the plugin said.
+    pub fn place(&self, side: Side, vectors: &[f32]) -> Result<Vec<f32>, PluginError> {
+        if self.traits.is_placed_as_is {
+            return Ok(vectors.to_vec());
+        }
+        let (Harness { lane, .. }, calls, deadline) = (self.harness, self.calls(), self.harness.deadline());
+        let mut places = Vec::new();
+        for vectors in vectors.chunks(calls.vectors_per_call(lane, self.traits.dims) * self.dims) {
+            let pending = calls.send_vectors(lane.begin(deadline)?, side, vectors)?;
+            let shape = (vectors.len() / self.dims, self.traits.dims);
+            wait_vectors(pending, deadline, shape, &mut PrivateCopy::default(), &mut places)?;
+        }
+        Ok(places)
+    }
+
+    /// The distances from a query to rows (`[n, dims]`), from vector to distance.
+    ///
+    /// # Errors
+    /// What the plugin said.
+    pub fn distances(&self, query: &[f32], rows: &[f32]) -> Result<Vec<f32>, PluginError> {
+        let (query, rows) = (self.place(Side::Query, query)?, self.place(Side::Row, rows)?);
+        if self.traits.is_exact {
+            let query = Query::new(self.traits.base, &query);
+            return Ok(rows.chunks_exact(self.traits.dims).map(|row| query.distance(row)).collect());
+        }
+        let (Harness { lane, .. }, calls, deadline) = (self.harness, self.calls(), self.harness.deadline());
+        let mut distances = Vec::new();
+        let dims = self.traits.dims;
+        for rows in rows.chunks(calls.rows_per_call(lane, dims) * dims) {
+            let fill = |at: usize, row: &mut [f32]| row.copy_from_slice(&rows[at * dims..(at + 1) * dims]);
+            let pending = calls.send_rows(lane.begin(deadline)?, &query, rows.len() / dims, fill)?;
+            wait_vectors(pending, deadline, (rows.len() / dims, 1), &mut PrivateCopy::default(), &mut distances)?;
+        }
+        Ok(distances)
+    }
 }
 
 /// An open index of a [`Harness`].

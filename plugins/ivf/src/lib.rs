@@ -42,6 +42,7 @@ mod vectors;
 use std::sync::Arc;
 
 use photondb_plugin_sdk::column::VectorColumn;
+use photondb_plugin_sdk::kinds::distance::Traits;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, VectorIndex, VectorIndexPlugin};
 use photondb_plugin_sdk::registry::{Plugin, PluginRegistry};
 use photondb_plugin_sdk::{Datum, PluginError};
@@ -100,6 +101,18 @@ impl VectorIndexPlugin for IndexType {
 
     fn validate(&self, options: &IndexOptions) -> Result<(), PluginError> {
         self.defaults.with(self.kind, &options.settings).map(drop)
+    }
+
+    /// `pq` has lists only as chunks, and compares rows with queries alone.
+    fn accepts(&self, distance: &str, traits: &Traits) -> Result<(), PluginError> {
+        if self.kind == Kind::Pq || traits.is_symmetric {
+            return Ok(());
+        }
+        let kind = self.kind.name();
+        Err(PluginError::argument(format!(
+            "an index of type `{kind}` gathers rows in lists by their distances from each other, and needs a symmetric one, \
+             which `{distance}` is not; use the type `pq`, which goes over all rows, or another `metric`"
+        )))
     }
 
     fn create(&self, options: &IndexOptions, column: Arc<VectorColumn>) -> Result<Box<dyn VectorIndex>, PluginError> {

@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use photondb_plugin_sdk::kinds::storage::Entry;
 use photondb_plugin_sdk::prelude::*;
 use redb::{
-    Database, Range, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
+    Database, DatabaseError, Range, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+    WriteTransaction,
 };
 
 /// The file in the engine's directory.
@@ -57,12 +59,32 @@ impl StorageEnginePlugin for Redb {
         let path = config.directory.join(FILE);
         let mut builder = Database::builder();
         builder.set_cache_size(usize::try_from(cache).unwrap_or(usize::MAX));
-        let db = builder.create(&path).map_err(|error| {
+        let opened = create(&builder, &path).and_then(|()| builder.open(&path));
+        let db = opened.map_err(|error| {
             let path = path.display();
             PluginError::init(format!("opening {path}: {error}; if it is damaged, restore a backup of it"))
         })?;
-        Ok(Box::new(RedbEngine { db, path }))
+        Ok(Box::new(RedbEngine::over(db, path)))
     }
+}
+
+/// Makes the file where there is none: beside its place, and then whole, since redb can't open one whose creation was
+/// interrupted.
+fn create(builder: &redb::Builder, path: &Path) -> Result<(), DatabaseError> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(builder.create(&unfinished)?);
+    fs::rename(&unfinished, path)?;
+    if let Some(directory) = path.parent() {
+        fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn cache_bytes(options: &Datum) -> Result<Option<u64>, PluginError> {
@@ -82,7 +104,8 @@ fn cache_bytes(options: &Datum) -> Result<Option<u64>, PluginError> {
     Ok(cache)
 }
 
-struct RedbEngine {
+/// An open engine; also for plugins that put something between redb and its file.
+pub struct RedbEngine {
     db: Database,
     path: PathBuf,
 }
@@ -92,8 +115,11 @@ fn definition(keyspace: &str) -> TableDefinition<'_, &'static [u8], &'static [u8
     TableDefinition::new(keyspace)
 }
 
-fn failed(error: impl Display) -> StorageError {
-    StorageError::Failed(error.to_string())
+fn failed(error: impl Into<redb::Error>) -> StorageError {
+    match error.into() {
+        redb::Error::Corrupted(message) => StorageError::Damaged { keyspace: FILE.to_owned(), message },
+        other => StorageError::Failed(other.to_string()),
+    }
 }
 
 fn unknown(error: impl Display) -> StorageError {
@@ -101,6 +127,18 @@ fn unknown(error: impl Display) -> StorageError {
 }
 
 impl RedbEngine {
+    /// The engine over a database in the file `path`.
+    #[must_use]
+    pub fn over(db: Database, path: PathBuf) -> Self {
+        Self { db, path }
+    }
+
+    /// The size of the file; `None` where it can't be read.
+    #[must_use]
+    pub fn disk_bytes(&self) -> Option<u64> {
+        fs::metadata(&self.path).map(|file| file.len()).ok()
+    }
+
     fn write(&self, durability: Durability) -> Result<WriteTransaction, StorageError> {
         let mut transaction = self.db.begin_write().map_err(failed)?;
         match durability {
@@ -168,8 +206,7 @@ impl StorageEngine for RedbEngine {
     }
 
     fn statistics(&self) -> Datum {
-        let disk_bytes = std::fs::metadata(&self.path).map(|file| file.len()).ok();
-        Datum::object([("engine", Datum::from("redb")), ("disk_bytes", disk_bytes.into())])
+        Datum::object([("engine", Datum::from("redb")), ("disk_bytes", self.disk_bytes().into())])
     }
 }
 

@@ -211,26 +211,21 @@ fn table_status(sources: &Sources) -> Vec<Datum> {
             ("status", Datum::object(READY.map(|state| (state, is_available)))),
             ("shards", Datum::array([shard])),
             ("raft_leader", server.into()),
-            ("engine", engine_row(&engine.engine, plugin, version, is_available, table.engine_statistics())),
+            ("engine", engine_row(&engine.engine, plugin, version, is_available, table)),
         ])
     };
     sources.store.all_tables().iter().map(|table| row(table)).collect()
 }
 
 /// Where a table is stored, and whether it can be used.
-fn engine_row(
-    name: &str,
-    plugin: Option<String>,
-    version: Option<String>,
-    is_available: bool,
-    statistics: Datum,
-) -> Datum {
+fn engine_row(name: &str, plugin: Option<String>, version: Option<String>, is_available: bool, table: &Table) -> Datum {
     Datum::object([
         ("name", Datum::from(name)),
         ("plugin", plugin.into()),
         ("plugin_version", version.into()),
         ("state", if is_available { "ready" } else { "unavailable" }.into()),
-        ("statistics", statistics),
+        ("statistics", table.engine_statistics()),
+        ("upkeep", table.upkeep_status()),
     ])
 }
 

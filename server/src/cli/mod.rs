@@ -3,6 +3,7 @@
 mod audit;
 mod bench;
 pub mod client;
+mod conformance;
 pub(crate) mod import;
 mod permissions;
 mod plugin;

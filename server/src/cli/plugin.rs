@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::table::{Align, Table};
-use super::{audit, permissions};
+use super::{audit, conformance, permissions};
 use crate::admin::protocol::{Reply, Request, SOCKET_NAME};
 use crate::admin::status::{GrantedPermissions, LogLine, PluginStatus};
 
@@ -50,6 +50,11 @@ enum Action {
         /// The plugin
         name: String,
     },
+    /// Tests a plugin: what it provides has to keep to what users and the server rely on. No server is needed
+    ///
+    /// Runs it in its sandbox, in a data directory of its own, with the permissions that its manifest declares, but without
+    /// connections, queries and metrics unless --config grants them. Exits with 1 if a check failed.
+    Test(conformance::Test),
     /// Starts a plugin that is disabled, failed or refused; [plugins.enabled] decides when the server starts again
     Enable {
         /// The plugin
@@ -92,6 +97,7 @@ impl Plugin {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let mut output = io::stdout().lock();
         let request = match self.action {
+            Action::Test(test) => return test.run(self.json, &mut output),
             Action::List => Request::PluginList,
             Action::Info { name } => Request::PluginInfo { name },
             Action::Permissions { name } => Request::PluginPermissions { name },

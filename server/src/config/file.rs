@@ -13,12 +13,16 @@ use super::{
 pub(crate) fn apply(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     let source = Source { path, text };
     let document = source.parse()?;
-    let root = Section::root(source, document.get_ref(), &["plugins", "sandbox"])?;
+    let root = Section::root(source, document.get_ref(), &["plugins", "sandbox", "storage"])?;
     if let Some(plugins) = root.get("plugins") {
         apply_plugins(&mut config.plugins, path, &plugins)?;
     }
     if let Some(sandbox) = root.get("sandbox") {
         apply_sandbox(&mut config.sandbox, path, &sandbox)?;
+    }
+    if let Some(storage) = root.get("storage") {
+        let engine = storage.section(&["engine"])?.get("engine").map(|engine| engine.text().map(str::to_owned));
+        config.storage.engine = engine.transpose()?;
     }
     Ok(())
 }
@@ -29,8 +33,17 @@ fn beside(file: &Path, path: &Value<'_>) -> Result<PathBuf, ConfigError> {
 }
 
 fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) -> Result<(), ConfigError> {
-    const KEYS: [&str; 7] =
-        ["paths", "require_signatures", "trusted_keys", "enabled", "settings", "grants", "restarts"];
+    const KEYS: [&str; 9] = [
+        "paths",
+        "require_signatures",
+        "trusted_keys",
+        "enabled",
+        "settings",
+        "secrets",
+        "grants",
+        "restarts",
+        "upkeep",
+    ];
     let section = table.section(&KEYS)?;
     if let Some(paths) = section.get("paths") {
         plugins.paths = paths.list(|directory| beside(path, &directory))?;
@@ -47,11 +60,17 @@ fn apply_plugins(plugins: &mut PluginsConfig, path: &Path, table: &Value<'_>) ->
     if let Some(settings) = section.get("settings") {
         plugins.settings = settings.by_plugin(|table| table.verbatim())?;
     }
+    if let Some(secrets) = section.get("secrets") {
+        plugins.secrets = secrets.by_plugin(|table| table.by_name(|file| beside(path, &file)))?;
+    }
     if let Some(grants) = section.get("grants") {
         plugins.grants = grants.by_plugin(|table| grant(&table))?;
     }
     if let Some(table) = section.get("restarts") {
         plugins.restarts = restarts(&table)?;
+    }
+    if let Some(upkeep) = section.get("upkeep") {
+        plugins.upkeep = upkeep.duration()?;
     }
     Ok(())
 }
@@ -165,6 +184,7 @@ mod tests {
             paths = ["/opt/photondb/plugins", "./plugins"]
             require_signatures = false
             trusted_keys = ["RWQ..."]
+            upkeep = "2min"
 
             [plugins.enabled]
             hnsw = true
@@ -172,6 +192,10 @@ mod tests {
 
             [plugins.settings.hnsw]
             ef_search = 64
+
+            [plugins.secrets.encrypted]
+            first = "keys/first"
+            "2026.b" = "/etc/keys/second"
 
             [plugins.grants.geo]
             memory = "512MiB"
@@ -194,12 +218,20 @@ mod tests {
             require = ["landlock"]
             accept_degraded = { geo = ["landlock"] }
             profiles = "profiles"
+
+            [storage]
+            engine = "redb"
             "#,
         )
         .unwrap();
         assert_eq!(config.plugins.paths, [Path::new("/opt/photondb/plugins"), Path::new("etc/./plugins")]);
+        assert_eq!(config.plugins.upkeep, Duration::from_secs(120));
+        assert_eq!(config.storage.engine.as_deref(), Some("redb"));
         assert!(!config.plugins.is_enabled("custom_auth"));
         assert_eq!(config.plugins.settings["hnsw"]["ef_search"].as_integer(), Some(64));
+        let secrets = [("2026.b", "/etc/keys/second"), ("first", "etc/keys/first")];
+        let secrets = secrets.map(|(name, path)| (name.to_owned(), path.into()));
+        assert_eq!(config.plugins.secrets["encrypted"], secrets.into());
         let granted = Grant {
             memory: Some(512 << 20),
             threads: Some(2),
@@ -251,6 +283,8 @@ mod tests {
             ("[plugins.grants.geo]\non_failure = { function = \"null\" }", "the nearest known key is `functions`"),
             ("[sandbox]\nrequire = [\"seccomp2\"]", "`sandbox.require` is \"seccomp2\"; write one of \"landlock\", \"userns\""),
             ("[plugins.settings]\nhnsw = 4", "`plugins.settings.hnsw` is 4; write a table: [plugins.settings.hnsw]"),
+            ("[plugins.secrets]\nencrypted = \"key\"", "`plugins.secrets.encrypted` is \"key\"; write a table"),
+            ("[plugins.secrets.encrypted]\nfirst = 4", "`plugins.secrets.encrypted.first` is 4; write a string"),
             ("[plugins.restarts]\npause = \"1s\"", "unknown key `plugins.restarts.pause`; the nearest known key is"),
             ("[plugins.restarts]\nfirst_pause = 50", "`plugins.restarts.first_pause` is 50; write a time as \"50ms\", \"5s\" or \"2min\""),
             ("[plugins.restarts]\nfirst_pause = \"soon\"", "is \"soon\"; write a time as"),
@@ -275,6 +309,23 @@ mod tests {
             let config = parsed(&format!("[plugins.grants.geo]\nmemory = {written}")).unwrap();
             assert_eq!(config.plugins.grants["geo"].memory, Some(bytes), "{written}");
         }
+    }
+
+    #[test]
+    fn secrets_are_settings_and_only_from_files() {
+        let mut plugins = parsed("[plugins.settings.encrypted]\nactive = \"a\"").unwrap().plugins;
+        assert_eq!(plugins.settings_of("encrypted").unwrap().to_json_string(), r#"{"active":"a"}"#);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.key");
+        std::fs::write(&path, "00ff\n").unwrap();
+        plugins.secrets.insert("encrypted".to_owned(), [("a".to_owned(), path.clone())].into());
+        let error = plugins.settings_of("encrypted").unwrap_err();
+        assert!(error.starts_with("[plugins.secrets.encrypted]: `a`: ") && error.contains("chmod 600"), "{error}");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let settings = plugins.settings_of("encrypted").unwrap().to_json_string();
+        assert_eq!(settings, r#"{"active":"a","secrets":{"a":"00ff"}}"#);
+        let inline = parsed("[plugins.settings.encrypted]\nsecrets = { a = \"00\" }").unwrap().plugins;
+        assert!(inline.settings_of("encrypted").unwrap_err().contains("secrets are in files"));
     }
 
     #[test]

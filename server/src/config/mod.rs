@@ -3,11 +3,13 @@
 //! - [`Config`]: the model, as documented for operators;
 //! - `file`: `photondb.toml` -> model;
 //! - `reader`: typed access to a TOML document whose errors say which key, in which file and line, and what to write;
+//! - `secrets`: files whose contents are settings of plugins;
 //! - [`ConfigError`]: those errors.
 
 mod error;
 pub(crate) mod file;
 mod reader;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,6 +22,9 @@ use photondb_plugin_sdk::manifest::{Address, Scope};
 
 /// The file that is read from the data directory when no other is named.
 pub const FILE_NAME: &str = "photondb.toml";
+
+/// The key of a plugin's settings that holds its secrets.
+const SECRETS: &str = "secrets";
 
 /// Everything that `photondb serve` is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +43,16 @@ pub struct Config {
     pub plugins: PluginsConfig,
     /// Which layers of the sandbox a plugin must have.
     pub sandbox: SandboxConfig,
+    /// Where tables are kept.
+    pub storage: StorageConfig,
+}
+
+/// `[storage]`: where tables are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// The storage engine of tables that are created without `engine=...`; `None` is `default`, the embedded one. Tables that
+    /// exist stay where they are.
+    pub engine: Option<String>,
 }
 
 /// `[plugins]`: which plugins there are and what they may do.
@@ -53,10 +68,14 @@ pub struct PluginsConfig {
     pub enabled: BTreeMap<String, bool>,
     /// Settings by plugin, handed over as they are.
     pub settings: BTreeMap<String, toml::Table>,
+    /// Files whose contents a plugin gets with its settings, by plugin and by name.
+    pub secrets: BTreeMap<String, BTreeMap<String, PathBuf>>,
     /// Grants by plugin. A plugin gets what it declares and the operator grants, never more.
     pub grants: BTreeMap<String, Grant>,
     /// When a plugin that failed is started again, and when no more.
     pub restarts: RestartsConfig,
+    /// How often storage engines of plugins are asked what they want done to their documents.
+    pub upkeep: Duration,
 }
 
 /// `[plugins.restarts]`: when a plugin that failed is started again, and when no more.
@@ -265,6 +284,7 @@ impl Default for Config {
             rpc_port: 28016,
             plugins: PluginsConfig::default(),
             sandbox: SandboxConfig::default(),
+            storage: StorageConfig::default(),
         }
     }
 }
@@ -277,8 +297,10 @@ impl Default for PluginsConfig {
             trusted_keys: Vec::new(),
             enabled: BTreeMap::new(),
             settings: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             grants: BTreeMap::new(),
             restarts: RestartsConfig::default(),
+            upkeep: Duration::from_secs(30),
         }
     }
 }
@@ -296,13 +318,26 @@ impl PluginsConfig {
         self.enabled.get(name).copied().unwrap_or(true)
     }
 
-    /// The operator's settings for the plugin `name`, as it gets them.
+    /// The operator's settings for the plugin `name`, as it gets them: with an object [`SECRETS`] of the contents of the
+    /// files that `[plugins.secrets.NAME]` names, as they are now.
     ///
     /// # Errors
-    /// Where they are no value of ReQL.
+    /// Where they are no value of ReQL, or a secret can't be read.
     pub fn settings_of(&self, name: &str) -> Result<Datum, String> {
-        let Some(table) = self.settings.get(name) else { return Ok(Datum::object::<&str, Datum>([])) };
         let wrong = |problem: String| format!("[plugins.settings.{name}]: {problem}");
+        let mut table = self.settings.get(name).cloned().unwrap_or_default();
+        if table.contains_key(SECRETS) {
+            return Err(wrong(format!("secrets are in files, which [plugins.secrets.{name}] names")));
+        }
+        if let Some(files) = self.secrets.get(name) {
+            let mut secrets = toml::Table::new();
+            for (key, path) in files {
+                let text =
+                    secrets::read(path).map_err(|problem| format!("[plugins.secrets.{name}]: `{key}`: {problem}"))?;
+                secrets.insert(key.clone(), text.into());
+            }
+            table.insert(SECRETS.to_owned(), secrets.into());
+        }
         let json = serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?;
         Datum::from_json(&json).map_err(|error| wrong(error.to_string()))
     }

@@ -101,6 +101,19 @@ impl<'a> Value<'a> {
         Ok(plugins)
     }
 
+    /// A table whose keys are any names.
+    pub(super) fn by_name<T>(
+        &self,
+        read: impl Fn(Self) -> Result<T, ConfigError>,
+    ) -> Result<BTreeMap<String, T>, ConfigError> {
+        let entry = |(name, value): (&Spanned<_>, _)| {
+            let name: &str = Spanned::<std::borrow::Cow<'_, str>>::get_ref(name);
+            let key = format!("{}.{name}", self.key);
+            Ok((name.to_owned(), read(Self { source: self.source, key, value })?))
+        };
+        self.table()?.iter().map(entry).collect()
+    }
+
     pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
         self.value.get_ref().as_bool().ok_or_else(|| self.instead("true or false"))
     }

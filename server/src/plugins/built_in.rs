@@ -30,8 +30,14 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
     vec![
         #[cfg(feature = "builtin-cidr")]
         Box::new(photondb_plugin_cidr::Networks),
+        #[cfg(feature = "builtin-columnar")]
+        Box::new(photondb_plugin_columnar::Columnar),
         #[cfg(feature = "builtin-decimal")]
         Box::new(photondb_plugin_decimal::Decimals),
+        #[cfg(feature = "builtin-encrypted")]
+        Box::new(photondb_plugin_encrypted::Encrypted::default()),
+        #[cfg(feature = "builtin-distances")]
+        Box::new(photondb_plugin_distances::Distances),
         #[cfg(feature = "builtin-hnsw")]
         Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
         #[cfg(feature = "builtin-ivf")]
@@ -44,6 +50,8 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         Box::new(photondb_plugin_sketch::Sketches),
         #[cfg(feature = "builtin-stats")]
         Box::new(photondb_plugin_stats::Stats),
+        #[cfg(feature = "builtin-timeseries")]
+        Box::new(photondb_plugin_timeseries::TimeSeries),
         #[cfg(feature = "builtin-vamana")]
         Box::new(photondb_plugin_vamana::VamanaPlugin::default()),
     ]

@@ -21,6 +21,8 @@ pub struct Provided {
     pub vector_indexes: Vec<String>,
     /// Kinds of storage engine.
     pub storage_engines: Vec<String>,
+    /// Distances; the position is the number on a lane.
+    pub distances: Vec<String>,
 }
 
 impl Provided {
@@ -32,6 +34,7 @@ impl Provided {
             functions: registry.functions().iter().map(|function| function.signature()).collect(),
             vector_indexes: registry.vector_indexes().iter().map(|kind| kind.index_type().to_owned()).collect(),
             storage_engines: registry.storage_engines().iter().map(|kind| kind.engine_type().to_owned()).collect(),
+            distances: registry.distances().iter().map(|distance| distance.name().to_owned()).collect(),
         }
     }
 
@@ -41,7 +44,8 @@ impl Provided {
         let functions = self.functions.iter().map(|function| format!("{} {}", function.role.name(), function.name));
         let indexes = self.vector_indexes.iter().map(|kind| format!("vector_index {kind}"));
         let engines = self.storage_engines.iter().map(|kind| format!("storage_engine {kind}"));
-        functions.chain(indexes).chain(engines).collect()
+        let distances = self.distances.iter().map(|name| format!("distance {name}"));
+        functions.chain(indexes).chain(engines).chain(distances).collect()
     }
 }
 
@@ -113,6 +117,9 @@ pub(crate) async fn handshake(
     for kind in info.get_storage_engines().map_err(wire)? {
         provided.storage_engines.push(text(kind)?);
     }
+    for name in info.get_distances().map_err(wire)? {
+        provided.distances.push(text(name)?);
+    }
     let names_of = |role: Role| -> Vec<&String> {
         provided.functions.iter().filter(|function| function.role == role).map(|function| &function.name).collect()
     };
@@ -122,6 +129,7 @@ pub(crate) async fn handshake(
         ("data type", names_of(Role::DataType), &declared.data_types),
         ("vector index", provided.vector_indexes.iter().collect(), &declared.vector_indexes),
         ("storage engine", provided.storage_engines.iter().collect(), &declared.storage_engines),
+        ("distance", provided.distances.iter().collect(), &declared.distances),
     ] {
         if let Some(extra) = registered.iter().find(|name| !declared.contains(name)) {
             let message = format!("it registered the {what} `{}`, which its manifest does not declare", quote(extra));

@@ -16,6 +16,7 @@ use photondb_ipc_schema::lane::{Completion, Draft, Lane, Pending};
 use photondb_ipc_schema::plugin_capnp::{self as wire, failure, plugin};
 use photondb_ipc_schema::region::PrivateCopy;
 use photondb_plugin_sdk::calls::quote;
+use photondb_plugin_sdk::kinds::distance::Traits;
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, IndexStatistics, Metric};
 use photondb_plugin_sdk::{Cause, PluginError};
 use tokio::sync::mpsc;
@@ -418,15 +419,28 @@ impl Instance {
         }
     }
 
-    /// Asks the plugin whether it could make such an index.
+    /// Asks the plugin whether it could make such an index; with the name and the traits of the distance that is meant, if it
+    /// is one of a plugin.
     ///
     /// # Errors
     /// What it has against the options.
-    pub fn validate_index(&self, kind: &str, options: &IndexOptions, deadline: Instant) -> Result<(), PluginError> {
+    pub fn validate_index(
+        &self,
+        kind: &str,
+        options: &IndexOptions,
+        distance: Option<(&str, &Traits)>,
+        deadline: Instant,
+    ) -> Result<(), PluginError> {
         let (kind, options) = (kind.to_owned(), options.clone());
+        let distance = distance.map(|(name, traits)| (name.to_owned(), traits.to_datum().encoded()));
         self.control("validate_index", deadline, move |link| async move {
             let mut request = link.client.validate_index_request();
             write_options(&kind, &options, request.get().init_options());
+            if let Some((name, traits)) = distance {
+                let mut wire = request.get().init_distance();
+                wire.set_name(&name);
+                wire.set_traits(&traits);
+            }
             let response = request.send().promise.await.map_err(transport)?;
             read_failure(response.get().and_then(|results| results.get_failure()))
         })

@@ -65,14 +65,14 @@ use tokio::task::LocalSet;
 use crate::admin::status::{Change, Changing, LogLine, PluginControl, PluginEvent, PluginStatus};
 use crate::config::{PluginsConfig, SandboxConfig};
 use crate::query::Engine;
-use crate::storage::Store;
+use crate::storage::{Store, VectorDefinition};
 use audit::Confined;
 pub use call::{Function, StartedCall};
 use discover::Found;
 use journal::Journal;
 use permissions::PermissionsStatus;
 use plugin::{Command, Plugin};
-use registry::Registry;
+use registry::{Provider, Registry};
 use services::Sources;
 use services::query::EngineSlot;
 use supervisor::{Environment, Supervisor};
@@ -187,18 +187,31 @@ impl PluginManager {
         self.store.get_or_init(|| store);
     }
 
-    /// Refuses to unload a plugin that stores tables, which a volatile engine would lose, or that vector indexes are of.
+    /// Refuses to unload a plugin that stores tables, which a volatile engine would lose, or that vector indexes are of or
+    /// measure by.
     fn check_unload(&self, name: &str) -> Result<(), PluginError> {
         let Some(store) = self.store.get() else { return Ok(()) };
-        let (tables, indexes) = (store.tables_stored_by(name), store.vector_indexes(|kind| self.provides(name, kind)));
-        let needed = match (tables.is_empty(), indexes.is_empty()) {
-            (true, true) => return Ok(()),
-            (false, _) => format!(
+        let tables = store.tables_stored_by(name);
+        let is_provided = |provider: Result<Provider, _>| provider.is_ok_and(|provider| provider.plugin.name() == name);
+        let indexes = store.vector_indexes(|vector| is_provided(self.registry.vector_index(&vector.kind)));
+        let by_distance = |vector: &VectorDefinition| {
+            let distance = vector.distance.as_ref().map(|distance| self.registry.distance(&distance.name));
+            distance.is_some_and(is_provided)
+        };
+        let measured = store.vector_indexes(by_distance);
+        let needed = match (tables.is_empty(), measured.is_empty(), indexes.is_empty()) {
+            (true, true, true) => return Ok(()),
+            (false, ..) => format!(
                 "it stores tables: {}; they would be unavailable until it is used again, and empty then if their engine \
                  keeps them in memory; drop them first",
                 tables.join(", ")
             ),
-            (true, false) => format!(
+            (true, false, _) => format!(
+                "vector indexes measure by its distances: {}; they can't be searched before it is started again; drop \
+                 them first",
+                measured.join(", ")
+            ),
+            (true, true, false) => format!(
                 "vector indexes are of its kinds: {}; they would be searched exactly, and slower, until it is started \
                  again; drop them first",
                 indexes.join(", ")
@@ -206,11 +219,6 @@ impl PluginManager {
         };
         let message = format!("{needed}, or run `photondb plugin unload {name} --force`");
         Err(PluginError::runtime(Cause::Argument, message).of(name))
-    }
-
-    /// Whether the plugin provides that kind of vector index.
-    fn provides(&self, name: &str, kind: &str) -> bool {
-        self.registry.vector_index(kind).is_ok_and(|provider| provider.plugin.name() == name)
     }
 
     /// Who provides what.

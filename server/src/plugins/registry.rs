@@ -36,6 +36,7 @@ struct Names {
 enum Kind {
     VectorIndex,
     StorageEngine,
+    Distance,
 }
 
 impl Kind {
@@ -43,6 +44,7 @@ impl Kind {
         match self {
             Self::VectorIndex => "vector index type",
             Self::StorageEngine => "storage engine",
+            Self::Distance => "distance",
         }
     }
 }
@@ -65,7 +67,7 @@ impl Names {
 
 impl Registry {
     /// Makes a plugin known; its functions come with [`provide`](Self::provide). `false`: the name is taken.
-    pub(super) fn add(&self, plugin: &Arc<Plugin>) -> bool {
+    pub(crate) fn add(&self, plugin: &Arc<Plugin>) -> bool {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if names.plugins.contains_key(plugin.name()) {
             return false;
@@ -111,7 +113,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`provide`](Self::provide).
-    pub(super) fn provide_all(
+    pub(crate) fn provide_all(
         &self,
         plugin: &Arc<Plugin>,
         functions: Vec<Function>,
@@ -137,6 +139,7 @@ impl Registry {
         let kinds = [
             of_kind(Kind::VectorIndex, &provided.vector_indexes),
             of_kind(Kind::StorageEngine, &provided.storage_engines),
+            of_kind(Kind::Distance, &provided.distances),
         ]
         .concat();
         for key in &kinds {
@@ -180,6 +183,22 @@ impl Registry {
     /// When no plugin provides it.
     pub fn storage_engine(&self, kind: &str) -> Result<Provider, PluginError> {
         self.provider(Kind::StorageEngine, kind)
+    }
+
+    /// Who provides the distance of that name.
+    ///
+    /// # Errors
+    /// When no plugin provides it.
+    pub fn distance(&self, name: &str) -> Result<Provider, PluginError> {
+        self.provider(Kind::Distance, name)
+    }
+
+    /// The names of all distances.
+    #[must_use]
+    pub fn distances(&self) -> Vec<String> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let distances = names.kinds.keys().filter(|(kind, _)| *kind == Kind::Distance);
+        distances.map(|(_, name)| name.clone()).collect()
     }
 
     fn provider(&self, kind: Kind, name: &str) -> Result<Provider, PluginError> {
@@ -241,6 +260,22 @@ mod tests {
         let error = registry.provide(&second, &provided).expect_err("taken").to_string();
         let parts = ["data_type `decimal`", "`first`", "`second`"];
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+
+    #[test]
+    fn two_plugins_cannot_have_a_distance_of_one_name() {
+        let registry = Registry::default();
+        let (first, second) = (plugin("first"), plugin("second"));
+        assert!(registry.add(&first) && registry.add(&second));
+        let provided = Provided { distances: vec!["jaccard".into()], ..Provided::default() };
+        registry.provide(&first, &provided).expect("free");
+        let error = registry.provide(&second, &provided).expect_err("taken").to_string();
+        let parts = ["distance `jaccard`", "`first`", "`second`"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        assert_eq!(registry.distance("jaccard").expect("there").plugin.name(), "first");
+        let error = registry.distance("hamming").err().expect("nobody's").to_string();
+        assert!(error.contains("hamming") && error.contains("jaccard"), "{error}");
+        assert_eq!(registry.distances(), ["jaccard"]);
     }
 
     #[test]

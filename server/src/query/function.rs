@@ -9,7 +9,8 @@ use super::compile::{CallNode, FunctionTerm, Node};
 use super::error::{ErrorKind, ReqlError, Result};
 use super::eval::{Bindings, Context, Env};
 use super::order::equal;
-use super::paths;
+use super::partial::{self, Use};
+use super::paths::{self, Path};
 use super::plugin::PluginCall;
 use super::pseudo;
 use super::row::{self, Row};
@@ -212,7 +213,14 @@ impl Function {
     pub fn matches(&self, ctx: &Arc<Context>, call: Prepared, missing: &Missing) -> Result<bool> {
         let row = self.gives_pattern().then(|| call.row());
         let outcome = self.finish(ctx, call).and_then(|value| value.into_datum(ctx)).and_then(|result| match row {
-            Some(row) => matches_pattern(&result, row.datum()?, true),
+            Some(row) => match (&result, missing) {
+                // Where the row is not shown, its other fields don't matter.
+                (Datum::Object(pattern), Missing::Value(_)) if pseudo::special(pattern).is_none() => {
+                    let fields = pattern.iter().map(|(field, _)| Path::Field(field.clone())).collect();
+                    matches_pattern(&result, &partial::datum(row, &Path::All(fields), Use::Keeps)?, true)
+                }
+                _ => matches_pattern(&result, row.datum()?, true),
+            },
             None => Ok(truthy(&result)),
         });
         match outcome {

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`value`], [`stream`], [`row`], [`partial`], [`function`] | what terms evaluate to |
 //! | [`access`] | what a query may touch |
+//! | [`pushdown`] | what engines of tables are told of a query |
 //! | [`tables`] | tables, stored ones and those of the database `rethinkdb` |
 //! | [`nested`] | queries that plugins run |
 //! | [`bulk`], [`plugin`] | plugins' functions, called for many rows at once |
@@ -44,6 +45,7 @@ pub mod print;
 pub mod profile;
 pub mod pseudo;
 pub mod pseudotype;
+pub mod pushdown;
 mod random;
 pub mod row;
 mod scanner;

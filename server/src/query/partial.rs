@@ -25,6 +25,12 @@ pub enum Use {
 /// When what is needed of it is damaged.
 pub fn datum(row: Row, path: &Path, using: Use) -> Result<Datum> {
     let found = match &row {
+        Row::Stored(document) if using == Use::Keeps => {
+            let mut fields = Vec::new();
+            path.add_fields(&mut fields);
+            let view = document.view_of(fields.iter().map(|field| &**field));
+            view.and_then(|view| part(view, &[path], using).ok())
+        }
         Row::Stored(document) => document.view().and_then(|view| part(view, &[path], using).ok()),
         Row::Neighbour(neighbour) => neighbour.document().view().and_then(|view| {
             let document = field(DOCUMENT, view, &[path], using).ok()?;

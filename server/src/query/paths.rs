@@ -72,6 +72,15 @@ impl<'p> Need<'p> {
 }
 
 impl Path {
+    /// Adds the top-level fields that it names something of.
+    pub fn add_fields(&self, fields: &mut Vec<Arc<str>>) {
+        match self {
+            Self::Field(field) => fields.push(field.clone()),
+            Self::All(paths) => paths.iter().for_each(|path| path.add_fields(fields)),
+            Self::Below(below) => fields.extend(below.iter().map(|(field, _)| field.clone())),
+        }
+    }
+
     /// Whether it names the whole field; if not, what it names of the field is added to `below`.
     fn names_all<'p>(&'p self, name: &str, below: &mut Vec<&'p Path>) -> bool {
         match self {

@@ -148,7 +148,7 @@ impl Row {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<Self> {
         match self {
-            Self::Stored(document) => document.view()?.get(name)?.to_datum().ok().map(Self::Value),
+            Self::Stored(document) => document.field(name)?.to_datum().ok().map(Self::Value),
             Self::Neighbour(neighbour) => match name {
                 DISTANCE => Some(Self::Value(neighbour.distance.into())),
                 DOCUMENT => Some(Self::Stored(neighbour.document.clone())),
@@ -203,6 +203,7 @@ pub fn stored<'a>(node: &Node, args: &'a [Row], around: Option<&'a Arc<Bindings>
     let (source, field) = field_access(node)?;
     match argument(source, args, around) {
         Some(Row::Neighbour(neighbour)) if field == DOCUMENT => neighbour.document.view(),
+        Some(Row::Stored(document)) => document.field(field),
         _ => stored(source, args, around)?.get(field),
     }
 }
@@ -212,7 +213,10 @@ pub fn stored<'a>(node: &Node, args: &'a [Row], around: Option<&'a Arc<Bindings>
 #[must_use]
 pub fn stored_field<'a>(node: &Node, args: &'a [Row], around: Option<&'a Arc<Bindings>>) -> Option<DatumRef<'a>> {
     let (source, field) = field_access(node)?;
-    stored(source, args, around)?.get(field)
+    match argument(source, args, around) {
+        Some(Row::Stored(document)) => document.field(field),
+        _ => stored(source, args, around)?.get(field),
+    }
 }
 
 /// What a field is taken of, and its name.

@@ -6,6 +6,7 @@ use photondb_plugin_sdk::Datum;
 
 use super::error::{ReqlError, Result};
 use super::eval::Context;
+use super::pushdown::Scan;
 use super::row::{List, Row};
 
 /// The elements of a stream. Owns what it needs, so that it can wait in a cursor between two requests of a client.
@@ -29,6 +30,8 @@ pub struct Stream {
     rows: Elements,
     array: bool,
     infinite: bool,
+    /// The scan that all elements come from, as whole documents, if it may be told what it is for.
+    scan: Option<Arc<Scan>>,
 }
 
 enum Elements {
@@ -39,12 +42,24 @@ enum Elements {
 impl Stream {
     /// A stream of the given elements.
     pub fn new(rows: impl Iterator<Item = Result<Datum>> + Send + 'static) -> Self {
-        Self { pace: Pace::Unknown, rows: Elements::Values(Box::new(rows)), array: false, infinite: false }
+        Self::from(Elements::Values(Box::new(rows)))
     }
 
     /// A stream of documents, decoded by who needs all of them.
     pub fn of_stored(rows: impl Iterator<Item = Result<Row>> + Send + 'static) -> Self {
-        Self { pace: Pace::Unknown, rows: Elements::Stored(Box::new(rows)), array: false, infinite: false }
+        Self::from(Elements::Stored(Box::new(rows)))
+    }
+
+    /// The same stream, whose elements are documents of that scan.
+    #[must_use]
+    pub fn of_scan(self, scan: Option<Arc<Scan>>) -> Self {
+        Self { scan, ..self }
+    }
+
+    /// The scan that may be told what the elements are for. Only before the first one is read.
+    #[must_use]
+    pub fn pending_scan(&self) -> Option<&Arc<Scan>> {
+        self.scan.as_ref()
     }
 
     /// The same stream, which only reads the storage.
@@ -230,6 +245,12 @@ impl Stream {
     /// As [`collect_list`](Self::collect_list).
     pub fn collect_array(self, ctx: &Context) -> Result<Datum> {
         Ok(self.collect_list(ctx)?.into())
+    }
+}
+
+impl From<Elements> for Stream {
+    fn from(rows: Elements) -> Self {
+        Self { pace: Pace::Unknown, rows, array: false, infinite: false, scan: None }
     }
 }
 

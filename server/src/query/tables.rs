@@ -13,6 +13,7 @@ use super::error::{ErrorKind, ReqlError, Result};
 use super::eval::Context;
 use super::order::{compare, equal};
 use super::pseudo::{self, Special};
+use super::pushdown::{self, Scan};
 use super::stream::{Fused, Stream};
 use super::terms::selection::is_empty_range;
 use super::value::{Database, Slice, Value};
@@ -364,6 +365,9 @@ impl TableRef {
         };
         let range = range(&slice.low, &slice.high)?;
         let direction = direction(slice.order);
+        if slice.index.is_none() && table.takes_selections() {
+            return selected_rows(ctx, table, range, direction);
+        }
         let documents = match &slice.index {
             None => table.scan(&range, direction)?,
             Some(index) => table.index_scan(index, &range, direction)?,
@@ -527,6 +531,20 @@ fn has_edges(datum: &Datum) -> bool {
         Datum::Array(elements) => elements.iter().any(has_edges),
         other => matches!(pseudo::special_of(other), Some(Special::Min | Special::Max)),
     }
+}
+
+/// The documents of a range, of which the table's engine may be told what they are for.
+fn selected_rows(ctx: &Arc<Context>, table: &Arc<Table>, range: DatumRange, direction: Direction) -> Result<Stream> {
+    let scan = Arc::new(Scan::default());
+    let (known, profiled, name) = (Arc::clone(&scan), ctx.clone(), table.info().name.clone());
+    let selection = move || {
+        let task = profiled.profile.enter();
+        let selection = known.selection();
+        profiled.profile.leave(task, || format!("Scan of the table `{name}`: {}", pushdown::describe(&selection)));
+        selection
+    };
+    let documents = table.scan_selected(range, direction, selection)?;
+    Ok(stored_rows(ctx, documents).of_scan(Some(scan)))
 }
 
 /// Documents as rows, until nobody waits for the query any more.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{
-    Durability, Keyspace, StorageEngine, StorageError, StorageSnapshot, WriteBatch,
+    Durability, Keyspace, StorageEngine, StorageError, StorageSnapshot, Upkeep, UpkeepRequest, WriteBatch,
 };
 use uuid::Uuid;
 
@@ -177,6 +177,11 @@ impl Backend {
 
     /// The error, said of the table.
     pub(super) fn explain(&self, error: StorageError) -> StoreError {
+        if let (Some(TableEngine { name, definition, .. }), StorageError::Damaged { keyspace, message }) =
+            (self.of_table(), &error)
+        {
+            tracing::error!(table = name, engine = definition.kind, keyspace, message, "what is stored is damaged");
+        }
         match self.of_table() {
             None => error.into(),
             Some(TableEngine { name, definition, .. }) => StoreError::TableEngine {
@@ -386,5 +391,9 @@ impl StorageEngine for Current {
 
     fn statistics(&self) -> Datum {
         self.engine().map_or(Datum::Null, |engine| engine.statistics())
+    }
+
+    fn upkeep(&self, request: &UpkeepRequest<'_>) -> Result<Option<Upkeep>, StorageError> {
+        self.engine()?.upkeep(request)
     }
 }

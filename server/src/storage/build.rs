@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::backend::Backend;
 use super::catalog::{self, Dropped, IndexRecord};
+use super::document;
 use super::error::StoreError;
 use super::indexes::{Index, IndexCore};
-use super::scan;
 use super::table::{Table, documents_keyspace, entries_keyspace, vectors_keyspace};
 use super::writer::Request;
 use super::{Shared, keys};
@@ -83,7 +83,7 @@ fn build_batches(table: &Table, index: &IndexCore) -> Result<(), StoreError> {
         let documents = engine.get_many(&table.documents, &keys).map_err(explain)?;
         for (key, document) in batch_keys.iter().zip(documents) {
             let Some(document) = document else { continue };
-            let document = scan::decode(&table.documents, &document)?;
+            let document = document::decode(&table.documents, &document)?;
             index.stage(&table.entries, key, None, Some(&document), &mut request.batch, &mut request.vectors);
         }
         request.batch.put(catalog::KEYSPACE, cursor_key.as_bytes(), last.clone());

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::engines::EngineDefinition;
 use super::error::StoreError;
-use super::vectors::VectorDefinition;
+use super::vectors::{DistanceDefinition, VectorDefinition};
 
 /// The catalog's keyspace.
 pub(super) const KEYSPACE: &str = "catalog";
@@ -133,6 +133,7 @@ impl IndexRecord {
                 ("dims", vector.dims.into()),
                 ("metric", vector.metric.name().into()),
                 ("settings", vector.settings.clone()),
+                ("distance", vector.distance.as_ref().map(DistanceDefinition::to_datum).into()),
             ])
         });
         Datum::object([
@@ -249,6 +250,10 @@ fn index_record(table: Uuid, id: Uuid, record: &Datum) -> Option<IndexRecord> {
             kind: text(vector, "type")?,
             dims: number(vector, "dims")?,
             metric: Metric::from_name(vector.get("metric")?.as_str()?)?,
+            distance: match vector.get("distance") {
+                None | Some(Datum::Null) => None,
+                Some(distance) => Some(DistanceDefinition::from_datum(distance)?),
+            },
             settings: vector.get("settings")?.clone(),
         }),
     };
@@ -300,6 +305,8 @@ fn flag(record: &Datum, field: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use photondb_plugin_sdk::kinds::distance::Traits;
+
     use super::*;
 
     #[test]
@@ -337,6 +344,13 @@ mod tests {
                 kind: "hnsw".into(),
                 dims: 384,
                 metric: Metric::Dot,
+                distance: Some(DistanceDefinition {
+                    name: "kl_divergence".into(),
+                    options: Datum::object([("epsilon", 0.5)]),
+                    traits: Traits { is_symmetric: false, ..Traits::of(Metric::Dot, 385) },
+                    plugin: "distances".into(),
+                    version: "0.1.0".into(),
+                }),
                 settings: Datum::object([("m", 16)]),
             }),
         };

@@ -4,6 +4,9 @@
 //! to the journal's file at once and to the disk when the writer asks.
 
 use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use fjall::config::CompressionPolicy;
@@ -28,15 +31,21 @@ const JOURNAL_BYTES: u64 = 256 << 20;
 type Keyspaces = HashMap<String, SingleWriterTxKeyspace>;
 
 /// An open fjall database.
-pub(super) struct FjallEngine {
+pub struct FjallEngine {
     db: SingleWriterTxDatabase,
     keyspaces: RwLock<Keyspaces>,
 }
 
 impl FjallEngine {
     /// Opens the directory of `config`, or makes a new database there.
-    pub(super) fn open(config: &StorageConfig) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// When it is open somewhere else, can't be read or written, or is damaged.
+    pub fn open(config: &StorageConfig) -> Result<Self, StoreError> {
         let failed = |error| open_error(config, error);
+        if is_empty(&config.directory) {
+            create(&config.directory).map_err(failed)?;
+        }
         let db = SingleWriterTxDatabase::builder(&config.directory)
             .cache_size(config.cache_bytes)
             .max_journaling_size(JOURNAL_BYTES)
@@ -67,6 +76,35 @@ impl FjallEngine {
         let keyspace = self.db.keyspace(name, keyspace_options).map_err(|error| storage_error(name, error))?;
         Ok(keyspaces.entry(name.to_owned()).or_insert(keyspace).clone())
     }
+}
+
+/// Whether there is nothing in a directory yet, or no directory.
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) || !directory.exists()
+}
+
+/// Makes a database beside the directory that is to hold it, and moves it there when it is complete: fjall can't open one
+/// whose creation was interrupted.
+fn create(directory: &Path) -> Result<(), fjall::Error> {
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent)?;
+    // Whoever creates it at the same time would take ours for what an interrupted creation left.
+    let parent_lock = File::open(parent)?;
+    if let Err(TryLockError::WouldBlock) = parent_lock.try_lock() {
+        return Err(fjall::Error::Locked);
+    }
+    let mut unfinished = directory.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = PathBuf::from(unfinished);
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    drop(SingleWriterTxDatabase::builder(&unfinished).open()?);
+    // An empty directory gives way.
+    fs::rename(&unfinished, directory)?;
+    parent_lock.sync_all()?;
+    Ok(())
 }
 
 fn keyspace_options() -> KeyspaceCreateOptions {

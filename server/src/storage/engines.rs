@@ -54,6 +54,11 @@ pub trait StorageEngines: Send + Sync {
 
     /// Who provides an engine now; `None` where nobody does.
     fn source(&self, kind: &str) -> Option<EngineSource>;
+
+    /// The engine of tables that name none; `None`: the embedded one.
+    fn of_unnamed(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// An engine that is open in some process.

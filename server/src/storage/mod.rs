@@ -14,7 +14,9 @@
 //! | `backend` | an open engine, opened anew where its process ended, and its writer |
 //! | `catalog` | the records of what exists |
 //! | `keys` | keys whose bytes sort as ReQL orders values; ranges |
+//! | `document`, `scan` | documents as they are stored, streams of them |
 //! | `table`, `write`, `indexes` | documents, how they change, and what follows them |
+//! | `upkeep` | what plugins' engines want done to their documents |
 //! | `build` | indexes built, and dropped things removed, in the background |
 //! | `vectors` | the seam to vector indexes |
 //!
@@ -32,6 +34,7 @@
 mod backend;
 mod build;
 mod catalog;
+mod document;
 mod engine_fjall;
 mod engines;
 mod error;
@@ -41,6 +44,7 @@ mod locks;
 mod scan;
 mod store;
 mod table;
+mod upkeep;
 mod vectors;
 mod write;
 mod writer;
@@ -48,15 +52,19 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use document::Document;
+pub use engine_fjall::FjallEngine;
 pub use engines::{EngineDefinition, EngineSource, NoStorageEngines, OpenEngine, StorageEngines};
 pub use error::StoreError;
 pub use indexes::{IndexDefinition, IndexFunction, IndexFunctions, IndexInfo, IndexStatus};
 pub use keys::{DatumRange, KeyEdge, MAX_KEY_STRING};
 pub use photondb_plugin_sdk::kinds::storage::{Direction, Durability};
-pub use scan::{Document, Documents, StoredDocuments};
+pub use scan::{Documents, StoredDocuments};
 pub use store::{DatabaseInfo, Store, StoreOptions, TableOptions};
 pub use table::{EngineStatus, Overwrite, Table, TableInfo, VectorIndexHandle};
-pub use vectors::{NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
+pub use vectors::{
+    DistanceDefinition, NoVectorIndexes, VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes,
+};
 pub use write::{Apply, Outcome};
 
 use store::Shared;

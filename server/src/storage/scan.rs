@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::datum::DatumRef;
-use photondb_plugin_sdk::kinds::storage::{Direction, EntryIterator, KeyRange, StorageSnapshot};
+use photondb_plugin_sdk::kinds::storage::{Direction, EntryIterator, KeyRange, Selection, StorageSnapshot};
 
+use super::document::{Document, Part, decode};
 use super::error::StoreError;
 use super::keys::{self, DatumRange, MAX_INDEX_KEY};
 
@@ -21,6 +21,21 @@ pub struct Documents(StoredDocuments);
 pub type StoredDocuments = Box<dyn Iterator<Item = Result<Document, StoreError>> + Send>;
 
 impl Documents {
+    /// Documents that are read by `begin`, when the first of them is asked for.
+    pub(super) fn when_needed(begin: impl FnOnce() -> Result<Self, StoreError> + Send + 'static) -> Self {
+        let mut begin = Some(begin);
+        let mut documents: Option<StoredDocuments> = None;
+        Self(Box::new(std::iter::from_fn(move || {
+            if let Some(begin) = begin.take() {
+                match begin() {
+                    Ok(begun) => documents = Some(begun.stored()),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            documents.as_mut()?.next()
+        })))
+    }
+
     /// The documents as they are stored, for whoever needs only parts of them.
     #[must_use]
     pub fn stored(self) -> StoredDocuments {
@@ -41,71 +56,6 @@ impl Iterator for Documents {
     }
 }
 
-/// A document, or a value, as it is stored: decoded when somebody needs all of it, and then once.
-#[derive(Debug)]
-pub struct Document {
-    keyspace: Arc<str>,
-    bytes: Vec<u8>,
-    decoded: OnceLock<Datum>,
-}
-
-impl Document {
-    /// A document that was read from a keyspace.
-    pub(super) fn new(keyspace: &Arc<str>, bytes: Vec<u8>) -> Self {
-        Self { keyspace: Arc::clone(keyspace), bytes, decoded: OnceLock::new() }
-    }
-
-    /// A document of the given value.
-    #[cfg(test)]
-    pub(crate) fn of(value: &Datum) -> Self {
-        Self::new(&Arc::from("documents"), value.encoded())
-    }
-
-    /// A document of the given bytes, which may be damaged.
-    #[cfg(test)]
-    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
-        Self::new(&Arc::from("documents"), bytes.to_vec())
-    }
-
-    /// The value in place; `None` where the bytes are damaged, about which [`datum`](Self::datum) says more.
-    #[must_use]
-    pub fn view(&self) -> Option<DatumRef<'_>> {
-        DatumRef::new(&self.bytes).ok()
-    }
-
-    /// How many bytes it takes as it is stored.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Never: an empty value takes bytes too.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// The whole value.
-    ///
-    /// # Errors
-    /// When the bytes are no value.
-    pub fn datum(&self) -> Result<&Datum, StoreError> {
-        match self.decoded.get() {
-            Some(datum) => Ok(datum),
-            None => decode(&self.keyspace, &self.bytes).map(|datum| self.decoded.get_or_init(|| datum)),
-        }
-    }
-
-    /// The whole value.
-    ///
-    /// # Errors
-    /// As [`datum`](Self::datum).
-    pub fn into_datum(self) -> Result<Datum, StoreError> {
-        let Self { keyspace, bytes, decoded } = self;
-        decoded.into_inner().map_or_else(|| decode(&keyspace, &bytes), Ok)
-    }
-}
-
 /// A snapshot, and where a table's data lies in it.
 #[derive(Clone)]
 pub(super) struct View {
@@ -122,6 +72,30 @@ impl View {
         let (start, end) = range.key_range(&[], usize::MAX);
         let values = self.snapshot.scan_values(&self.documents, &KeyRange { start, end: Some(end) }, direction)?;
         Ok(Documents(Box::new(values.map(move |value| Ok(Document::new(&self.documents, value?))))))
+    }
+
+    /// The same, without what the selection allows to leave out: documents, and fields of them.
+    pub(super) fn selected(
+        self,
+        range: &DatumRange,
+        direction: Direction,
+        selection: &Selection,
+    ) -> Result<Documents, StoreError> {
+        if selection.is_everything() {
+            return self.documents(range, direction);
+        }
+        let (start, end) = range.key_range(&[], usize::MAX);
+        let range = KeyRange { start, end: Some(end) };
+        let entries = self.snapshot.scan_selected(&self.documents, &range, direction, selection)?;
+        let fields: Option<Arc<[Arc<str>]>> = selection.fields.as_deref().map(Arc::from);
+        let document = move |(key, value)| match &fields {
+            None => Document::new(&self.documents, value),
+            Some(fields) => {
+                let (fields, snapshot) = (Arc::clone(fields), Arc::clone(&self.snapshot));
+                Document::part(&self.documents, value, Part::new(fields, snapshot, key))
+            }
+        };
+        Ok(Documents(Box::new(entries.map(move |entry| Ok(document(entry?))))))
     }
 
     /// The entries of an index in its order; equal values in the order of primary keys.
@@ -225,10 +199,6 @@ impl Iterator for IndexedDocuments {
         }
         self.read.pop_front()
     }
-}
-
-pub(super) fn decode(keyspace: &str, bytes: &[u8]) -> Result<Datum, StoreError> {
-    Datum::decode(bytes).map_err(|error| StoreError::damaged(keyspace, error))
 }
 
 /// An entry of an index.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{Durability, StorageConfig, StorageEngine, WriteBatch};
@@ -19,11 +20,12 @@ use super::engines::{EngineDefinition, StorageEngines};
 use super::error::StoreError;
 use super::indexes::{Index, IndexCore, IndexFunctions};
 use super::table::{Table, TableInfo, vectors_keyspace};
-use super::vectors::{VectorIndexContext, VectorIndexHook, VectorIndexes};
+use super::upkeep;
+use super::vectors::{VectorDefinition, VectorIndexContext, VectorIndexHook, VectorIndexes};
 
 /// The database that exists from the start.
 const FIRST_DATABASE: &str = "test";
-/// The engine that tables use unless they say otherwise.
+/// The embedded engine, which tables use unless they, or the operator, say otherwise.
 pub(super) const DEFAULT_ENGINE: &str = "default";
 
 /// What a store is opened with.
@@ -37,6 +39,8 @@ pub struct StoreOptions {
     pub vectors: Arc<dyn VectorIndexes>,
     /// Makes the storage engines that tables ask for by name.
     pub engines: Arc<dyn StorageEngines>,
+    /// How often those are asked what they want done to their documents.
+    pub upkeep: Duration,
 }
 
 /// What a table is created with.
@@ -46,7 +50,7 @@ pub struct TableOptions {
     pub primary_key: String,
     /// How durable writes are that don't say.
     pub durability: Durability,
-    /// The storage engine, by name; `None` for the default.
+    /// The storage engine, by name; `None` for what the operator chose, the embedded one as a rule.
     pub engine: Option<String>,
     /// The engine's options: an object.
     pub engine_options: Datum,
@@ -72,9 +76,15 @@ pub struct DatabaseInfo {
     pub name: String,
 }
 
-struct Database {
+pub(super) struct Database {
     info: DatabaseInfo,
     tables: BTreeMap<String, Arc<Table>>,
+}
+
+impl Database {
+    pub(super) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values()
+    }
 }
 
 /// What all tables share.
@@ -86,6 +96,8 @@ pub(super) struct Shared {
     pub(super) vectors: Arc<dyn VectorIndexes>,
     directory: PathBuf,
     closing: AtomicBool,
+    /// For whoever waits until the store is being closed.
+    waiting: (Mutex<()>, Condvar),
     background: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -93,6 +105,21 @@ impl Shared {
     pub(super) fn is_closing(&self) -> bool {
         // Relaxed: background work may notice a little later.
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Waits so long; whether the store is being closed.
+    pub(super) fn wait_for_closing(&self, most: Duration) -> bool {
+        let (lock, closing) = &self.waiting;
+        let waiting = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(closing.wait_timeout_while(waiting, most, |()| !self.is_closing()));
+        self.is_closing()
+    }
+
+    fn begin_closing(&self) {
+        let (lock, closing) = &self.waiting;
+        let _waiting = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closing.store(true, Ordering::Relaxed);
+        closing.notify_all();
     }
 
     /// The directory of a vector index.
@@ -167,7 +194,7 @@ impl Shared {
     }
 
     fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
+        self.begin_closing();
         let background = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in background {
             if thread.join().is_err() {
@@ -180,7 +207,7 @@ impl Shared {
 
 struct StoreInner {
     shared: Arc<Shared>,
-    databases: RwLock<BTreeMap<String, Database>>,
+    databases: Arc<RwLock<BTreeMap<String, Database>>>,
     /// Held while databases and tables come and go.
     definitions: Mutex<()>,
     /// Locked until the store is dropped.
@@ -196,7 +223,7 @@ impl Drop for StoreInner {
 impl StoreInner {
     fn close(&self) {
         // Before what they wait for: a build writes until it is told to stop.
-        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.begin_closing();
         let databases = self.databases.read().unwrap_or_else(PoisonError::into_inner);
         let tables = databases.values().flat_map(|database| database.tables.values());
         tables.filter(|table| table.backend.of_table().is_some()).for_each(|table| table.backend.shut());
@@ -240,12 +267,13 @@ impl Store {
             vectors: Arc::clone(&options.vectors),
             directory: directory.to_owned(),
             closing: AtomicBool::new(false),
+            waiting: Default::default(),
             background: Mutex::default(),
         });
         let records = Records::load(&*shared.embedded.opened()?.engine.snapshot()?)?;
         let dropped = records.dropped.clone();
         let inner = StoreInner {
-            databases: RwLock::new(open_databases(&shared, directory, records)?),
+            databases: Arc::new(RwLock::new(open_databases(&shared, directory, records)?)),
             definitions: Mutex::default(),
             _lock: lock,
             shared,
@@ -256,6 +284,9 @@ impl Store {
                 table.start_build(index)?;
             }
         }
+        let (shared, databases) = (Arc::clone(&store.0.shared), Arc::clone(&store.0.databases));
+        let every = options.upkeep;
+        store.0.shared.in_background("storage-upkeep", move || upkeep::run(&shared, &databases, every))?;
         let tables = store.all_tables();
         let lies_in = |dropped: Dropped| {
             let of =
@@ -353,11 +384,11 @@ impl Store {
         names.collect()
     }
 
-    /// The vector indexes, as `db.table.index`, whose kind `is_kind` accepts.
-    pub fn vector_indexes(&self, is_kind: impl Fn(&str) -> bool) -> Vec<String> {
+    /// The vector indexes, as `db.table.index`, that `is_wanted` accepts.
+    pub fn vector_indexes(&self, is_wanted: impl Fn(&VectorDefinition) -> bool) -> Vec<String> {
         let of_table = |table: &Arc<Table>| {
             let name = format!("{}.{}", table.info().db, table.info().name);
-            let is_wanted = |index: &&Index| index.info().vector.is_some_and(|vector| is_kind(&vector.kind));
+            let is_wanted = |index: &&Index| index.info().vector.is_some_and(|vector| is_wanted(&vector));
             table
                 .index_list()
                 .iter()
@@ -414,7 +445,8 @@ impl Store {
 
     /// The engine of a plugin that the options ask for.
     fn engine_definition(&self, options: &TableOptions) -> Result<Option<EngineDefinition>, StoreError> {
-        let (kind, options) = (options.engine.as_deref().unwrap_or(DEFAULT_ENGINE), &options.engine_options);
+        let named = options.engine.as_deref().or_else(|| self.0.shared.engines.of_unnamed());
+        let (kind, options) = (named.unwrap_or(DEFAULT_ENGINE), &options.engine_options);
         if kind != DEFAULT_ENGINE {
             let source = self.0.shared.engines.validate(kind, options)?;
             return Ok(Some(EngineDefinition {

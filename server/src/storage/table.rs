@@ -5,20 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::kinds::storage::{Direction, Durability, StorageEngine, StorageError, WriteBatch};
+use photondb_plugin_sdk::kinds::storage::{Direction, Durability, Selection, StorageEngine, StorageError, WriteBatch};
 use uuid::Uuid;
 
 use super::backend::{Backend, Follower, Opened};
 use super::catalog::{self, Dropped, IndexRecord, TableRecord};
+use super::document::Document;
 use super::error::StoreError;
 use super::indexes::{self, Index, IndexCore, IndexDefinition, IndexInfo, IndexStatus};
 use super::keys::{self, DatumRange};
 use super::locks::KeyLocks;
-use super::scan::{Document, Documents, View};
+use super::scan::{Documents, View};
 use super::store::DEFAULT_ENGINE;
-use super::vectors::{VectorDefinition, VectorIndexHook};
+use super::vectors::{DistanceDefinition, VectorDefinition, VectorIndexHook};
 use super::writer::Counter;
-use super::{Shared, build};
+use super::{Shared, build, upkeep};
 
 /// Entries of an index in a plugin's engine that may have a long value's first bytes in common.
 const MOST_OF_A_KEY: usize = 1 << 20;
@@ -96,6 +97,7 @@ pub struct Table {
     /// The number of the next index. Locked while definitions change.
     definitions: Mutex<u32>,
     pub(super) counter: Arc<Counter>,
+    pub(super) upkeep: upkeep::Status,
 }
 
 impl Table {
@@ -119,6 +121,7 @@ impl Table {
             indexes: RwLock::new(Arc::new(indexes)),
             definitions: Mutex::new(next_index),
             counter: Arc::new(Counter::new(catalog::count_key(id).into_bytes(), documents)),
+            upkeep: upkeep::Status::default(),
             info: TableInfo { id, name, db, db_id, primary_key, durability },
         });
         if table.backend.of_table().is_some() {
@@ -192,6 +195,46 @@ impl Table {
         self.stream(|view| view.documents(range, direction))
     }
 
+    /// Whether scans pay attention to a selection: those of an engine of a plugin may.
+    #[must_use]
+    pub fn takes_selections(&self) -> bool {
+        self.backend.of_table().is_some()
+    }
+
+    /// The documents in a range of primary keys as of now, without what `selection` allows to leave out; which is asked for
+    /// when the first document is. Of those that come, fields that were left out are read when they are needed.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub fn scan_selected(
+        self: &Arc<Self>,
+        range: DatumRange,
+        direction: Direction,
+        selection: impl FnOnce() -> Selection + Send + 'static,
+    ) -> Result<Documents, StoreError> {
+        self.check_not_dropped()?;
+        let mut opened = self.backend.opened()?;
+        let mut begun = self.view(&opened);
+        if self.backend.is_lost(&opened, begun.as_ref().err()) {
+            opened = self.backend.opened()?;
+            begun = self.view(&opened);
+        }
+        let begun = begun.map_err(|error| self.backend.explain(error))?;
+        let (table, backend) = (Arc::clone(self), Arc::clone(&self.backend));
+        let documents = Documents::when_needed(move || {
+            let selection = selection();
+            let documents = begun.selected(&range, direction, &selection);
+            match &documents {
+                // Where the process ended meanwhile, once more in the next one.
+                Err(StoreError::Storage(error)) if table.backend.is_lost(&opened, Some(error)) => {
+                    table.view(&table.backend.opened()?)?.selected(&range, direction, &selection)
+                }
+                _ => documents,
+            }
+        });
+        Ok(documents.map_errors(move |error| backend.explain_store(error)))
+    }
+
     /// The documents in a range of an index, in its order; those with equal values in the order of primary keys.
     /// A document is found once for each of its entries.
     ///
@@ -242,6 +285,14 @@ impl Table {
     pub fn sync(&self) -> Result<(), StoreError> {
         self.backend.opened()?;
         self.backend.writer.sync(None).map_err(|error| self.backend.explain_store(error))
+    }
+
+    /// The distance of that name of some plugin, for a vector index over vectors of `dims` numbers.
+    ///
+    /// # Errors
+    /// There is none, or the options are wrong.
+    pub fn distance(&self, name: &str, dims: u32, options: Datum) -> Result<DistanceDefinition, StoreError> {
+        self.shared.vectors.distance(name, dims, options)
     }
 
     /// Creates an index and starts to build it; [`wait_index`](Self::wait_index) tells when it is ready.
@@ -456,18 +507,21 @@ impl Table {
         TableRecord { id, db: db_id, name, primary_key, durability, next_index, engine }
     }
 
+    /// The present state.
+    fn view(&self, opened: &Opened) -> Result<View, StorageError> {
+        Ok(View {
+            snapshot: opened.engine.snapshot()?.into(),
+            documents: Arc::clone(&self.documents),
+            entries: Arc::clone(&self.entries),
+            // They are held in memory, and an engine of a plugin may give them without end.
+            most_of_a_key: if self.backend.of_table().is_some() { MOST_OF_A_KEY } else { usize::MAX },
+        })
+    }
+
     /// Begins a scan of a snapshot. Where the engine's process ends meanwhile, once more in the next one.
     fn stream(&self, begin: impl Fn(View) -> Result<Documents, StoreError>) -> Result<Documents, StoreError> {
         self.check_not_dropped()?;
-        let begin = |opened: &Opened| {
-            begin(View {
-                snapshot: opened.engine.snapshot()?.into(),
-                documents: Arc::clone(&self.documents),
-                entries: Arc::clone(&self.entries),
-                // They are held in memory, and an engine of a plugin may give them without end.
-                most_of_a_key: if self.backend.of_table().is_some() { MOST_OF_A_KEY } else { usize::MAX },
-            })
-        };
+        let begin = |opened: &Opened| begin(self.view(opened)?);
         let opened = self.backend.opened()?;
         let mut begun = begin(&opened);
         if let Err(StoreError::Storage(error)) = &begun

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::distance::Traits;
 use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::Metric;
 use uuid::Uuid;
@@ -19,10 +20,54 @@ pub struct VectorDefinition {
     pub kind: String,
     /// The length of the vectors.
     pub dims: u32,
-    /// How distance is measured.
+    /// How distance is measured: for a distance of a plugin, of places.
     pub metric: Metric,
+    /// The distance of a plugin that is meant.
+    pub distance: Option<DistanceDefinition>,
     /// The further keys, the index kind's own: an object.
     pub settings: Datum,
+}
+
+/// A distance of a plugin, as it was when an index was created with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DistanceDefinition {
+    /// Its name: `metric`.
+    pub name: String,
+    /// `metric_options`: an object or null.
+    pub options: Datum,
+    /// What it is like.
+    pub traits: Traits,
+    /// The plugin that provided it.
+    pub plugin: String,
+    /// Its version then.
+    pub version: String,
+}
+
+impl DistanceDefinition {
+    /// As it is stored with its index.
+    #[must_use]
+    pub fn to_datum(&self) -> Datum {
+        Datum::object([
+            ("name", Datum::from(self.name.as_str())),
+            ("options", self.options.clone()),
+            ("traits", self.traits.to_datum()),
+            ("plugin", self.plugin.as_str().into()),
+            ("version", self.version.as_str().into()),
+        ])
+    }
+
+    /// Reads what [`to_datum`](Self::to_datum) made; `None` for anything else.
+    #[must_use]
+    pub fn from_datum(datum: &Datum) -> Option<Self> {
+        let text = |field: &str| datum.get(field)?.as_str().map(str::to_owned);
+        Some(Self {
+            name: text("name")?,
+            options: datum.get("options")?.clone(),
+            traits: Traits::from_datum(datum.get("traits")?)?,
+            plugin: text("plugin")?,
+            version: text("version")?,
+        })
+    }
 }
 
 /// What a vector index is opened with.
@@ -45,6 +90,12 @@ pub struct VectorIndexContext {
 
 /// Who makes vector indexes.
 pub trait VectorIndexes: Send + Sync {
+    /// The distance of that name of some plugin, of vectors of `dims` numbers.
+    ///
+    /// # Errors
+    /// [`StoreError::Vector`]: there is none, or the options are wrong.
+    fn distance(&self, name: &str, dims: u32, options: Datum) -> Result<DistanceDefinition, StoreError>;
+
     /// Checks what an index is to be created with.
     ///
     /// # Errors
@@ -123,6 +174,10 @@ pub trait VectorIndexHook: Send + Sync {
 pub struct NoVectorIndexes;
 
 impl VectorIndexes for NoVectorIndexes {
+    fn distance(&self, name: &str, _: u32, _: Datum) -> Result<DistanceDefinition, StoreError> {
+        Err(StoreError::Vector(format!("No plugin provides the metric `{name}`.")))
+    }
+
     fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
         Err(StoreError::Vector(format!("No plugin provides vector indexes of type `{}`.", definition.kind)))
     }

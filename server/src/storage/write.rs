@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::indexes::Index;
 use super::table::Table;
 use super::writer::{Request, Ticket};
-use super::{keys, scan};
+use super::{document, keys};
 
 /// How many documents a commit of [`Table::replace`] holds.
 const CHUNK: usize = 256;
@@ -129,7 +129,7 @@ impl Table {
             let stored = present.next().flatten();
             let old = match changed.get(key.as_slice()) {
                 Some(document) => document.clone(),
-                None => stored.map(|stored| scan::decode(&self.documents, &stored)).transpose()?,
+                None => stored.map(|stored| document::decode(&self.documents, &stored)).transpose()?,
             };
             let new = match apply(first + offset, old.as_ref()) {
                 Ok(new) => new,
@@ -170,7 +170,7 @@ impl Table {
         Ok(Some(ticket))
     }
 
-    fn check_document(&self, key: &Datum, encoded: &[u8], document: &Datum) -> Result<(), StoreError> {
+    pub(super) fn check_document(&self, key: &Datum, encoded: &[u8], document: &Datum) -> Result<(), StoreError> {
         let Datum::Object(fields) = document else { return Err(StoreError::NotADocument(document.type_name())) };
         let found = fields.get(&self.info().primary_key);
         if found.is_none_or(|found| found != key && keys::primary_key(found).ok().as_deref() != Some(encoded)) {

@@ -1,6 +1,7 @@
 //! One vector index: what it stores, and what it knows.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -10,18 +11,22 @@ use std::time::{Duration, Instant};
 use fixedbitset::FixedBitSet;
 use half::f16;
 use photondb_ipc_schema::column::{ColumnShape, ColumnWriter, Element, VectorColumn, VectorRef};
-use photondb_plugin_sdk::Datum;
+use photondb_plugin_sdk::kinds::distance::Side;
 use photondb_plugin_sdk::kinds::storage::{StorageEngine, StorageError, WriteBatch};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, RowId};
+use photondb_plugin_sdk::{Datum, PluginError};
 
 use super::coalesce::Coalescer;
+use super::distance::PluginDistance;
 use super::graph::{OpenGraph, Place};
 use super::maintain;
+use super::places::{Places, Space};
 use super::rows::{self, Rows};
 use super::scan::ExactScan;
 use super::split;
 use crate::plugins::plugin::Plugin;
 use crate::plugins::registry::{Provider, Registry, Watcher};
+use crate::query::nested::Origin;
 use crate::storage::{StoreError, VectorIndexContext, VectorIndexHook};
 
 /// An open vector index.
@@ -32,8 +37,9 @@ pub(super) struct VectorIndex {
     pub(super) kind: String,
     pub(super) options: IndexOptions,
     registry: Arc<Registry>,
+    /// The vectors of the documents.
     column: Arc<VectorColumn>,
-    scan: ExactScan,
+    compared: Compared,
     coalescer: Coalescer,
     writing: Mutex<Writing>,
     rows: RwLock<Rows>,
@@ -41,6 +47,14 @@ pub(super) struct VectorIndex {
     signal: Mutex<Signal>,
     signalled: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What searches and the plugin's graph compare.
+enum Compared {
+    /// The vectors themselves.
+    Vectors(Arc<Space>, Option<PluginDistance>),
+    /// Their places.
+    Places(Places, PluginDistance),
 }
 
 /// What the storage's writer thread works with.
@@ -95,14 +109,26 @@ impl VectorIndex {
         let directory = context.directory.clone();
         let unusable =
             |error: std::io::Error| StoreError::Directory { path: directory.clone(), message: error.to_string() };
-        let shape = ColumnShape::new(options.dims, element)
+        let shape = ColumnShape::new(context.definition.dims, element)
             .ok_or_else(|| StoreError::Vector("A column of this shape is not possible.".to_owned()))?;
         let writer = ColumnWriter::open(&context.directory, shape).map_err(unusable)?;
         let column = VectorColumn::new(shape);
         for segment in 0..writer.segments() {
             writer.segment(segment).and_then(|file| column.attach(segment, &file)).map_err(unusable)?;
         }
-        let (metric, column) = (options.metric, Arc::new(column));
+        let column = Arc::new(column);
+        let distance = context.definition.distance.clone();
+        let distance =
+            distance.map(|distance| PluginDistance::new(Arc::clone(&registry), distance, context.definition.dims));
+        let compared = match distance {
+            Some(distance) if !distance.traits().is_placed_as_is => {
+                Compared::Places(Places::open(&directory, shape, distance.traits()).map_err(unusable)?, distance)
+            }
+            distance => {
+                let scan = ExactScan::new(options.metric, Arc::clone(&column));
+                Compared::Vectors(Arc::new(Space { column: Arc::clone(&column), scan }), distance)
+            }
+        };
         let rows = match Rows::load(&*context.engine, &context.keyspace, room(&writer, shape)) {
             // Read when the engine is open.
             Err(StorageError::Closed(_)) => Rows::default(),
@@ -116,7 +142,7 @@ impl VectorIndex {
             kind: context.definition.kind.clone(),
             options,
             registry,
-            scan: ExactScan::new(metric, Arc::clone(&column)),
+            compared,
             column,
             coalescer: Coalescer::default(),
             writing: Mutex::new(Writing { column: writer, staged: Vec::new(), overlay: HashMap::new(), next }),
@@ -141,13 +167,62 @@ impl VectorIndex {
         self.options.metric
     }
 
-    pub(super) fn column(&self) -> &Arc<VectorColumn> {
-        &self.column
+    /// What is compared now.
+    pub(super) fn space(&self) -> Arc<Space> {
+        match &self.compared {
+            Compared::Vectors(space, _) => Arc::clone(space),
+            Compared::Places(places, _) => places.space(),
+        }
     }
 
-    /// Exact scans of the column.
-    pub(super) fn scan(&self) -> &ExactScan {
-        &self.scan
+    /// The distance of a plugin that is meant, if there is one.
+    pub(super) fn distance(&self) -> Option<&PluginDistance> {
+        match &self.compared {
+            Compared::Vectors(_, distance) => distance.as_ref(),
+            Compared::Places(_, distance) => Some(distance),
+        }
+    }
+
+    /// Gives places to some of the rows that have none yet. Returns what is compared when all rows have one.
+    ///
+    /// # Errors
+    /// When the plugin that places them does not.
+    pub(super) fn place_some(&self, origin: &Origin<'_>) -> Result<Option<Arc<Space>>, PluginError> {
+        match &self.compared {
+            Compared::Vectors(space, _) => Ok(Some(Arc::clone(space))),
+            Compared::Places(places, distance) => {
+                let live = self.rows().live().clone();
+                let placed = places.place_some(distance, &self.column, &live, origin)?;
+                Ok(placed.map(|(space, _)| space))
+            }
+        }
+    }
+
+    /// What is compared, with everything in it that is stored now, and what to look for in it instead of these vectors
+    /// (`[n, dims]`).
+    ///
+    /// # Errors
+    /// When the plugin of the distance does not answer, or says that a vector has no place.
+    pub(super) fn placed<'a>(
+        &self,
+        queries: &'a [f32],
+        origin: &Origin<'_>,
+    ) -> Result<(Arc<Space>, Cow<'a, [f32]>), PluginError> {
+        let Compared::Places(places, distance) = &self.compared else {
+            return Ok((self.space(), Cow::Borrowed(queries)));
+        };
+        loop {
+            let live = self.rows().live().clone();
+            let (space, version) = places.catch_up(distance, &self.column, &live, origin)?;
+            let placed = distance.place(Side::Query, queries, origin)?;
+            if placed.chunks_exact(space.column.dims()).any(|place| !photondb_distance::is_measurable(place)) {
+                let message = format!("the query vector is none that `{}` has a place for", distance.name());
+                return Err(PluginError::argument(message));
+            }
+            if distance.version()? == version {
+                return Ok((space, Cow::Owned(placed)));
+            }
+        }
     }
 
     /// Joins searches of all rows.
@@ -175,6 +250,9 @@ impl VectorIndex {
 
     /// How many segments the column has, and a descriptor for each from `first` on.
     pub(super) fn segments_from(&self, first: u32) -> std::io::Result<Vec<std::os::fd::OwnedFd>> {
+        if let Compared::Places(places, _) = &self.compared {
+            return places.segments_from(first);
+        }
         let writing = lock(&self.writing);
         (first..writing.column.segments()).map(|segment| writing.column.segment(segment)).collect()
     }
@@ -183,7 +261,7 @@ impl VectorIndex {
     pub(super) fn view(&self) -> View {
         let rows = self.rows();
         let graph = self.graph();
-        let live = rows.live().clone();
+        let live = self.placed_rows(&rows);
         let pending = without(&live, &graph.rows);
         let dead = without(&graph.rows, &live).count_ones(..);
         View { live, open: graph.open.clone(), pending, dead, problem: graph.problem.clone() }
@@ -193,7 +271,26 @@ impl VectorIndex {
     pub(super) fn backlog(&self) -> (FixedBitSet, FixedBitSet) {
         let rows = self.rows();
         let graph = self.graph();
-        (without(&graph.rows, rows.live()), without(rows.live(), &graph.rows))
+        let live = self.placed_rows(&rows);
+        (without(&graph.rows, &live), without(&live, &graph.rows))
+    }
+
+    /// The live rows that can be compared now.
+    fn placed_rows(&self, rows: &Rows) -> FixedBitSet {
+        let mut live = rows.live().clone();
+        if let Compared::Places(places, _) = &self.compared {
+            places.keep_placed(&mut live);
+        }
+        live
+    }
+
+    /// The live rows that can be compared now or soon.
+    fn placeable_rows(&self, rows: &Rows) -> FixedBitSet {
+        let mut live = rows.live().clone();
+        if let Compared::Places(places, _) = &self.compared {
+            places.keep_placeable(&mut live);
+        }
+        live
     }
 
     /// Waits until there is something to do, at most `timeout`.
@@ -244,9 +341,14 @@ impl Watcher for VectorIndex {
 impl Drop for VectorIndex {
     fn drop(&mut self) {
         // Here nobody of this process reads the column any more, and a plugin that kept its mapping gets zeros.
-        if lock(&self.signal).discarded
-            && let Err(error) = lock(&self.writing).column.erase()
-        {
+        if !lock(&self.signal).discarded {
+            return;
+        }
+        let mut erased = lock(&self.writing).column.erase();
+        if let Compared::Places(places, _) = &self.compared {
+            erased = erased.and(places.erase());
+        }
+        if let Err(error) = erased {
             let path = self.directory.display();
             tracing::warn!(%path, "the vectors of a dropped index can't be erased; a plugin may keep them: {error}");
         }
@@ -275,18 +377,23 @@ fn vector_of(value: &Datum, shape: ColumnShape) -> Option<Vec<f32>> {
     let numbers = value.as_array().filter(|numbers| numbers.len() == shape.dims() as usize)?;
     let vector: Vec<f32> =
         numbers.iter().map(|number| number.as_number().map(|number| number as f32)).collect::<Option<_>>()?;
+    fits(&vector, shape).then_some(vector)
+}
+
+/// Whether no number is too large for the column or for a distance.
+pub(super) fn fits(vector: &[f32], shape: ColumnShape) -> bool {
     let fits = match shape.element() {
         Element::F32 => true,
         Element::F16 => vector.iter().all(|&number| f16::from_f32(number).is_finite()),
         Element::I8 => {
             // Rounding may have made it longer.
             let (mut codes, mut decoded) = (Vec::new(), vec![0.0; vector.len()]);
-            let scale = photondb_distance::encode_i8(&vector, &mut codes);
+            let scale = photondb_distance::encode_i8(vector, &mut codes);
             VectorRef::I8 { codes: &codes, scale }.copy_to(&mut decoded);
             photondb_distance::is_measurable(&decoded)
         }
     };
-    (fits && photondb_distance::is_measurable(&vector)).then_some(vector)
+    fits && photondb_distance::is_measurable(vector)
 }
 
 impl VectorIndexHook for VectorIndex {
@@ -382,9 +489,10 @@ impl VectorIndexHook for VectorIndex {
     fn progress(&self) -> f64 {
         let rows = self.rows();
         let graph = self.graph();
-        match rows.len() {
+        let wanted = self.placeable_rows(&rows);
+        match wanted.count_ones(..) {
             0 => 1.0,
-            all => graph.rows.intersection_count(rows.live()) as f64 / all as f64,
+            all => graph.rows.intersection_count(&wanted) as f64 / all as f64,
         }
     }
 
@@ -395,7 +503,7 @@ impl VectorIndexHook for VectorIndex {
         }
         let rows = self.rows();
         let graph = self.graph();
-        let missing = without(rows.live(), &graph.rows).count_ones(..);
+        let missing = without(&self.placeable_rows(&rows), &graph.rows).count_ones(..);
         // A few rows are missing all the time while documents are written; they are scanned beside the graph.
         let caught_up = graph.open.is_some() && missing <= (rows.len() / 100).max(64);
         caught_up || graph.problem.is_some() || rows.len() == 0
@@ -420,17 +528,38 @@ impl VectorIndexHook for VectorIndex {
             let graph = self.graph();
             (graph.open.clone(), graph.problem.clone())
         };
-        let (removes, inserts) = self.backlog();
-        let pending = inserts.count_ones(..);
+        let (removes, _) = self.backlog();
+        let pending = {
+            let rows = self.rows();
+            without(&self.placeable_rows(&rows), &self.graph().rows).count_ones(..)
+        };
+        let can_measure = self.distance().is_none_or(|distance| distance.plugin().is_some_and(|by| by.can_be_called()));
         let state = match (&open, &problem) {
+            _ if !can_measure => "unavailable",
             (_, Some(_)) | (None, None) => "exact scan",
             (Some(_), None) if self.is_built() => "ready",
             (Some(_), None) => "building",
         };
+        let distance = self.distance().map(|distance| {
+            let plugin = distance.plugin();
+            let refused = match &self.compared {
+                Compared::Vectors(..) => 0,
+                Compared::Places(places, _) => places.refused(self.rows().live()),
+            };
+            Datum::object([
+                ("name", Datum::from(distance.name())),
+                ("plugin", plugin.as_ref().map(|plugin| plugin.name()).into()),
+                ("plugin_version", plugin.as_ref().map(|plugin| plugin.version()).into()),
+                ("state", if can_measure { "ready" } else { "unavailable" }.into()),
+                ("traits", distance.traits().to_datum()),
+                ("rows_without_place", refused.into()),
+            ])
+        });
         let statistics = open.and_then(|open| open.statistics().ok());
         Datum::object([
             ("plugin", Datum::from(provider.as_ref().map(|provider| provider.plugin.name()))),
             ("plugin_version", provider.map(|provider| provider.plugin.status().version).into()),
+            ("distance", distance.into()),
             ("state", state.into()),
             ("problem", problem.into()),
             ("rows", self.rows().len().into()),

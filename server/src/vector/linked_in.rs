@@ -53,7 +53,7 @@ impl LinkedIn {
         let request = SearchRequest { queries, k, allow, settings: search.settings, cancel: Cancel::never() };
         let mut results = SearchResults { rows: &mut rows, distances: &mut distances, counts: &mut counts };
         self.call(|index| index.search(&request, &mut results))?;
-        let found = rows.chunks(k.max(1)).zip(counts).map(|(rows, found)| rows[..k.min(found as usize)].to_vec());
+        let found = counts.iter().enumerate().map(|(at, &found)| rows[at * k..][..k.min(found as usize)].to_vec());
         Ok(found.collect())
     }
 }

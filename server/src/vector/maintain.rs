@@ -13,8 +13,11 @@ use photondb_plugin_sdk::kinds::vector::RowId;
 
 use super::graph::{self, OpenGraph, Place};
 use super::index::VectorIndex;
+use super::places::Space;
 use super::saved::SavedGraph;
+use crate::plugins::CALL_DEADLINE;
 use crate::plugins::registry::Provider;
+use crate::query::nested::Origin;
 
 /// Rows that are removed in one step, after which it is looked again what there is to do.
 const REMOVES: usize = 1024;
@@ -40,18 +43,25 @@ const MAX_FAILED_LOADS: u32 = 3;
 
 /// The maintenance of one index, until it is closed or dropped.
 pub(super) fn run(index: &VectorIndex) {
-    let mut maintainer =
-        Maintainer { index, segments: 0, unsaved: 0, last_change: Instant::now(), quiet: QUIET, failed_loads: 0 };
+    let mut maintainer = Maintainer {
+        index,
+        space: index.space(),
+        segments: 0,
+        unsaved: 0,
+        last_change: Instant::now(),
+        quiet: QUIET,
+        failed_loads: 0,
+    };
     let mut pause = Duration::ZERO;
     loop {
         let signal = index.wait(pause);
         if signal.discarded {
-            return maintainer.discard();
+            return maintainer.close();
         }
         if signal.closing {
             return maintainer.save_if(|_| true);
         }
-        index.scan().release(UNUSED);
+        index.space().scan.release(UNUSED);
         let problem;
         (pause, problem) = match maintainer.step() {
             Ok(Step::More) => (Duration::ZERO, None),
@@ -62,7 +72,10 @@ pub(super) fn run(index: &VectorIndex) {
         let mut graph = index.graph();
         if problem.is_some() && problem != graph.problem {
             let (path, problem) = (index.directory.display(), problem.as_deref().unwrap_or_default());
-            tracing::warn!(%path, "searches of a vector index are exact scans for now: {problem}");
+            match index.distance() {
+                None => tracing::warn!(%path, "searches of a vector index are exact scans for now: {problem}"),
+                Some(_) => tracing::warn!(%path, "searches of a vector index are slow for now, or fail: {problem}"),
+            }
         }
         graph.problem = problem;
     }
@@ -79,6 +92,8 @@ enum Step {
 
 struct Maintainer<'a> {
     index: &'a VectorIndex,
+    /// What the open graph is made of.
+    space: Arc<Space>,
     /// Segments that the open graph has.
     segments: u32,
     /// Changes since the graph was saved.
@@ -92,6 +107,16 @@ struct Maintainer<'a> {
 
 impl Maintainer<'_> {
     fn step(&mut self) -> Result<Step, String> {
+        let placing = Origin::until(Instant::now() + CALL_DEADLINE);
+        let Some(space) = self.index.place_some(&placing).map_err(|error| error.to_string())? else {
+            return Ok(Step::More);
+        };
+        if !Arc::ptr_eq(&space, &self.space) {
+            // Another version of the plugin has placed all rows anew: a graph over the old places is of no use.
+            self.close();
+            self.unsaved = 0;
+            self.space = space;
+        }
         let provider = self.index.provider();
         let Some((provider, place)) = provider.and_then(|found| Place::of(&found).map(|place| (found, place))) else {
             self.index.graph().open = None;
@@ -145,6 +170,20 @@ impl Maintainer<'_> {
         }
     }
 
+    /// Has the plugin forget the graph, if it is open.
+    fn close(&self) {
+        let open = {
+            let mut graph = self.index.graph();
+            graph.rows.clear();
+            graph.open.take()
+        };
+        if let Some(open) = open.filter(|open| open.is_alive())
+            && let Err(error) = open.close()
+        {
+            tracing::warn!(path = %self.index.directory.display(), "the plugin did not free an index: {error}");
+        }
+    }
+
     /// Opens the graph where it is not yet, with what was saved.
     fn open(&mut self, place: Place, provider: &Provider) -> Result<Arc<dyn OpenGraph>, PluginError> {
         {
@@ -153,7 +192,7 @@ impl Maintainer<'_> {
             graph.rows.clear();
         }
         let index = self.index;
-        let open = graph::open(place, provider, &index.kind, &index.options, index.column())?;
+        let open = graph::open(place, provider, &index.kind, &index.options, &self.space.column)?;
         self.segments = 0;
         self.attach_segments(&*open)?;
         let rows = self.load(&*open);
@@ -230,14 +269,5 @@ impl Maintainer<'_> {
         // After a failure the next try comes after another quiet period, not at once.
         self.last_change = Instant::now();
         self.quiet = QUIET.max(started.elapsed() * SHARE_OF_SAVES);
-    }
-
-    fn discard(&self) {
-        let open = self.index.graph().open.take();
-        if let Some(open) = open
-            && let Err(error) = open.close()
-        {
-            tracing::warn!(path = %self.index.directory.display(), "the plugin did not free a dropped index: {error}");
-        }
     }
 }

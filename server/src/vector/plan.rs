@@ -17,12 +17,21 @@ const NEXT_ROW: usize = 40;
 const OVERSAMPLING: usize = 16;
 /// So many times more rows than a filter's share asks for are tried, since the near rows may be refused more often.
 const CAUTION: usize = 2;
+/// Where the index goes by a metric that is only near the distance that is meant, it is asked for so many times the wanted
+/// rows, and some more; these are measured.
+const CANDIDATES: usize = 8;
+const MORE_CANDIDATES: usize = 64;
 /// The most rows of one query that are worth asking an index for.
 const MAX_TRIED: usize = 20_000;
 
 /// How many of the nearest rows a filter is tried on first, for `k` that it accepts.
 pub(super) fn first_sample(k: usize) -> usize {
     k * OVERSAMPLING + 32
+}
+
+/// How many rows to measure, of which the `k` nearest are wanted.
+pub(super) fn first_candidates(k: usize) -> usize {
+    k * CANDIDATES + MORE_CANDIDATES
 }
 
 /// How many of the nearest rows to try a filter on next, which accepted `accepted` of `tried` rows, and too few of each

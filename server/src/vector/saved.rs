@@ -51,6 +51,17 @@ impl SavedGraph {
         File::open(directory)?.sync_all()
     }
 
+    /// Removes the saved graph of an index, if there is one.
+    ///
+    /// # Errors
+    /// When the directory can't be changed.
+    pub(super) fn remove(directory: &Path) -> io::Result<()> {
+        match fs::remove_file(directory.join(NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The saved graph of an index; `None` if there is none.
     ///
     /// # Errors

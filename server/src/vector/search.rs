@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use fixedbitset::FixedBitSet;
 use photondb_distance::Query;
 use photondb_plugin_sdk::calls::Search;
+use photondb_plugin_sdk::kinds::vector::RowId;
 use photondb_plugin_sdk::{Cause, Datum, PluginError};
 use thiserror::Error;
 
 use super::coalesce::{Answer, Kind};
+use super::distance::PluginDistance;
 use super::graph::OpenGraph;
 use super::index::{VectorIndex, View};
+use super::places::Space;
 use super::plan::{self, Plan};
 use super::scan::Scored;
 use crate::config::OnFailure;
@@ -29,6 +32,8 @@ const MAX_PENDING: usize = 10_000;
 const SMALL_TABLE: usize = 128 << 10;
 /// Up to so many removed rows in the graph are made up for by asking for more, beyond by an allow-bitmap.
 const MAX_DEAD: usize = 64;
+/// Rows that a plugin measures before the nearest are kept.
+const ROWS_AT_ONCE: usize = 16 << 10;
 /// Filters that leave so few rows are answered by scanning those.
 const MAX_SCANNED_MATCHES: usize = 20_000;
 
@@ -66,7 +71,7 @@ pub enum SearchError<E> {
     /// The documents can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The plugin refused the settings.
+    /// The plugin refused the settings, or the plugin of the distance does not answer.
     #[error(transparent)]
     Plugin(PluginError),
     /// The filter failed.
@@ -88,10 +93,12 @@ impl Nearest<'_> {
     /// that it accepts: `k` of them where they exist.
     ///
     /// # Errors
-    /// [`SearchError`]. A plugin that fails is no error: the exact scan answers instead.
+    /// [`SearchError`]. An index's plugin that fails is no error: the exact scan answers instead. One whose distance is meant
+    /// has no such stand-in.
     pub fn run<E>(&self, filter: Option<Filter<'_, E>>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
         let index = self.index.hook.as_any().downcast_ref::<VectorIndex>().ok_or(SearchError::Foreign)?;
-        let searcher = Searcher { request: self, index, read: RefCell::default() };
+        let (space, queries) = index.placed(self.queries, &self.origin).map_err(SearchError::Plugin)?;
+        let searcher = Searcher { request: self, index, space, queries, read: RefCell::default() };
         let (mut found, plan) = match filter {
             None => searcher.unfiltered()?,
             Some(filter) => searcher.filtered(filter)?,
@@ -106,6 +113,9 @@ impl Nearest<'_> {
 struct Searcher<'a> {
     request: &'a Nearest<'a>,
     index: &'a VectorIndex,
+    /// What is compared, and what is looked for in it, one behind the other.
+    space: Arc<Space>,
+    queries: Cow<'a, [f32]>,
     /// The documents of rows that were found: the queries of a batch share them, or they would take memory for each.
     read: RefCell<HashMap<u32, Option<Arc<Document>>>>,
 }
@@ -116,7 +126,7 @@ impl Searcher<'_> {
         // Documents may vanish between the search and the reading: then more rows are asked for, twice at most.
         let mut spare = 0;
         loop {
-            let (candidates, plan) = self.candidates(self.request.queries, k + spare, None)?;
+            let (candidates, plan) = self.candidates(k + spare, None)?;
             let mut found = Vec::with_capacity(candidates.len());
             let mut is_short = false;
             for rows in &candidates {
@@ -137,7 +147,7 @@ impl Searcher<'_> {
         let k = self.request.k;
         let mut sample = plan::first_sample(k);
         loop {
-            let (candidates, by) = self.candidates(self.request.queries, sample, None)?;
+            let (candidates, by) = self.candidates(sample, None)?;
             let mut found = Vec::with_capacity(candidates.len());
             // Of the queries that found too few: how many rows were accepted, of how many.
             let (mut accepted, mut tried) = (0, 0);
@@ -162,7 +172,7 @@ impl Searcher<'_> {
     fn filter_first<E>(&self, filter: Filter<'_, E>) -> Result<(Vec<Vec<Neighbour>>, Plan), SearchError<E>> {
         let k = self.request.k;
         let matches = self.matching(filter)?;
-        let (candidates, by) = self.candidates(self.request.queries, k + 16, Some(&matches))?;
+        let (candidates, by) = self.candidates(k + 16, Some(&matches))?;
         let found = candidates.iter().map(|rows| self.documents(rows, k, filter)).collect::<Result<_, _>>()?;
         let (accepted, rows) = (matches.count_ones(..), self.index.rows().len());
         Ok((found, Plan::FilterFirst { by: Box::new(by), accepted, rows }))
@@ -224,13 +234,9 @@ impl Searcher<'_> {
 
     /// For each query the `k` nearest live rows among `allow`, scored exactly, nearest first. Searches of others who want
     /// as many of all rows may be answered together with it.
-    fn candidates<E>(
-        &self,
-        queries: &[f32],
-        k: usize,
-        allow: Option<&FixedBitSet>,
-    ) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
-        let (count, deadline) = (queries.len() / self.index.column().dims(), self.request.origin.deadline);
+    fn candidates<E>(&self, k: usize, allow: Option<&FixedBitSet>) -> Result<(Vec<Vec<Scored>>, Plan), SearchError<E>> {
+        let (queries, deadline) = (&*self.queries, self.request.origin.deadline);
+        let count = queries.len() / self.space.column.dims();
         let answer = match self.places().filter(|_| allow.is_none()) {
             None => self.nearest_rows(queries, k, allow, deadline),
             Some(places) => {
@@ -247,11 +253,11 @@ impl Searcher<'_> {
     /// search, or where a search must not wait for others: they might wait for the call that it is made in.
     fn places(&self) -> Option<usize> {
         let rows = self.index.rows().len();
-        if self.request.origin.within.is_some() || rows * self.index.column().dims() <= SMALL_TABLE {
+        if self.request.origin.within.is_some() || rows * self.space.column.dims() <= SMALL_TABLE {
             return None;
         }
         let graph = self.index.graph();
-        Some(graph.open.as_ref().map_or_else(|| self.index.scan().at_once(rows), |open| open.searches_at_once()))
+        Some(graph.open.as_ref().map_or_else(|| self.space.scan.at_once(rows), |open| open.searches_at_once()))
     }
 
     fn nearest_rows(&self, queries: &[f32], k: usize, allow: Option<&FixedBitSet>, deadline: Instant) -> Answer {
@@ -266,55 +272,99 @@ impl Searcher<'_> {
         if is_to_fail && let Some(plugin) = &plugin {
             plugin.call().instance(plugin_deadline(deadline))?;
         }
-        let exact = |reason: Cow<'static, str>| (self.scan(queries, k, &allowed), Plan::Exact(reason));
-        let (wanted, numbers) = (allowed.count_ones(..), allowed.count_ones(..) * self.index.column().dims());
+        let scan = |queries: &[f32], rows: &FixedBitSet| self.scan(queries, k, rows, deadline);
+        let exact = |reason: Cow<'static, str>| Ok((scan(queries, &allowed)?, Plan::Exact(reason)));
+        let (wanted, numbers) = (allowed.count_ones(..), allowed.count_ones(..) * self.space.column.dims());
         let open = match &view.open {
-            _ if numbers <= SMALL_TABLE => return Ok(exact("the table is small".into())),
+            _ if numbers <= SMALL_TABLE => return exact("the table is small".into()),
             _ if allow.is_some() && wanted <= MAX_SCANNED_MATCHES => {
-                return Ok(exact("the filter leaves few rows".into()));
+                return exact("the filter leaves few rows".into());
             }
             None => {
                 // An unloaded plugin comes back for the next searches; this one does not wait for it.
                 if let Some(plugin) = &plugin {
                     plugin.wake();
                 }
-                return Ok(exact(view.problem.clone().unwrap_or_else(|| "the graph is being opened".into()).into()));
+                return exact(view.problem.clone().unwrap_or_else(|| "the graph is being opened".into()).into());
             }
             Some(_) if view.pending.count_ones(..) > MAX_PENDING => {
-                return Ok(exact("the graph is being built".into()));
+                return exact("the graph is being built".into());
             }
             Some(open) => open,
         };
         let origin = Origin { deadline: plugin_deadline(deadline), ..self.request.origin };
-        let found = match self.ask(&**open, &view, queries, k, allow.map(|_| &allowed), &origin) {
+        let found = match self.ask(&**open, &view, queries, self.candidates_for(k), allow.map(|_| &allowed), &origin) {
             Ok(Some(found)) => found,
-            Ok(None) => return Ok(exact("more rows are wanted than fit into one answer".into())),
+            Ok(None) => return exact("more rows are wanted than fit into one answer".into()),
             Err(error) if is_to_fail || error.cause() == Cause::Argument => return Err(error),
-            Err(error) => return Ok(exact(error.to_string().into())),
+            Err(error) => return exact(error.to_string().into()),
         };
         let mut pending = view.pending.clone();
         pending.intersect_with(&allowed);
-        let extra = if pending.is_clear() { Vec::new() } else { self.scan(queries, k, &pending) };
-        let dims = self.index.column().dims();
+        let extra = if pending.is_clear() { Vec::new() } else { scan(queries, &pending)? };
+        let dims = self.space.column.dims();
         let mut results = Vec::with_capacity(found.len());
         for (at, rows) in found.into_iter().enumerate() {
             let values = &queries[at * dims..(at + 1) * dims];
-            let query = Query::new(self.index.metric(), values);
-            let found = rows
-                .into_iter()
-                .filter(|&row| allowed.contains(row as usize))
-                .filter_map(|row| Some(Scored { distance: self.index.scan().distance(&query, row)?, row }));
+            let found: Vec<RowId> = rows.into_iter().filter(|&row| allowed.contains(row as usize)).collect();
+            let found = self.score(values, &found, deadline)?.into_iter();
             let mut scored = merge(found, &pending, extra.get(at).map_or(&[], Vec::as_slice), k);
             if scored.len() < k.min(wanted) {
-                scored = self.scan(values, k, &allowed).swap_remove(0);
+                scored = scan(values, &allowed)?.swap_remove(0);
             }
             results.push(scored);
         }
         Ok((results, Plan::Graph { pending: pending.count_ones(..) }))
     }
 
-    fn scan(&self, queries: &[f32], k: usize, allowed: &FixedBitSet) -> Vec<Vec<Scored>> {
-        self.index.scan().nearest(queries, k, allowed)
+    /// The distance that only a plugin can tell, if there is one.
+    fn measured(&self) -> Option<&PluginDistance> {
+        self.index.distance().filter(|distance| !distance.traits().is_exact)
+    }
+
+    /// How many rows to ask an index for, of which the `k` nearest are wanted.
+    fn candidates_for(&self, k: usize) -> usize {
+        if self.measured().is_some() { plan::first_candidates(k) } else { k }
+    }
+
+    /// The distances from a query to rows.
+    fn score(&self, query: &[f32], rows: &[RowId], deadline: Instant) -> Result<Vec<Scored>, PluginError> {
+        let Some(distance) = self.measured() else {
+            let query = Query::new(self.index.metric(), query);
+            let scored = |&row: &RowId| Some(Scored { distance: self.space.scan.distance(&query, row)?, row });
+            return Ok(rows.iter().filter_map(scored).collect());
+        };
+        let fill = |at: usize, place: &mut [f32]| match self.space.column.row(rows[at]) {
+            Some(row) => row.copy_to(place),
+            None => place.fill(0.0),
+        };
+        let origin = Origin { deadline, ..self.request.origin };
+        let distances = distance.measure(query, rows.len(), fill, &origin)?;
+        Ok(rows.iter().zip(distances).map(|(&row, distance)| Scored { distance, row }).collect())
+    }
+
+    /// For each query the `k` nearest of the rows, without the index.
+    fn scan(
+        &self,
+        queries: &[f32],
+        k: usize,
+        rows: &FixedBitSet,
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Scored>>, PluginError> {
+        if self.measured().is_none() {
+            return Ok(self.space.scan.nearest(queries, k, rows));
+        }
+        let rows: Vec<RowId> = rows.ones().map(|row| row as RowId).collect();
+        let nearest = |query: &[f32]| {
+            let mut scored = Vec::new();
+            for rows in rows.chunks(ROWS_AT_ONCE) {
+                scored.extend(self.score(query, rows, deadline)?);
+                scored.sort_unstable();
+                scored.truncate(k);
+            }
+            Ok(scored)
+        };
+        queries.chunks_exact(self.space.column.dims()).map(nearest).collect()
     }
 
     /// Asks the plugin; `None` where not even one query fits into a call.
@@ -327,7 +377,7 @@ impl Searcher<'_> {
         allow: Option<&FixedBitSet>,
         origin: &Origin<'_>,
     ) -> Result<Option<Vec<Vec<u32>>>, PluginError> {
-        let dims = self.index.column().dims();
+        let dims = self.space.column.dims();
         let allow = allow.or((view.dead > MAX_DEAD).then_some(&view.live));
         let allow: Option<&[u8]> = allow.map(|allow| bytemuck::cast_slice(allow.as_slice()));
         let k = if allow.is_some() { k } else { k + view.dead };

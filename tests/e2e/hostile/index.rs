@@ -13,15 +13,15 @@ use photondb_tests::wait;
 use serde_json::{Value, json};
 
 /// Enough numbers that the plugin is asked at all.
-const ROWS: usize = 2200;
-const DIMS: usize = 64;
+pub(super) const ROWS: usize = 2200;
+pub(super) const DIMS: usize = 64;
 
 /// The vector of a document: far from all others.
-fn vector(number: usize) -> Vec<f64> {
+pub(super) fn vector(number: usize) -> Vec<f64> {
     (0..DIMS).map(|at| ((number * 31 + at * at * 7 + number * at) % 97) as f64).collect()
 }
 
-fn distance(one: &[f64], other: &[f64]) -> f64 {
+pub(super) fn distance(one: &[f64], other: &[f64]) -> f64 {
     one.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
 }
 
@@ -32,7 +32,7 @@ fn create(table: &Value, name: &str) -> Value {
 }
 
 /// A table with all documents, and their numbers; and one for other clients.
-fn fill(server: &Server<'_>) -> (Value, BTreeSet<usize>) {
+pub(super) fn fill(server: &Server<'_>) -> (Value, BTreeSet<usize>) {
     server.query(&reql::table_create("others"));
     server.query(&reql::table_create("t"));
     let table = reql::table("t");

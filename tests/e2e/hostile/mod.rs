@@ -1,5 +1,6 @@
 //! Plugins that attack: each is stopped, by name, and nobody else notices.
 
+mod distance;
 mod index;
 mod table;
 

@@ -6,6 +6,7 @@
 #[expect(unsafe_code, reason = "attackers do not keep to safe Rust")]
 mod attacks;
 mod client;
+mod distance;
 mod index;
 #[expect(unsafe_code, reason = "filters of system calls have no safe interface")]
 mod kernel_without;
@@ -19,6 +20,7 @@ use photondb_plugin_sdk::prelude::*;
 use photondb_plugin_sdk::services::Services;
 
 use attacks::{Attack, BadResults};
+use distance::LyingDistance;
 use index::LyingIndex;
 use querier::Querier;
 use slow::Slow;
@@ -88,6 +90,9 @@ impl Plugin for Hostile {
         if let Some(index) = LyingIndex::named(&self.installed_as) {
             registry.vector_index(index);
         }
+        if let Some(distance) = LyingDistance::named(&self.installed_as) {
+            registry.distance(distance);
+        }
     }
 }
 
@@ -114,7 +119,7 @@ fn main() -> ExitCode {
         return kernel_without::run(&missing.to_string_lossy(), &command, rest);
     }
     if first.as_deref() == Some("--list") {
-        Attack::names().chain(LyingIndex::names()).for_each(|name| println!("{name}"));
+        Attack::names().chain(LyingIndex::names()).chain(LyingDistance::names()).for_each(|name| println!("{name}"));
         return ExitCode::SUCCESS;
     }
     Attack::start(&installed_as);

@@ -169,3 +169,27 @@ fn other_versions_are_refused() {
     assert_eq!(Datum::decode(&[2, 0]), Err(DecodeError::Version { found: 2 }));
     assert_eq!(Datum::decode(&[]), Err(DecodeError::Damaged("it is empty")));
 }
+
+proptest! {
+    #[test]
+    fn an_object_of_encoded_fields_is_the_encoded_object(fields in prop::collection::vec((".{0,300}", datums()), 0..8)) {
+        let object = Datum::object(fields);
+        let parts: Vec<(String, Vec<u8>)> = object.as_object().unwrap().iter().map(|(name, value)| {
+            let mut part = Vec::new();
+            DatumRef::new(&value.encoded()).unwrap().write_part(&mut part);
+            (name.to_string(), part)
+        }).collect();
+        let fields: Vec<(&str, DatumRef<'_>)> =
+            parts.iter().map(|(name, part)| (name.as_str(), DatumRef::from_part(part).unwrap())).collect();
+        let mut out = Vec::new();
+        Datum::encode_fields(&fields, &mut out);
+        prop_assert_eq!(out, object.encoded());
+    }
+
+    #[test]
+    fn values_in_place_compare_as_values(a in datums(), b in datums()) {
+        let (left, right) = (a.encoded(), b.encoded());
+        let order = DatumRef::new(&left).unwrap().compare(&DatumRef::new(&right).unwrap());
+        prop_assert_eq!(order, Some(a.compare(&b)));
+    }
+}

@@ -35,6 +35,31 @@ impl<'a> DatumRef<'a> {
         bytes.split_first().map(|(tag, body)| Self { tag: *tag, body })
     }
 
+    /// The value that [`write_part`](Self::write_part) wrote; `None` if there are no bytes.
+    #[must_use]
+    pub fn from_part(bytes: &'a [u8]) -> Option<Self> {
+        Self::value(bytes)
+    }
+
+    /// Appends the value as it is within an object or array: without the byte of format version.
+    pub fn write_part(&self, out: &mut Vec<u8>) {
+        out.push(self.tag);
+        out.extend_from_slice(self.body);
+    }
+
+    /// Compares in ReQL's total order, where both are numbers, both strings or both of something else that is valid; `None`
+    /// where bytes are damaged.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Option<Ordering> {
+        if let (Some(a), Some(b)) = (self.as_number(), other.as_number()) {
+            return Some(Datum::Number(a).compare(&Datum::Number(b)));
+        }
+        if self.tag == STRING && other.tag == STRING {
+            return Some(self.body.cmp(other.body));
+        }
+        Some(self.to_datum().ok()?.compare(&other.to_datum().ok()?))
+    }
+
     /// The type; `None` when the bytes are damaged.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {

@@ -4,15 +4,40 @@ use super::{
     ARRAY, BINARY, F32S, F64S, FALSE, FORMAT_VERSION, INTEGER, MAX_INTEGER, NULL, NUMBER, OBJECT, STRING, TIME, TRUE,
     TYPED, WIDTH,
 };
-use crate::datum::{Datum, Object};
+use crate::datum::{Datum, DatumRef, Object};
 
 /// Appends version and value.
 pub(super) fn encode(value: &Datum, out: &mut Vec<u8>) {
+    out.push(FORMAT_VERSION);
+    encode_part(value, out);
+}
+
+/// Appends the value.
+pub(super) fn encode_part(value: &Datum, out: &mut Vec<u8>) {
     let mut tags = Vec::new();
     let size = plan(value, &mut tags);
-    out.reserve(size.saturating_add(1));
-    out.push(FORMAT_VERSION);
+    out.reserve(size);
     write(value, &mut tags.iter(), out);
+}
+
+/// Appends version and an object of values that are encoded already.
+pub(super) fn encode_fields(fields: &[(&str, DatumRef<'_>)], out: &mut Vec<u8>) {
+    let names: usize = fields.iter().map(|(name, _)| name.len()).sum();
+    let values: usize = fields.iter().map(|(_, value)| 1 + value.size()).sum();
+    let width = width_for(names.max(values).max(fields.len()));
+    out.reserve(2 + ((1 + 2 * fields.len()) << width) + names + values);
+    out.extend_from_slice(&[FORMAT_VERSION, OBJECT | width]);
+    let mut table = TableWriter::start(out, width, fields.len(), 2);
+    let start = out.len();
+    for (name, _) in fields {
+        out.extend_from_slice(name.as_bytes());
+        table.end(out, start);
+    }
+    let start = out.len();
+    for (_, value) in fields {
+        value.write_part(out);
+        table.end(out, start);
+    }
 }
 
 /// Chooses the tag of every container below `value`, in the order in which the second pass meets them, and returns

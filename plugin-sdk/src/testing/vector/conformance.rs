@@ -38,6 +38,9 @@ pub struct Suite<'a> {
     pub(super) recall: f64,
 }
 
+/// The name of a check, and how it is run.
+pub type Check<'a> = (&'static str, fn(&Suite<'a>));
+
 /// An index over a column, and what should be in it.
 struct Fixture<'a> {
     suite: &'a Suite<'a>,
@@ -84,16 +87,21 @@ impl<'a> Suite<'a> {
     /// # Panics
     /// When one fails.
     pub fn run(&self) {
-        self.finds_the_nearest_rows();
-        self.keeps_to_filters();
-        self.forgets_removed_rows();
-        self.follows_a_moving_window();
-        self.saves_and_loads();
-        self.refuses_damaged_bytes();
-        self.refuses_what_it_does_not_know();
-        self.takes_vectors_of_all_sorts();
-        self.is_searched_while_it_changes();
+        Self::CHECKS.iter().for_each(|(_, check)| check(self));
     }
+
+    /// The checks, with names for people. Each panics when it fails.
+    pub const CHECKS: [Check<'a>; 9] = [
+        ("the nearest rows are found", Self::finds_the_nearest_rows),
+        ("filters are kept to", Self::keeps_to_filters),
+        ("removed rows are forgotten", Self::forgets_removed_rows),
+        ("a moving window takes no more memory", Self::follows_a_moving_window),
+        ("what was saved is loaded", Self::saves_and_loads),
+        ("damaged bytes are refused", Self::refuses_damaged_bytes),
+        ("unknown options are refused", Self::refuses_what_it_does_not_know),
+        ("vectors of all sorts are taken", Self::takes_vectors_of_all_sorts),
+        ("it is searched while it changes", Self::is_searched_while_it_changes),
+    ];
 
     fn fixture(&self, metric: Metric, rows: u32) -> Fixture<'_> {
         let (vectors, queries) = data::clustered(DIMS, rows as usize, QUERIES, 7);

@@ -51,6 +51,7 @@ fn every_row_has_its_key_and_says_what_there_is() {
         functions: Arc::new(NoFunctions),
         vectors: Arc::new(NoVectorIndexes),
         engines: Arc::new(NoStorageEngines),
+        upkeep: std::time::Duration::from_secs(3600),
     };
     let store = Store::open(folder.path(), &options).unwrap();
     let table = TableOptions { primary_key: "code".into(), durability: Durability::Soft, ..TableOptions::default() };

@@ -34,6 +34,7 @@ impl Server {
             functions: index_functions(),
             vectors: Arc::new(NoVectorIndexes),
             engines: Arc::new(NoStorageEngines),
+            upkeep: Duration::from_secs(3600),
         };
         let engine = Engine::new(EngineParts {
             store: Store::open(directory.path(), &options).unwrap(),

@@ -10,8 +10,9 @@ use super::sequence::{accepts, advance, predicate};
 use crate::query::bulk::Calls;
 use crate::query::error::{ErrorKind, ReqlError, Result};
 use crate::query::eval::{Call, framed};
-use crate::query::function::{Function, Prepared};
+use crate::query::function::{Function, Missing, Prepared};
 use crate::query::order::compare;
+use crate::query::pushdown::Fields;
 use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
 use crate::query::tables::Order;
@@ -49,6 +50,12 @@ fn count(call: &Call<'_>) -> Result<Value> {
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
     let function = if call.count() > 1 { Some(predicate(call, 1)?) } else { None };
     let pace = stream.pace();
+    if let Some(scan) = stream.pending_scan() {
+        if let Some(function) = function.as_ref().filter(|function| !matches!(***function, Function::Constant(_))) {
+            scan.filtered(function, &Missing::Value(false));
+        }
+        scan.used(if let Some(Function::Constant(_)) = function.as_deref() { Fields::All } else { Fields::default() });
+    }
     let rows = Fused::new(stream.into_all_stored()?);
     let mut count = 0_u64;
     match function {
@@ -73,6 +80,11 @@ fn count(call: &Call<'_>) -> Result<Value> {
 fn keyed(call: &Call<'_>, stream: Stream) -> Result<impl Iterator<Item = Result<(Row, Datum)>>> {
     let function = if call.count() > 1 { Some(call.function(1, Shortcut::Field)?) } else { None };
     let pace = stream.pace();
+    match (stream.pending_scan(), function.as_deref()) {
+        (Some(scan), Some(Function::Field(field))) => scan.used_where_present(field),
+        (Some(scan), Some(function)) => scan.used(Fields::of_function(function)),
+        _ => {}
+    }
     let rows = Fused::new(stream.into_all_stored()?).map(|row| row.map(|row| vec![row]));
     let ctx = call.ctx().clone();
     let itself = Arc::new(Function::Constant(Datum::Null));

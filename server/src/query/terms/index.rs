@@ -63,12 +63,12 @@ fn index_create(call: &Call<'_>) -> Result<Value> {
             other => return Err(other.wrong_kind("FUNCTION").at(2)),
         }
     };
-    let vector = call.option_datum("vector")?.map(|options| vector_definition(&options)).transpose();
+    let stored = table.to_administer(call.ctx(), "create indexes")?;
+    let vector = call.option_datum("vector")?.map(|options| vector_definition(stored, &options)).transpose();
     let vector = vector.map_err(|error| error.within(Frame::Option("vector".into())))?;
     if multi && vector.is_some() {
         return Err(ReqlError::logic("An index can't be both `multi` and `vector`."));
     }
-    let stored = table.to_administer(call.ctx(), "create indexes")?;
     stored.create_index(&IndexDefinition { name: name.to_string(), source, multi, vector })?;
     Ok(Datum::object([("created", 1)]).into())
 }
@@ -93,7 +93,7 @@ fn index_source(call: &Call<'_>, function: &Function) -> Result<String> {
 }
 
 /// What `vector={...}` says. Further keys are the index kind's own.
-fn vector_definition(options: &Datum) -> Result<VectorDefinition> {
+fn vector_definition(table: &Table, options: &Datum) -> Result<VectorDefinition> {
     let Datum::Object(options) = options else { return Err(ReqlError::wrong_type("OBJECT", options)) };
     let kind = match options.get("type") {
         Some(Datum::String(kind)) => kind.to_string(),
@@ -112,37 +112,29 @@ fn vector_definition(options: &Datum) -> Result<VectorDefinition> {
         .ok()
         .filter(|dims| (1..=MAX_DIMS).contains(&i64::from(*dims)))
         .ok_or_else(|| ReqlError::logic(format!("`dims` has to be between 1 and {MAX_DIMS}, found {dims}.")))?;
-    let metric = match options.get("metric") {
-        None => Metric::Cosine,
-        Some(Datum::String(name)) => metric(name)?,
+    let name = match options.get("metric") {
+        None => Metric::Cosine.name(),
+        Some(Datum::String(name)) => name,
         Some(other) => return Err(ReqlError::wrong_type("STRING", other)),
     };
-    let own = ["type", "dims", "metric"];
+    let (metric, distance) = match (Metric::from_name(name), options.get("metric_options")) {
+        (Some(metric), None) => (metric, None),
+        (Some(_), Some(_)) => {
+            let message = format!("`metric_options` are for metrics of plugins; `{name}` has none.");
+            return Err(ReqlError::logic(message));
+        }
+        (None, given) => {
+            let distance = table.distance(name, dims, given.cloned().unwrap_or(Datum::Null))?;
+            (distance.traits.base, Some(distance))
+        }
+    };
+    let own = ["type", "dims", "metric", "metric_options"];
     let settings: Object = options
         .iter()
         .filter(|(name, _)| !own.contains(&&***name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    Ok(VectorDefinition { kind, dims, metric, settings: settings.into() })
-}
-
-fn metric(name: &str) -> Result<Metric> {
-    match name {
-        "cosine" => Ok(Metric::Cosine),
-        "l2" => Ok(Metric::L2),
-        "dot" => Ok(Metric::Dot),
-        other => Err(ReqlError::logic(format!(
-            "Metric `{other}` unrecognized (options are \"cosine\", \"l2\" and \"dot\")."
-        ))),
-    }
-}
-
-fn metric_name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Cosine => "cosine",
-        Metric::L2 => "l2",
-        Metric::Dot => "dot",
-    }
+    Ok(VectorDefinition { kind, dims, metric, distance, settings: settings.into() })
 }
 
 fn index_drop(call: &Call<'_>) -> Result<Value> {
@@ -227,7 +219,10 @@ fn status_row(table: &Table, status: &IndexStatus) -> Result<Datum> {
         let mut options = vector.settings.as_object().map(|settings| (**settings).clone()).unwrap_or_default();
         options.insert("type", vector.kind.as_str());
         options.insert("dims", vector.dims);
-        options.insert("metric", metric_name(vector.metric));
+        options.insert("metric", vector.distance.as_ref().map_or(vector.metric.name(), |distance| &distance.name));
+        if let Some(distance) = vector.distance.as_ref().filter(|distance| distance.options != Datum::Null) {
+            options.insert("metric_options", distance.options.clone());
+        }
         row.insert("vector", options);
         let state = table.describe_vector_index(&status.info.name)?;
         state.into_iter().for_each(|state| drop(row.insert("vector_state", state)));

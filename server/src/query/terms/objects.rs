@@ -15,6 +15,7 @@ use crate::query::paths::{self, Path};
 use crate::query::print::brief;
 use crate::query::pseudo;
 use crate::query::pseudotype;
+use crate::query::pushdown::Fields;
 use crate::query::row::Row;
 use crate::query::stream::{Fused, Stream};
 use crate::query::types;
@@ -35,12 +36,13 @@ pub const OPS: &[Op] = &[
     Op::new(143, "object", 0, MANY, object),
 ];
 
-/// An operation on an object, or on each object of a sequence; `part` decodes as much of one as matters to `change`.
+/// An operation on an object, or on each object of a sequence, of which it needs the fields `used`; `part` decodes as much of one as matters to `change`.
 /// `None` leaves an element out.
 fn on_objects(
     call: &Call<'_>,
     source: Value,
     name: &'static str,
+    used: Fields,
     part: impl Fn(Row) -> Result<Datum> + Send + 'static,
     change: impl Fn(&Datum) -> Result<Option<Datum>> + Send + 'static,
 ) -> Result<Value> {
@@ -57,7 +59,11 @@ fn on_objects(
         source if source.is_sequence() => {}
         other => return Err(other.wrong_kind("DATUM").at(0)),
     }
-    Ok(each_object(framed(source.into_stream(call.ctx())?, 0), name, part, change).into())
+    let stream = framed(source.into_stream(call.ctx())?, 0);
+    if let Some(scan) = stream.pending_scan() {
+        scan.used(used);
+    }
+    Ok(each_object(stream, name, part, change).into())
 }
 
 fn each_object(
@@ -102,7 +108,11 @@ fn field_of(call: &Call<'_>, source: Value, field: Arc<str>, name: &'static str)
     if !source.is_sequence() {
         return Err(source.wrong_kind("DATUM").at(0));
     }
-    let fields = framed(source.into_stream(call.ctx())?, 0).pick(move |rows| {
+    let stream = framed(source.into_stream(call.ctx())?, 0);
+    if let Some(scan) = stream.pending_scan() {
+        scan.used_where_present(&field);
+    }
+    let fields = stream.pick(move |rows| {
         let fields = rows.filter_map(move |row| {
             let row = match row {
                 Ok(row) => row,
@@ -188,14 +198,16 @@ fn with_fields(call: &Call<'_>) -> Result<Value> {
     let source = call.row_arg(0)?;
     let path = path(call)?;
     let part = kept(&path);
-    on_objects(call, source, "has_fields", part, move |row| Ok(paths::has(row, &path).then(|| paths::keep(row, &path))))
+    on_objects(call, source, "has_fields", Fields::of_path(&path), part, move |row| {
+        Ok(paths::has(row, &path).then(|| paths::keep(row, &path)))
+    })
 }
 
 fn pluck(call: &Call<'_>) -> Result<Value> {
     let source = call.row_arg(0)?;
     let path = path(call)?;
     let part = kept(&path);
-    on_objects(call, source, "pluck", part, move |row| Ok(Some(paths::keep(row, &path))))
+    on_objects(call, source, "pluck", Fields::of_path(&path), part, move |row| Ok(Some(paths::keep(row, &path))))
 }
 
 fn without(call: &Call<'_>) -> Result<Value> {
@@ -203,7 +215,7 @@ fn without(call: &Call<'_>) -> Result<Value> {
     let path = path(call)?;
     let dropped = path.clone();
     let part = move |row| partial::datum(row, &dropped, Use::Drops);
-    on_objects(call, source, "without", part, move |row| Ok(Some(paths::drop(row, &path))))
+    on_objects(call, source, "without", Fields::All, part, move |row| Ok(Some(paths::drop(row, &path))))
 }
 
 fn merge(call: &Call<'_>) -> Result<Value> {

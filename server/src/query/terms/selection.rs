@@ -236,8 +236,11 @@ pub(super) fn filtered(
     missing: Missing,
     position: usize,
 ) -> Stream {
-    let (ctx, pace) = (call.ctx().clone(), stream.pace());
-    stream.pick(move |rows| {
+    let (ctx, pace, scan) = (call.ctx().clone(), stream.pace(), stream.pending_scan().cloned());
+    if let Some(scan) = &scan {
+        scan.filtered(&function, &missing);
+    }
+    let kept = stream.pick(move |rows| {
         let calls = Calls::new(rows.map(|row| row.map(|row| vec![row])), pace, function.clone(), ctx.clone());
         let kept = calls.filter_map(move |prepared| {
             let prepared = match prepared {
@@ -252,7 +255,8 @@ pub(super) fn filtered(
             }
         });
         Fused::new(kept)
-    })
+    });
+    kept.of_scan(scan)
 }
 
 fn filter(call: &Call<'_>) -> Result<Value> {

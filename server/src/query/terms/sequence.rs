@@ -11,6 +11,7 @@ use crate::query::error::{ReqlError, Result};
 use crate::query::eval::{Call, Context, framed};
 use crate::query::function::{Function, Missing, Prepared};
 use crate::query::order::{Ordered, equal};
+use crate::query::pushdown::Fields;
 use crate::query::row::Row;
 use crate::query::stream::{Fused, Pace, Rows, StoredRows, Stream};
 use crate::query::value::{Shortcut, Single, Value};
@@ -80,6 +81,9 @@ fn check_map_arity(function: &Function, sequences: usize) -> Result<()> {
 /// The results of the function for each element.
 pub(super) fn mapped(ctx: &Arc<Context>, stream: Stream, function: Arc<Function>, position: usize) -> Stream {
     let (ctx, pace) = (ctx.clone(), stream.pace());
+    if let Some(scan) = stream.pending_scan() {
+        scan.used(Fields::of_function(&function));
+    }
     stream.pick(move |rows| called(ctx, rows.map(|row| row.map(|row| vec![row])), pace, function, position))
 }
 
@@ -123,7 +127,11 @@ fn concat_map(call: &Call<'_>) -> Result<Value> {
 fn picked(call: &Call<'_>, source: Value, change: impl FnOnce(Stream) -> Stream) -> Result<Value> {
     let table = if matches!(source, Value::Single(_)) { None } else { source.table() };
     let stream = framed(source.into_stream(call.ctx()).map_err(|error| error.at(0))?, 0);
-    let stream = change(stream);
+    let scan = stream.pending_scan().cloned();
+    if let Some(scan) = &scan {
+        scan.counted_out();
+    }
+    let stream = change(stream).of_scan(scan);
     Ok(match table {
         Some(table) => Value::Selection(table, stream),
         None => stream.into(),

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod nested;
+mod pushdown;
 mod types;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::{NoStorageEngines, NoVectorIndexes, Store, StoreOptions};
+use crate::storage::{NoVectorIndexes, Store, StoreOptions};
 
 /// Doubles numbers, and keeps the sizes of the batches it got.
 struct Double {
@@ -110,17 +111,20 @@ struct Server {
     engine: Engine,
     double: Arc<Double>,
     words: Arc<types::Words>,
+    columns: Arc<pushdown::Columns>,
     _directory: TempDir,
 }
 
 impl Server {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let columns = Arc::new(pushdown::Columns::new(directory.path().join("columns")));
         let options = StoreOptions {
             cache_bytes: 1 << 20,
             functions: index_functions(),
             vectors: Arc::new(NoVectorIndexes),
-            engines: Arc::new(NoStorageEngines),
+            engines: columns.clone(),
+            upkeep: std::time::Duration::from_secs(3600),
         };
         let double = Arc::new(Double {
             signature: FunctionSignature::pure("double", 1, 1),
@@ -138,7 +142,7 @@ impl Server {
             system: Vec::new(),
             identity: Identity { id: "id".to_owned(), name: "test".to_owned() },
         });
-        Self { engine, double, words, _directory: directory }
+        Self { engine, double, words, columns, _directory: directory }
     }
 
     /// All responses to a query, as JSON.

@@ -2,6 +2,7 @@
 
 mod indexes;
 mod recovery;
+mod upkeep;
 mod vectors;
 mod writes;
 
@@ -41,6 +42,7 @@ pub(super) fn options() -> StoreOptions {
         functions: Arc::new(Fields),
         vectors: Arc::new(NoVectorIndexes),
         engines: Arc::new(NoStorageEngines),
+        upkeep: Duration::from_secs(3600),
     }
 }
 

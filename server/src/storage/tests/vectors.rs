@@ -92,6 +92,10 @@ struct Mirrors {
 }
 
 impl VectorIndexes for Mirrors {
+    fn distance(&self, name: &str, dims: u32, options: Datum) -> Result<DistanceDefinition, StoreError> {
+        NoVectorIndexes.distance(name, dims, options)
+    }
+
     fn validate(&self, definition: &VectorDefinition) -> Result<(), StoreError> {
         if definition.kind == "mirror" { Ok(()) } else { NoVectorIndexes.validate(definition) }
     }
@@ -111,8 +115,8 @@ impl VectorIndexes for Mirrors {
 }
 
 fn definition() -> IndexDefinition {
-    let vector =
-        VectorDefinition { kind: "mirror".into(), dims: 2, metric: Metric::L2, settings: Datum::object([("m", 4)]) };
+    let settings = Datum::object([("m", 4)]);
+    let vector = VectorDefinition { kind: "mirror".into(), dims: 2, metric: Metric::L2, distance: None, settings };
     IndexDefinition { vector: Some(vector), ..index("emb", "emb") }
 }
 

@@ -23,6 +23,7 @@ fn engine() -> (Arc<EngineSlot>, TempDir) {
         functions: index_functions(),
         vectors: Arc::new(NoVectorIndexes),
         engines: Arc::new(NoStorageEngines),
+        upkeep: Duration::from_secs(3600),
     };
     let store = Store::open(directory.path(), &options).expect("a store");
     for name in ["granted", "secret"] {

@@ -8,6 +8,8 @@
 //! check(Persistence::Durable, &mut || open());
 //! ```
 
+pub mod crash;
+
 use std::collections::BTreeMap;
 
 use crate::Datum;
@@ -24,24 +26,61 @@ pub enum Persistence {
     Volatile,
 }
 
-/// Holds an engine to the whole contract. `open` opens an engine, the same one each time, which is empty at first and which
-/// nobody else has open: the one before is dropped before.
+/// Opens an engine: the same one each time, which is empty at first and which nobody else has open. The one before is
+/// dropped before.
+pub type Open<'a> = dyn FnMut() -> Box<dyn StorageEngine> + 'a;
+
+/// One part of the contract.
+#[derive(Clone, Copy)]
+pub struct Check {
+    /// What it checks, for people.
+    pub name: &'static str,
+    run: Run,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    /// Of an engine that is open.
+    Opened(fn(&dyn StorageEngine)),
+    /// Of one that is opened several times.
+    Opening(fn(Persistence, &mut Open<'_>)),
+}
+
+impl Check {
+    /// Runs it. An engine may go through several checks, one after the other.
+    ///
+    /// # Panics
+    /// Where the engine does not keep to it; the message says in what.
+    pub fn run(&self, persistence: Persistence, open: &mut Open<'_>) {
+        match self.run {
+            Run::Opened(run) => run(&*open()),
+            Run::Opening(run) => run(persistence, open),
+        }
+    }
+}
+
+/// The whole contract.
+pub const CHECKS: [Check; 9] = {
+    use Run::{Opened, Opening};
+    [
+        Check { name: "keys are ordered by their bytes", run: Opened(keys_are_ordered_by_their_bytes) },
+        Check { name: "batches are atomic", run: Opened(batches_are_atomic_and_the_later_change_wins) },
+        Check { name: "snapshots do not change", run: Opened(snapshots_do_not_change) },
+        Check { name: "ranges are half-open, both ways", run: Opened(ranges_are_half_open_in_both_directions) },
+        Check { name: "dropped keyspaces are empty", run: Opened(dropped_keyspaces_are_empty) },
+        Check { name: "large values come back", run: Opened(large_values_come_back) },
+        Check { name: "statistics are an object", run: Opened(statistics_are_an_object) },
+        Check { name: "what was flushed is there later", run: Opening(what_was_flushed_is_there_after_reopening) },
+        Check { name: "600 random steps, as of a map", run: Opening(a_model_agrees) },
+    ]
+};
+
+/// Holds an engine to the whole contract.
 ///
 /// # Panics
 /// Where the engine does not keep to it; the message says in what.
-pub fn check(persistence: Persistence, open: &mut dyn FnMut() -> Box<dyn StorageEngine>) {
-    {
-        let engine = open();
-        keys_are_ordered_by_their_bytes(&*engine);
-        batches_are_atomic_and_the_later_change_wins(&*engine);
-        snapshots_do_not_change(&*engine);
-        ranges_are_half_open_in_both_directions(&*engine);
-        dropped_keyspaces_are_empty(&*engine);
-        large_values_come_back(&*engine);
-        statistics_are_an_object(&*engine);
-    }
-    what_was_flushed_is_there_after_reopening(persistence, open);
-    a_model_agrees(persistence, open);
+pub fn check(persistence: Persistence, open: &mut Open<'_>) {
+    CHECKS.iter().for_each(|check| check.run(persistence, open));
 }
 
 fn commit(engine: &dyn StorageEngine, batch: &WriteBatch, durability: Durability) {
@@ -204,10 +243,7 @@ fn statistics_are_an_object(engine: &dyn StorageEngine) {
     assert!(matches!(statistics, Datum::Object(_)), "statistics are an object, found {statistics:?}");
 }
 
-fn what_was_flushed_is_there_after_reopening(
-    persistence: Persistence,
-    open: &mut dyn FnMut() -> Box<dyn StorageEngine>,
-) {
+fn what_was_flushed_is_there_after_reopening(persistence: Persistence, open: &mut Open<'_>) {
     let engine = open();
     let mut batch = WriteBatch::default();
     batch.put("reopened", *b"soft", *b"1");
@@ -263,7 +299,7 @@ fn model_range(model: &Model, keyspace: &'static str, range: &KeyRange, directio
 }
 
 /// Random operations, after each of which the engine holds what a map in memory holds.
-fn a_model_agrees(persistence: Persistence, open: &mut dyn FnMut() -> Box<dyn StorageEngine>) {
+fn a_model_agrees(persistence: Persistence, open: &mut Open<'_>) {
     let (mut numbers, mut model) = (Numbers(0x9e37_79b9_7f4a_7c15), Model::new());
     let mut engine = open();
     let mut held: Option<(Box<dyn StorageSnapshot>, Model)> = None;

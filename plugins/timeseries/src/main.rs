@@ -1,0 +1,3 @@
+//! The plugin `timeseries` as a program.
+
+photondb_plugin_sdk::main!(photondb_plugin_timeseries::TimeSeries);

@@ -1,0 +1,65 @@
+//! System calls of another process that fail, or never return: it is traced, and those calls that change files are
+//! counted.
+//!
+//! On x86-64 alone, whose registers it knows; elsewhere it fails with `ENOSYS`. The tracer waits for every child of its process, so it has a
+//! process for itself.
+
+#[cfg(target_arch = "x86_64")]
+mod tracer;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use nix::libc::c_long;
+use nix::unistd::Pid;
+
+/// What happens at a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process ends before the call.
+    Kill,
+    /// The process ends when half of the bytes of a write are written.
+    Tear,
+    /// The call does nothing and fails: no space, or for those that put something on the disk an input/output error.
+    Fail,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Kill, Self::Tear, Self::Fail];
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The calls that change files, up to the end.
+    pub calls: usize,
+    /// What it printed.
+    pub printed: String,
+    /// Whether it ended by itself, successfully.
+    pub is_success: bool,
+    /// The call at which the fault happened: its number in the system's table.
+    pub at: Option<c_long>,
+}
+
+/// Runs a process that waits for a line on its standard input before it does anything, and lets `fault` happen at the
+/// call of that number, from 1.
+///
+/// # Errors
+/// When it can't be traced, or does not end in time.
+pub fn run(command: &mut Command, fault: Option<(usize, Fault)>) -> anyhow::Result<Ended> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the process")?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    #[cfg(target_arch = "x86_64")]
+    let traced = tracer::trace(&mut child, pid, fault);
+    #[cfg(not(target_arch = "x86_64"))]
+    let traced: anyhow::Result<(usize, Option<c_long>, bool)> = Err(nix::errno::Errno::ENOSYS.into());
+    if traced.is_err() {
+        let _ = child.kill();
+    }
+    let (calls, at, is_success) = traced?;
+    let mut printed = String::new();
+    child.stdout.take().context("its output")?.read_to_string(&mut printed)?;
+    Ok(Ended { calls, printed, is_success, at })
+}
