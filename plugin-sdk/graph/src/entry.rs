@@ -52,3 +52,37 @@ impl Graph {
         nearest.map(|(&node, _)| node)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use photondb_plugin_sdk::column::Element;
+    use photondb_plugin_sdk::kinds::vector::Metric;
+
+    use super::*;
+    use crate::graph::Shape;
+    use crate::insert::LinkScratch;
+
+    #[test]
+    fn with_one_layer_walks_start_in_the_middle_and_go_on_doing_so() {
+        let vectors: Vec<f32> = (0..800).flat_map(|row| [row as f32, 1.0]).collect();
+        let column = VectorColumn::in_memory(2, Element::F32, &vectors).unwrap();
+        let layers = Layers::One { degree: 8 };
+        let shape = Shape { dims: 2, metric: Metric::L2, layers, build_width: 16, slack: 1.2 };
+        let mut graph = Graph::new(shape, Encoder::new(Metric::L2, 2));
+        let mut scratch = LinkScratch::default();
+        for row in 0..800 {
+            let encoded = Encoder::new(Metric::L2, 2);
+            let encoded = encoded.encode(column.row(row).unwrap(), 2, &mut scratch.encode);
+            let node = graph.add(row, &encoded).unwrap();
+            graph.link(node, &mut scratch);
+            graph.follow_rows(&column);
+        }
+        // It was chosen last when there were 512 rows.
+        let entry = graph.row(graph.entry().unwrap());
+        assert!((250..=262).contains(&entry), "{entry}");
+        (0..400).for_each(|row| graph.remove(row));
+        graph.lead_around_tombstones(&column, &mut scratch);
+        let entry = graph.row(graph.entry().unwrap());
+        assert!((590..=610).contains(&entry), "{entry}");
+    }
+}

@@ -72,7 +72,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lists: None, nprobe: None, sub_dims: None, refine: 16 }
+        Self { lists: None, nprobe: None, sub_dims: None, refine: 12 }
     }
 }
 

@@ -83,3 +83,40 @@ impl Shift {
         self.to_others.into_iter().for_each(|(row, other)| lists.move_row(row, other));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use photondb_plugin_sdk::column::{Element, VectorColumn};
+    use photondb_plugin_sdk::kinds::vector::Metric;
+
+    use super::*;
+    use crate::options::{Kind, Options};
+
+    #[test]
+    fn centres_move_into_the_middle_and_rows_to_the_nearest() {
+        // Ten rows around 0 and ten around 100; all are in the first of two lists that lie beside them.
+        let numbers: Vec<f32> = (0..20).map(|row| (row % 10) as f32 + if row < 10 { 0.0 } else { 100.0 }).collect();
+        let column = VectorColumn::in_memory(1, Element::F32, &numbers).unwrap();
+        let vectors = Vectors::new(Arc::new(column), Metric::L2);
+        let mut lists = Lists::new(Kind::Ivf, Options::default(), Metric::L2, 1);
+        lists.set_centre(0, &[20.0]);
+        lists.push_list(&[70.0]);
+        for row in 0..20 {
+            let code = lists.encode(0, &vectors, row).unwrap();
+            lists.insert(0, row, &code);
+        }
+        let mut polish = Polish::default();
+        assert!(polish.step(&lists, &vectors).unwrap().is_none(), "nothing has changed");
+        polish.count_changes(20);
+        let mut steps = 0;
+        while let Some(shift) = polish.step(&lists, &vectors).unwrap() {
+            shift.apply(&mut lists);
+            steps += 1;
+        }
+        assert_eq!(steps, 2 * ROUNDS);
+        assert_eq!([lists.centre(0), lists.centre(1)], [[4.5], [104.5]]);
+        assert!((0..20).all(|row| lists.list_of(row) == Some(usize::from(row >= 10))));
+    }
+}

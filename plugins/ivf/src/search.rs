@@ -22,7 +22,7 @@ const AHEAD: usize = 6;
 /// No fewer errors of estimates say what others will be.
 const FEW: f32 = 24.0;
 /// How many standard deviations an estimate is taken to be off at most.
-const DEVIATIONS: f32 = 3.0;
+const DEVIATIONS: f32 = 3.5;
 /// About how many rows are passed over by their codes in the time in which one is scored exactly. Measured with 384 dims.
 const PASSED_PER_SCORED: usize = 24;
 /// No fewer rows are counted as wanted when candidates are: the errors of codes don't shrink with `k`.

@@ -133,7 +133,7 @@ fn building(
         at_most("PhotonDB hnsw", "time", 0.4, "hnswlib"),
         at_most("PhotonDB hnsw", "memory", 0.34, "hnswlib"),
         at_most("PhotonDB vamana", "time", 1.0, "hnswlib"),
-        at_most("PhotonDB vamana", "memory", 0.34, "hnswlib"),
+        at_most("PhotonDB vamana", "memory", 0.4, "hnswlib"),
         at_most("PhotonDB ivf", "memory", 0.5, "faiss-ivf256-flat"),
         at_most("PhotonDB pq", "memory", 0.5, "faiss-pq192x4fs-refined"),
         at_most("PhotonDB ivf_pq", "memory", 0.5, "faiss-ivf256-pq192x4fs-refined"),
