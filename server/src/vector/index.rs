@@ -458,8 +458,6 @@ impl VectorIndexHook for VectorIndex {
             }
         }
         drop((rows, writing));
-        // Release: whoever sees it sees the rows.
-        self.are_rows_known.store(true, Ordering::Release);
         self.notify(|signal| signal.changed = true);
     }
 
@@ -486,6 +484,8 @@ impl VectorIndexHook for VectorIndex {
         writing.next = stored.next();
         *rows = stored;
         drop((rows, writing));
+        // Release: whoever sees it sees the rows.
+        self.are_rows_known.store(true, Ordering::Release);
         self.notify(|signal| signal.changed = true);
         Ok(())
     }
