@@ -8,6 +8,7 @@
 
 mod client;
 mod control;
+mod engines;
 mod files;
 mod lanes;
 mod texts;
@@ -39,6 +40,9 @@ const TARGETS: &[(&str, Target)] = &[
     ("vamana_graph", files::vamana_graph),
     ("ivf_lists", files::ivf_lists),
     ("column", files::column),
+    ("packed_chunk", engines::packed_chunk),
+    ("engine_reply", engines::engine_reply),
+    ("engine_request", engines::engine_request),
     ("npy", files::npy),
     ("reql_handshake", client::handshake),
     ("reql_frame", client::frame),

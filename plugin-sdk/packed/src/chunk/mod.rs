@@ -54,7 +54,8 @@ fn seal(out: &mut Vec<u8>, start: usize) {
 /// The bytes in front of their checksum.
 fn checked(bytes: &[u8]) -> Result<&[u8], DamagedChunk> {
     let (bytes, checksum) = bytes.split_last_chunk().ok_or(DamagedChunk("it is cut off"))?;
-    if crc32fast::hash(bytes) != u32::from_le_bytes(*checksum) {
+    // A fuzzer would get no further.
+    if !cfg!(fuzzing) && crc32fast::hash(bytes) != u32::from_le_bytes(*checksum) {
         return Err(DamagedChunk("a checksum is wrong"));
     }
     Ok(bytes)
