@@ -31,6 +31,8 @@ use crate::storage::{EngineDefinition, EngineSource, OpenEngine, StorageEngines,
 const CACHE_BYTES: u64 = 16 << 20;
 /// How long an engine that was open in another process is waited for to be let go of there.
 const HANDOVER: Duration = Duration::from_secs(10);
+/// How long after the start of this server plugins of one that was killed may still be about to end.
+const LEFT_BEHIND: Duration = Duration::from_secs(3);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -100,9 +102,11 @@ impl EngineManager {
                 Err(error) => error,
             };
             let is_held = |before: &Arc<Instance>| before.number() != instance.number() && !before.has_ended();
-            // A plugin of the server before this one, which was killed, may be about to end.
-            let may_be_held = before.as_ref().map_or(self.since.elapsed() < HANDOVER, is_held);
-            if error.cause() == Cause::Plugin && may_be_held && Instant::now() < deadline {
+            let may_be_held = match &before {
+                Some(before) => is_held(before) && Instant::now() < deadline,
+                None => self.since.elapsed() < LEFT_BEHIND,
+            };
+            if error.cause() == Cause::Plugin && may_be_held {
                 // Its files are locked until the process that has them open ends.
                 thread::sleep(PAUSE);
             } else if error.cause().is_retryable() && !is_second {
