@@ -25,7 +25,7 @@
 //!
 //! A selection is 0 or 1, then if 1 the number of wanted fields (u16) and those (short each); and its ranges up to its end: field
 //! (short), lower and upper bound: 0, or 1 (included) or 2 (excluded) and an encoded datum (long). It is left away where it takes
-//! more than [`LARGEST_SELECTION`] bytes: then all is given.
+//! more than `LARGEST_SELECTION` bytes: then all is given.
 //!
 //! A page is entries up to its end: key (short) and value (long). Its completion says `MORE`, `END`, or `PART`: then
 //! it is one entry that does not fit, a piece of it: key (short), the bytes of the whole value (u64), and the next bytes.

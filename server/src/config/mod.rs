@@ -318,7 +318,7 @@ impl PluginsConfig {
         self.enabled.get(name).copied().unwrap_or(true)
     }
 
-    /// The operator's settings for the plugin `name`, as it gets them: with an object [`SECRETS`] of the contents of the
+    /// The operator's settings for the plugin `name`, as it gets them: with an object `secrets` of the contents of the
     /// files that `[plugins.secrets.NAME]` names, as they are now.
     ///
     /// # Errors

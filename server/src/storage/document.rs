@@ -11,7 +11,7 @@ use super::error::StoreError;
 
 /// A document, or a value, as it is stored: decoded when somebody needs all of it, and then once.
 ///
-/// Of some documents only the fields were read that a query was thought to need ([`Part`]). Whoever needs another one gets it:
+/// Of some documents only the fields were read that a query was thought to need (`Part`). Whoever needs another one gets it:
 /// the document is then read from the snapshot of its scan.
 #[derive(Debug)]
 pub struct Document {

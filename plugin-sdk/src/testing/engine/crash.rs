@@ -1,6 +1,6 @@
 //! What is left of an engine whose process ends in the middle of its work.
 //!
-//! One process [writes](write) and tells of each step that was acknowledged; somebody ends it, at any point, or lets a
+//! One process [writes](write()) and tells of each step that was acknowledged; somebody ends it, at any point, or lets a
 //! system call of it fail; another one opens the engine again and [checks](check) that it holds what it held after some
 //! step: none before the last hard one that was acknowledged, and nothing of a half.
 
