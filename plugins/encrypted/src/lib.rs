@@ -1,7 +1,7 @@
-//! A storage engine whose files are encrypted: redb over a file of [authenticated blocks](blocks), so that documents, keys
+//! A storage engine whose files are encrypted: redb over a file of authenticated blocks (`blocks`), so that documents, keys
 //! and index entries are all covered, and order, snapshots, atomicity and crash safety are redb's.
 //!
-//! Each table has a random key of its own, which lies beside it, [wrapped](keys) by the operator's key. What was changed in
+//! Each table has a random key of its own, which lies beside it, wrapped (`keys`) by the operator's key. What was changed in
 //! a file is found when it is read, and stops the table: nothing of it is answered.
 //!
 //! | file of a table | what it is |

@@ -1,7 +1,7 @@
 //! A storage engine for measurements: documents in [compressed chunks](photondb_packed) over a file of redb, which go by age or
-//! size, and of which older ones are [summed up](summary).
+//! size, and of which older ones are summed up (`summary`).
 //!
-//! Documents never go by the engine's own hand: index entries and counts are the server's. It is [asked](upkeep) what is to
+//! Documents never go by the engine's own hand: index entries and counts are the server's. It is asked (`upkeep`) what is to
 //! go, and gets it back as ordinary writes.
 
 #![forbid(unsafe_code)]
