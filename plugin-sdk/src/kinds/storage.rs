@@ -4,7 +4,8 @@
 //! alone, in a directory of its own below the plugin's private one (permission `state`). One writer commits at a time;
 //! reads come from any number of threads.
 
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -22,6 +23,39 @@ pub struct StorageConfig {
     pub cache_bytes: u64,
     /// `options` of `table_create`, which [`validate`](StorageEnginePlugin::validate) has accepted: an object.
     pub options: Datum,
+}
+
+impl StorageConfig {
+    /// The directory, for an engine that keeps files.
+    ///
+    /// # Errors
+    /// Without one: what the operator of the plugin `plugin` has to grant.
+    pub fn directory_for(&self, plugin: &str) -> Result<&Path, PluginError> {
+        if self.directory.as_os_str().is_empty() {
+            return Err(PluginError::init(format!(
+                "the engine `{plugin}` keeps files: grant its plugin the permission `state`, with `state = true` under \
+                 [plugins.grants.{plugin}]"
+            )));
+        }
+        Ok(&self.directory)
+    }
+}
+
+/// The error of an option of an engine whose value is not `accepted`.
+#[must_use]
+pub fn wrong_option(key: &str, value: &Datum, accepted: &str) -> PluginError {
+    PluginError::argument(format!("`{key}` is {}; it must be {accepted}", value.to_json_string()))
+}
+
+/// The value of an option of an engine that is a whole number of that range.
+///
+/// # Errors
+/// As [`wrong_option`], where it is not.
+pub fn whole_option(key: &str, value: &Datum, range: RangeInclusive<u32>) -> Result<u64, PluginError> {
+    let (least, most) = (f64::from(*range.start()), f64::from(*range.end()));
+    let number = value.as_number().filter(|number| number.fract() == 0.0 && (least..=most).contains(number));
+    let number = number.map(|number| number as u64);
+    number.ok_or_else(|| wrong_option(key, value, &format!("a whole number from {least} to {most}")))
 }
 
 /// A kind of storage engine.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use photondb_packed::{PackedEngine, PackedOptions};
 use photondb_plugin_redb::Redb;
+use photondb_plugin_sdk::kinds::storage::whole_option;
 use photondb_plugin_sdk::prelude::*;
 
 /// The option for the rows of a chunk.
@@ -43,11 +44,7 @@ impl StorageEnginePlugin for Columnar {
     }
 
     fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError> {
-        if config.directory.as_os_str().is_empty() {
-            let message = "the engine `columnar` keeps files: grant its plugin the permission `state`, with `state = \
-                           true` under [plugins.grants.columnar]";
-            return Err(PluginError::init(message));
-        }
+        config.directory_for("columnar")?;
         let Options { chunk_rows, cache_bytes } = Options::read(&config.options, config.cache_bytes)?;
         let options = Datum::object::<&str, Datum>([]);
         // One half for pages of the file, the other for what was read of chunks.
@@ -69,8 +66,8 @@ impl Options {
         let mut read = Self { chunk_rows: PackedOptions::default().chunk_rows, cache_bytes };
         for (key, value) in options.as_object().into_iter().flat_map(|options| options.iter()) {
             match &**key {
-                CHUNK_ROWS => read.chunk_rows = whole(key, value, 256..=65_536)? as usize,
-                CACHE_MB => read.cache_bytes = whole(key, value, 1..=65_536)? << 20,
+                CHUNK_ROWS => read.chunk_rows = whole_option(key, value, 256..=65_536)? as usize,
+                CACHE_MB => read.cache_bytes = whole_option(key, value, 1..=65_536)? << 20,
                 _ => {
                     let message =
                         format!("unknown option `{key}`; the engine `columnar` knows `{CACHE_MB}` and `{CHUNK_ROWS}`");
@@ -80,15 +77,6 @@ impl Options {
         }
         Ok(read)
     }
-}
-
-fn whole(key: &str, value: &Datum, range: std::ops::RangeInclusive<u32>) -> Result<u64, PluginError> {
-    let (least, most) = (f64::from(*range.start()), f64::from(*range.end()));
-    let number = value.as_number().filter(|number| number.fract() == 0.0 && (least..=most).contains(number));
-    number.map(|number| number as u64).ok_or_else(|| {
-        let found = value.to_json_string();
-        PluginError::argument(format!("`{key}` is {found}; it must be a whole number from {least} to {most}"))
-    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use photondb_plugin_redb::RedbEngine;
+use photondb_plugin_sdk::kinds::storage::{whole_option, wrong_option};
 use photondb_plugin_sdk::prelude::*;
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
@@ -82,12 +83,7 @@ impl StorageEnginePlugin for Kind {
     }
 
     fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError> {
-        let directory = &*config.directory;
-        if directory.as_os_str().is_empty() {
-            let message = "the engine `encrypted` keeps files: grant its plugin the permission `state`, with `state = true` \
-                           under [plugins.grants.encrypted]";
-            return Err(PluginError::init(message));
-        }
+        let directory = config.directory_for("encrypted")?;
         let options = Options::read(&config.options)?;
         let cache = options.cache_bytes.unwrap_or(config.cache_bytes);
         let lock = lock(&directory.join(LOCK))?;
@@ -122,18 +118,10 @@ impl Options {
     fn read(options: &Datum) -> Result<Self, PluginError> {
         let mut read = Self { cache_bytes: None, verify: Verify::No };
         for (key, value) in options.as_object().into_iter().flat_map(|options| options.iter()) {
-            let wrong = |accepted: &str| {
-                let found = value.to_json_string();
-                PluginError::argument(format!("`{key}` is {found}; it must be {accepted}"))
-            };
             match &**key {
-                CACHE_MB => {
-                    let megabytes = value.as_number().filter(|it| it.fract() == 0.0 && (1.0..=65_536.0).contains(it));
-                    let megabytes = megabytes.ok_or_else(|| wrong("a whole number from 1 to 65536"))?;
-                    read.cache_bytes = Some((megabytes as u64) << 20);
-                }
+                CACHE_MB => read.cache_bytes = Some(whole_option(key, value, 1..=65_536)? << 20),
                 VERIFY => {
-                    let Datum::Bool(verify) = value else { return Err(wrong("true or false")) };
+                    let Datum::Bool(verify) = value else { return Err(wrong_option(key, value, "true or false")) };
                     read.verify = if *verify { Verify::Yes } else { Verify::No };
                 }
                 _ => {

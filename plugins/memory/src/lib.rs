@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use imbl::OrdMap;
-use photondb_plugin_sdk::kinds::storage::{Change, Entry};
+use photondb_plugin_sdk::kinds::storage::{Change, Entry, whole_option};
 use photondb_plugin_sdk::prelude::*;
 
 /// Entries that a scan copies at a time.
@@ -58,13 +58,7 @@ fn max_bytes(options: &Datum) -> Result<usize, PluginError> {
             let message = format!("unknown option `{key}`; the engine `memory` knows `{MAX_MB}`");
             return Err(PluginError::argument(message));
         }
-        let megabytes =
-            value.as_number().filter(|number| number.fract() == 0.0 && (1.0..=1_048_576.0).contains(number));
-        let megabytes = megabytes.ok_or_else(|| {
-            let found = value.to_json_string();
-            PluginError::argument(format!("`{MAX_MB}` is {found}; it must be a whole number from 1 to 1048576"))
-        })?;
-        max = (megabytes as usize) << 20;
+        max = (whole_option(MAX_MB, value, 1..=1_048_576)? as usize) << 20;
     }
     Ok(max)
 }

@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use photondb_plugin_sdk::kinds::storage::Entry;
+use photondb_plugin_sdk::kinds::storage::{Entry, whole_option};
 use photondb_plugin_sdk::prelude::*;
 use redb::{
     Database, DatabaseError, Range, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
@@ -50,13 +50,9 @@ impl StorageEnginePlugin for Redb {
     }
 
     fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError> {
-        if config.directory.as_os_str().is_empty() {
-            let message = "the engine `redb` keeps files: grant its plugin the permission `state`, with `state = true` under \
-                           [plugins.grants.redb]";
-            return Err(PluginError::init(message));
-        }
+        let directory = config.directory_for("redb")?;
         let cache = cache_bytes(&config.options)?.unwrap_or(config.cache_bytes);
-        let path = config.directory.join(FILE);
+        let path = directory.join(FILE);
         let mut builder = Database::builder();
         builder.set_cache_size(usize::try_from(cache).unwrap_or(usize::MAX));
         let opened = create(&builder, &path).and_then(|()| builder.open(&path));
@@ -94,12 +90,7 @@ fn cache_bytes(options: &Datum) -> Result<Option<u64>, PluginError> {
             let message = format!("unknown option `{key}`; the engine `redb` knows `{CACHE_MB}`");
             return Err(PluginError::argument(message));
         }
-        let megabytes = value.as_number().filter(|number| number.fract() == 0.0 && (1.0..=65_536.0).contains(number));
-        let megabytes = megabytes.ok_or_else(|| {
-            let found = value.to_json_string();
-            PluginError::argument(format!("`{CACHE_MB}` is {found}; it must be a whole number from 1 to 65536"))
-        })?;
-        cache = Some((megabytes as u64) << 20);
+        cache = Some(whole_option(CACHE_MB, value, 1..=65_536)? << 20);
     }
     Ok(cache)
 }

@@ -47,11 +47,7 @@ impl StorageEnginePlugin for TimeSeries {
     }
 
     fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError> {
-        if config.directory.as_os_str().is_empty() {
-            let message = "the engine `timeseries` keeps files: grant its plugin the permission `state`, with `state = \
-                           true` under [plugins.grants.timeseries]";
-            return Err(PluginError::init(message));
-        }
+        config.directory_for("timeseries")?;
         let options = Options::read(&config.options, config.cache_bytes)?;
         // One half for pages of the file, the other for what was read of chunks.
         let cache_bytes = options.cache_bytes / 2;

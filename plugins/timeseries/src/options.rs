@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use photondb_packed::PackedOptions;
+use photondb_plugin_sdk::kinds::storage::{whole_option, wrong_option};
 use photondb_plugin_sdk::{Datum, PluginError};
 
 /// The names of the options.
@@ -57,8 +58,8 @@ impl Options {
                 "retention" => read.retention = Some(seconds(key, value)?),
                 "max_bytes" => read.max_bytes = Some(bytes(key, value)?),
                 "downsample" => read.rules = rules(value)?,
-                "chunk_rows" => read.chunk_rows = whole(key, value, 256..=65_536)? as usize,
-                "cache_mb" => read.cache_bytes = whole(key, value, 1..=65_536)? << 20,
+                "chunk_rows" => read.chunk_rows = whole_option(key, value, 256..=65_536)? as usize,
+                "cache_mb" => read.cache_bytes = whole_option(key, value, 1..=65_536)? << 20,
                 _ => {
                     let known = NAMES.map(|name| format!("`{name}`")).join(", ");
                     let message = format!("unknown option `{key}`; the engine `timeseries` knows {known}");
@@ -82,14 +83,10 @@ impl Options {
     }
 }
 
-fn wrong(key: &str, value: &Datum, accepted: &str) -> PluginError {
-    PluginError::argument(format!("`{key}` is {}; it must be {accepted}", value.to_json_string()))
-}
-
 fn field(key: &str, value: &Datum) -> Result<Arc<str>, PluginError> {
     match value {
         Datum::String(name) if !name.is_empty() => Ok(Arc::from(&**name)),
-        _ => Err(wrong(key, value, "the name of a field of the documents")),
+        _ => Err(wrong_option(key, value, "the name of a field of the documents")),
     }
 }
 
@@ -109,7 +106,7 @@ fn seconds(key: &str, value: &Datum) -> Result<f64, PluginError> {
         Some(f64::from(number) * unit).filter(|seconds| *seconds < 1e11)
     };
     let seconds = value.as_str().and_then(read);
-    seconds.ok_or_else(|| wrong(key, value, "a time as \"90s\", \"15m\", \"12h\", \"30d\" or \"8w\""))
+    seconds.ok_or_else(|| wrong_option(key, value, "a time as \"90s\", \"15m\", \"12h\", \"30d\" or \"8w\""))
 }
 
 fn bytes(key: &str, value: &Datum) -> Result<u64, PluginError> {
@@ -119,17 +116,17 @@ fn bytes(key: &str, value: &Datum) -> Result<u64, PluginError> {
         _ => None,
     };
     let bytes = bytes.filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| wrong(key, value, "a size as \"512MiB\" or \"10GB\", or a number of bytes"))
+    bytes.ok_or_else(|| wrong_option(key, value, "a size as \"512MiB\" or \"10GB\", or a number of bytes"))
 }
 
 fn rules(value: &Datum) -> Result<Vec<Rule>, PluginError> {
     const ACCEPTED: &str = "a list of objects as {\"after\": \"7d\", \"every\": \"1h\"}";
-    let list = value.as_array().ok_or_else(|| wrong("downsample", value, ACCEPTED))?;
+    let list = value.as_array().ok_or_else(|| wrong_option("downsample", value, ACCEPTED))?;
     let rule = |value: &Datum| {
-        let fields = value.as_object().ok_or_else(|| wrong("downsample", value, ACCEPTED))?;
+        let fields = value.as_object().ok_or_else(|| wrong_option("downsample", value, ACCEPTED))?;
         let (after, every) = (fields.get("after"), fields.get("every"));
         let (Some(after), Some(every), 2) = (after, every, fields.len()) else {
-            return Err(wrong("downsample", value, ACCEPTED));
+            return Err(wrong_option("downsample", value, ACCEPTED));
         };
         Ok(Rule { after: seconds("downsample.after", after)?, every: seconds("downsample.every", every)? })
     };
@@ -141,16 +138,9 @@ fn rules(value: &Datum) -> Result<Vec<Rule>, PluginError> {
     if !rules.windows(2).all(is_sound) {
         let accepted = "a list in which each rule has a longer `after` than the one before, and an `every` that is a multiple \
                         of its";
-        return Err(wrong("downsample", value, accepted));
+        return Err(wrong_option("downsample", value, accepted));
     }
     Ok(rules)
-}
-
-fn whole(key: &str, value: &Datum, range: std::ops::RangeInclusive<u32>) -> Result<u64, PluginError> {
-    let (least, most) = (f64::from(*range.start()), f64::from(*range.end()));
-    let number = value.as_number().filter(|number| number.fract() == 0.0 && (least..=most).contains(number));
-    let number = number.map(|number| number as u64);
-    number.ok_or_else(|| wrong(key, value, &format!("a whole number from {least} to {most}")))
 }
 
 #[cfg(test)]
