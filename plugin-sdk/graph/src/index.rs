@@ -58,18 +58,14 @@ impl GraphIndex {
         plan: Plan,
         column: Arc<VectorColumn>,
     ) -> Result<Self, PluginError> {
-        let (wanted, found) = (index.dims as usize, column.dims());
-        if wanted != found {
-            let message = format!("an index of {wanted} dims can't be made over a column of {found} dims");
-            return Err(PluginError::argument(message));
-        }
+        let dims = index.dims_of(&column)?;
         let Plan { layers, build_width, slack, search_width } = plan;
-        let shape = Shape { dims: wanted, metric: index.metric, layers, build_width, slack };
+        let shape = Shape { dims, metric: index.metric, layers, build_width, slack };
         Ok(Self {
             family,
             search_width,
             column,
-            graph: FairLock::new(Graph::new(shape, Encoder::new(index.metric, wanted))),
+            graph: FairLock::new(Graph::new(shape, Encoder::new(index.metric, dims))),
             maintenance: FairLock::default(),
             fitting: Mutex::default(),
             scratches: Mutex::default(),

@@ -23,6 +23,21 @@ pub struct IndexOptions {
     pub settings: Datum,
 }
 
+impl IndexOptions {
+    /// The length of the vectors, if it is that of the column.
+    ///
+    /// # Errors
+    /// [`PluginError::argument`] when the column has vectors of another length.
+    pub fn dims_of(&self, column: &VectorColumn) -> Result<usize, PluginError> {
+        let (wanted, found) = (self.dims as usize, column.dims());
+        if wanted != found {
+            let message = format!("an index of {wanted} dims can't be made over a column of {found} dims");
+            return Err(PluginError::argument(message));
+        }
+        Ok(wanted)
+    }
+}
+
 /// A kind of vector index.
 pub trait VectorIndexPlugin: Send + Sync {
     /// The name that `vector={"type": NAME}` picks it by.

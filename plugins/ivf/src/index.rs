@@ -68,15 +68,11 @@ impl ListIndex {
         options: Options,
         column: Arc<VectorColumn>,
     ) -> Result<Self, PluginError> {
-        let (wanted, found) = (index.dims as usize, column.dims());
-        if wanted != found {
-            let message = format!("an index of {wanted} dims can't be made over a column of {found} dims");
-            return Err(PluginError::argument(message));
-        }
+        let dims = index.dims_of(&column)?;
         Ok(Self {
             options,
             vectors: Vectors::new(column, index.metric),
-            lists: FairLock::new(Lists::new(kind, options, index.metric, wanted)),
+            lists: FairLock::new(Lists::new(kind, options, index.metric, dims)),
             maintenance: Mutex::default(),
             scratches: Mutex::default(),
         })

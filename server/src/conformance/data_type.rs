@@ -1,18 +1,13 @@
 //! Types of values.
 
-use std::time::{Duration, Instant};
-
 use photondb_plugin_sdk::datum::Typed;
 use photondb_plugin_sdk::kinds::data_type::DataTypePlugin;
 use photondb_plugin_sdk::testing::data_type::conforms;
 use photondb_plugin_sdk::{Datum, PluginError};
 
+use super::function::call;
 use super::{Part, Subject};
 use crate::plugins::Function;
-use crate::query::nested::Origin;
-
-/// What one call may take.
-const CALL: Duration = Duration::from_secs(10);
 
 /// What some types take: numbers, versions, networks, dates, colours, ...
 const TEXTS: [&str; 26] = [
@@ -53,10 +48,8 @@ impl DataTypePlugin for Tested {
     }
 
     fn parse(&self, value: &Datum) -> Result<Typed, PluginError> {
-        let deadline = Instant::now() + CALL;
-        let result = self.0.invoke_batch(&[[value.clone()]], 1, &Origin::until(deadline))?.pop();
-        match result {
-            Some(Datum::Typed(typed)) => Ok((*typed).clone()),
+        match call(&self.0, std::slice::from_ref(value))? {
+            Datum::Typed(typed) => Ok((*typed).clone()),
             other => Err(PluginError::init(format!("`{}` gave {other:?} for a value", self.type_name()))),
         }
     }

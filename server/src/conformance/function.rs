@@ -43,7 +43,8 @@ fn strangers() -> Vec<Datum> {
 /// Asks an aggregate for a step of its work.
 type StepOf<'a> = dyn Fn(Step, &[Datum]) -> Result<Datum, PluginError> + 'a;
 
-fn call(function: &Function, args: &[Datum]) -> Result<Datum, PluginError> {
+/// The result of a function for one row.
+pub(super) fn call(function: &Function, args: &[Datum]) -> Result<Datum, PluginError> {
     let columns: Vec<[Datum; 1]> = args.iter().map(|arg| [arg.clone()]).collect();
     let mut results = function.invoke_batch(&columns, 1, &Origin::until(Instant::now() + CALL))?;
     results.pop().ok_or_else(|| PluginError::init("it gave no result"))

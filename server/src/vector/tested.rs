@@ -58,11 +58,8 @@ impl VectorIndexPlugin for TestedKind {
     }
 
     fn create(&self, options: &IndexOptions, column: Arc<VectorColumn>) -> Result<Box<dyn VectorIndex>, PluginError> {
-        if options.dims as usize != column.dims() {
-            // A call has one length for both.
-            let message = format!("the column has vectors of {} numbers, not {} dims", column.dims(), options.dims);
-            return Err(PluginError::argument(message));
-        }
+        // A call has one length for both.
+        options.dims_of(&column)?;
         let provider = self.provider()?;
         let place =
             Place::of(&provider).ok_or_else(|| PluginError::init("it does not run").of(provider.plugin.name()))?;
