@@ -29,6 +29,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `plugin` | a plugin for one index type, which adds what users may set |
 //! | `index` | the index that the server sees; locks |
 //! | `search` | one search: walk or scan, then exact scores |
 //! | `graph`, `codes`, `links` | nodes, codes, neighbours |
@@ -47,6 +48,7 @@ mod graph;
 mod index;
 mod insert;
 mod links;
+mod plugin;
 mod recent;
 mod repair;
 mod rotation;
@@ -56,6 +58,7 @@ mod walk;
 use photondb_plugin_sdk::indexing::Setting;
 
 pub use crate::index::GraphIndex;
+pub use crate::plugin::{GraphPlugin, Settings};
 
 /// An index type whose indexes are graphs.
 #[derive(Debug)]

@@ -1,3 +1,3 @@
 //! The plugin's executable.
 
-photondb_plugin_sdk::main!(photondb_plugin_hnsw::HnswPlugin::default());
+photondb_plugin_sdk::main!(photondb_plugin_hnsw::Hnsw::default());

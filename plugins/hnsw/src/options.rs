@@ -1,6 +1,6 @@
 //! What users may set: at `index_create`, in the plugin's settings, and for one search.
 
-use photondb_graph::{Family, Layers, Plan};
+use photondb_graph::{Family, Layers, Plan, Settings};
 use photondb_plugin_sdk::indexing::settings::{self, Setting};
 use photondb_plugin_sdk::{Datum, PluginError};
 
@@ -9,7 +9,7 @@ const EF_CONSTRUCTION: Setting = Setting::whole("ef_construction", "efConstructi
 const EF_SEARCH: Setting = Setting::whole("ef_search", "efSearch", 1..=10_000);
 
 /// The index type.
-pub(crate) static HNSW: Family = Family { name: "hnsw", mark: *b"PHDBHNSW", search_width: EF_SEARCH };
+static HNSW: Family = Family { name: "hnsw", mark: *b"PHDBHNSW", search_width: EF_SEARCH };
 
 /// How much nearer to a chosen neighbour than to the node a candidate has to be to be left out. On text embeddings
 /// (41,790 x 384, cosine) the queries that find 0.98 of the nearest rows are 1.1 times as many a second as with 1, and
@@ -18,7 +18,7 @@ const SLACK: f32 = 1.05;
 
 /// The settings of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Options {
+pub struct Options {
     /// Neighbours of a node in the upper layers; twice as many in the base layer.
     pub(crate) m: usize,
     /// Candidates that are looked at to find the neighbours of a new node.
@@ -33,9 +33,11 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// These options, but for what `settings` say.
-    pub(crate) fn with(self, settings: &Datum) -> Result<Self, PluginError> {
+impl Settings for Options {
+    const FAMILY: &'static Family = &HNSW;
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+
+    fn with(self, settings: &Datum) -> Result<Self, PluginError> {
         let mut options = self;
         settings::read(settings, "the options of `hnsw`", &[&M, &EF_CONSTRUCTION, &EF_SEARCH], |at, value| match at {
             0 => options.m = value as usize,
@@ -45,8 +47,7 @@ impl Options {
         Ok(options)
     }
 
-    /// How the graph is to be.
-    pub(crate) fn plan(self) -> Plan {
+    fn plan(self) -> Plan {
         let Self { m, ef_construction, ef_search } = self;
         Plan { layers: Layers::Many { m }, build_width: ef_construction, slack: SLACK, search_width: ef_search }
     }

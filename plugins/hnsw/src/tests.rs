@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use photondb_graph::Settings;
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::column::{Element, VectorColumn};
 use photondb_plugin_sdk::kinds::vector::{IndexOptions, Metric, VectorIndex, VectorIndexPlugin};
@@ -132,7 +133,7 @@ fn a_search_may_set_how_many_candidates_it_keeps_and_nothing_else() {
 #[test]
 fn the_operators_settings_are_the_defaults_of_indexes() {
     let settings = Datum::object([("ef_search", 9)]);
-    let mut plugin = super::HnswPlugin::default();
+    let mut plugin = Hnsw::default();
     photondb_plugin_sdk::registry::Plugin::configure(&mut plugin, &settings).unwrap();
     assert_eq!(plugin.defaults.ef_search, 9);
     assert_eq!(plugin.defaults.with(&Datum::object([("ef_search", 7)])).unwrap().ef_search, 7);

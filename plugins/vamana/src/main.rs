@@ -1,3 +1,3 @@
 //! The plugin's executable.
 
-photondb_plugin_sdk::main!(photondb_plugin_vamana::VamanaPlugin::default());
+photondb_plugin_sdk::main!(photondb_plugin_vamana::Vamana::default());

@@ -1,6 +1,6 @@
 //! What users may set: at `index_create`, in the plugin's settings, and for one search.
 
-use photondb_graph::{Family, Layers, Plan};
+use photondb_graph::{Family, Layers, Plan, Settings};
 use photondb_plugin_sdk::indexing::settings::{self, Setting};
 use photondb_plugin_sdk::{Datum, PluginError};
 
@@ -10,11 +10,11 @@ const ALPHA: Setting = Setting::number("alpha", "alpha", 1.0..=2.0);
 const SEARCH_WIDTH: Setting = Setting::whole("search_width", "searchWidth", 1..=10_000);
 
 /// The index type.
-pub(crate) static VAMANA: Family = Family { name: "vamana", mark: *b"PHDBVAMA", search_width: SEARCH_WIDTH };
+static VAMANA: Family = Family { name: "vamana", mark: *b"PHDBVAMA", search_width: SEARCH_WIDTH };
 
 /// The settings of an index.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Options {
+pub struct Options {
     /// Neighbours of a node at most.
     pub(crate) degree: usize,
     /// Candidates that are looked at to find the neighbours of a new node.
@@ -31,9 +31,11 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// These options, but for what `settings` say.
-    pub(crate) fn with(self, settings: &Datum) -> Result<Self, PluginError> {
+impl Settings for Options {
+    const FAMILY: &'static Family = &VAMANA;
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+
+    fn with(self, settings: &Datum) -> Result<Self, PluginError> {
         let mut options = self;
         let known = [&DEGREE, &BUILD_WIDTH, &ALPHA, &SEARCH_WIDTH];
         settings::read(settings, "the options of `vamana`", &known, |at, value| match at {
@@ -45,8 +47,7 @@ impl Options {
         Ok(options)
     }
 
-    /// How the graph is to be.
-    pub(crate) fn plan(self) -> Plan {
+    fn plan(self) -> Plan {
         let Self { degree, build_width, alpha, search_width } = self;
         Plan { layers: Layers::One { degree }, build_width, slack: alpha, search_width }
     }

@@ -49,14 +49,14 @@ keeps_to_it! {
     columnar: photondb_plugin_columnar::Columnar;
     decimal: photondb_plugin_decimal::Decimals;
     encrypted: photondb_plugin_encrypted::Encrypted::default();
-    hnsw: photondb_plugin_hnsw::HnswPlugin::default();
+    hnsw: photondb_plugin_hnsw::Hnsw::default();
     ivf: photondb_plugin_ivf::IvfPlugin::default();
     memory: photondb_plugin_memory::Memory;
     redb: photondb_plugin_redb::Redb;
     sketch: photondb_plugin_sketch::Sketches;
     stats: photondb_plugin_stats::Stats;
     timeseries: photondb_plugin_timeseries::TimeSeries;
-    vamana: photondb_plugin_vamana::VamanaPlugin::default();
+    vamana: photondb_plugin_vamana::Vamana::default();
 }
 
 #[test]

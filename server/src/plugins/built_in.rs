@@ -39,7 +39,7 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         #[cfg(feature = "builtin-distances")]
         Box::new(photondb_plugin_distances::Distances),
         #[cfg(feature = "builtin-hnsw")]
-        Box::new(photondb_plugin_hnsw::HnswPlugin::default()),
+        Box::new(photondb_plugin_hnsw::Hnsw::default()),
         #[cfg(feature = "builtin-ivf")]
         Box::new(photondb_plugin_ivf::IvfPlugin::default()),
         #[cfg(feature = "builtin-memory")]
@@ -53,7 +53,7 @@ pub(super) fn linked_in() -> Vec<Box<dyn PluginCode>> {
         #[cfg(feature = "builtin-timeseries")]
         Box::new(photondb_plugin_timeseries::TimeSeries),
         #[cfg(feature = "builtin-vamana")]
-        Box::new(photondb_plugin_vamana::VamanaPlugin::default()),
+        Box::new(photondb_plugin_vamana::Vamana::default()),
     ]
 }
 

@@ -135,7 +135,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use photondb_plugin_hnsw::HnswPlugin;
+    use photondb_plugin_hnsw::Hnsw;
     use photondb_plugin_sdk::Datum;
     use photondb_plugin_sdk::column::Element;
     use photondb_plugin_sdk::kinds::vector::Metric;
@@ -152,7 +152,7 @@ mod tests {
 
     fn open(column: &Arc<VectorColumn>) -> Arc<dyn OpenGraph> {
         let plugin = Arc::new(Plugin::new("hnsw", FailurePolicy::default(), mpsc::unbounded_channel().0));
-        let code = Code::new(Box::new(HnswPlugin::default()), Services::default(), &Datum::object::<&str, Datum>([]));
+        let code = Code::new(Box::new(Hnsw::default()), Services::default(), &Datum::object::<&str, Datum>([]));
         let provider = Provider { plugin, code: Some(code.expect("code")) };
         let options = IndexOptions { dims: DIMS as u32, metric: Metric::L2, settings: Datum::Null };
         let place = Place::of(&provider).expect("here");
