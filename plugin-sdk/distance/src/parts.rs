@@ -5,12 +5,10 @@
 //! tables are rounded to 6 bits, and stay in registers while they are looked up in for 32 rows at once (André,
 //! Kermarrec, Le Scouarnec: Cache locality is not enough, 2015, section 4).
 
-use crate::kernels::{BLOCK_ROWS, Level, Line, MAX_ENTRY, PartFactors, PartQuery, block_estimates, prefetch};
+use crate::kernels::{BLOCK_ROWS, Level, Line, MAX_ENTRY, PartFactors, PartQuery, block_estimates};
 
 /// Parts of a line: 32 rows of 4 bits each.
 const PARTS_OF_LINE: usize = 4;
-/// So many lines are loaded ahead.
-const LINES_AHEAD: usize = 32;
 /// Bytes of a part of a block.
 const BYTES_OF_PART: usize = BLOCK_ROWS / 2;
 
@@ -196,13 +194,6 @@ impl PartRows {
         visit: impl FnMut(usize, usize, u32, &[f32; BLOCK_ROWS]) -> f32,
     ) {
         self.below_with(Level::detected(), tables, limits, visit);
-    }
-
-    /// Asks the processor to load the first blocks, which it can't foresee: it loads the others by itself.
-    #[inline]
-    pub fn prefetch(&self) {
-        prefetch(&self.lines[..self.lines.len().min(LINES_AHEAD)]);
-        prefetch(&self.factors[..self.factors.len().min(1)]);
     }
 
     fn below_with<const Q: usize>(

@@ -81,13 +81,6 @@ impl Codes {
         }
     }
 
-    /// Asks the processor to load what a search looks at first.
-    pub(crate) fn prefetch(&self) {
-        if let Self::Parts(rows, _) = self {
-            rows.prefetch();
-        }
-    }
-
     pub(crate) fn memory_bytes(&self) -> usize {
         match self {
             Self::Bounds(rows) => rows.memory_bytes(),

@@ -17,7 +17,8 @@
 //! |---|---|
 //! | `options` | what users may set |
 //! | `index` | the index that the server sees; locks |
-//! | `lists` | lists, their centres and rows |
+//! | `lists` | lists and their rows |
+//! | `centres` | what lists are chosen by |
 //! | `split` | lists that grew are cut in two, others take rows in |
 //! | `polish` | centres move into the middle of their rows when there is time |
 //! | `codes`, `quantiser` | what is kept of a row; product codes and their training |
@@ -27,6 +28,7 @@
 
 #![forbid(unsafe_code)]
 
+mod centres;
 mod codes;
 mod format;
 mod index;

@@ -8,6 +8,7 @@ use photondb_plugin_sdk::indexing::RowSet;
 use photondb_plugin_sdk::kinds::vector::{Metric, RowId};
 use photondb_plugin_sdk::{Cause, PluginError};
 
+use crate::centres::Centres;
 use crate::codes::{Codes, NewCode};
 use crate::options::{Kind, Options};
 use crate::quantiser::{Code, Quantiser};
@@ -39,8 +40,8 @@ pub(crate) struct Lists {
     metric: Metric,
     dims: usize,
     lists: Vec<List>,
-    /// `[lists, dims]`, for cosine of length 1; empty without centres.
-    centres: Vec<f32>,
+    /// By list; empty without centres.
+    centres: Centres,
     /// By row: its list, or [`NONE`].
     list_of: Vec<u32>,
     live: RowSet,
@@ -58,7 +59,7 @@ impl Lists {
             metric,
             dims,
             lists: Vec::new(),
-            centres: Vec::new(),
+            centres: Centres::new(metric, dims),
             list_of: Vec::new(),
             live: RowSet::default(),
             quantisers: [None, None],
@@ -71,7 +72,7 @@ impl Lists {
     /// Takes away the list that a new index has; not while there are rows.
     pub(crate) fn clear(&mut self) {
         self.lists.clear();
-        self.centres.clear();
+        self.centres = Centres::new(self.metric, self.dims);
     }
 
     pub(crate) fn dims(&self) -> usize {
@@ -87,11 +88,11 @@ impl Lists {
     }
 
     pub(crate) fn centre(&self, list: usize) -> &[f32] {
-        &self.centres[list * self.dims..][..self.dims]
+        self.centres.get(list)
     }
 
-    pub(crate) fn centres(&self) -> impl Iterator<Item = &[f32]> {
-        self.centres.chunks_exact(self.dims)
+    pub(crate) fn centres(&self) -> &Centres {
+        &self.centres
     }
 
     /// The quantiser of that number, if there is one still.
@@ -142,7 +143,7 @@ impl Lists {
         };
         self.lists.push(List { rows: Vec::new(), codes });
         if self.kind.has_centres() {
-            self.centres.extend_from_slice(centre);
+            self.centres.push(centre);
         }
         self.lists.len() - 1
     }
@@ -152,7 +153,7 @@ impl Lists {
     }
 
     pub(crate) fn set_centre(&mut self, list: usize, centre: &[f32]) {
-        self.centres[list * self.dims..][..self.dims].copy_from_slice(centre);
+        self.centres.set(list, centre);
     }
 
     /// Leaves in `nearest` for each of the prepared `vectors` the list that it belongs to.
@@ -165,7 +166,7 @@ impl Lists {
             nearest.resize(vectors.len() / self.dims, shortest);
             return;
         }
-        let centres: Vec<&[f32]> = self.centres().collect();
+        let centres: Vec<&[f32]> = self.centres.iter().collect();
         let mut distances = vec![0.0; centres.len()];
         nearest.extend(vectors.chunks_exact(self.dims).map(|vector| {
             Query::new(self.distance_to_centres(), vector).distances(&centres, &mut distances);
@@ -186,20 +187,6 @@ impl Lists {
         match self.distance_to_centres() {
             Metric::L2 => l2_squared(vector, centre),
             Metric::Cosine | Metric::Dot => -dot(vector, centre),
-        }
-    }
-
-    /// Leaves in `distances` how near each list is to each of the prepared queries, smaller is nearer: by the metric itself.
-    pub(crate) fn distances_to_queries(&self, queries: &[&[f32]], distances: &mut Vec<f32>) {
-        let metric = match self.metric {
-            Metric::L2 => Metric::L2,
-            Metric::Cosine | Metric::Dot => Metric::Dot,
-        };
-        let centres: Vec<&[f32]> = self.centres().collect();
-        distances.clear();
-        distances.resize(queries.len() * centres.len(), 0.0);
-        for (query, distances) in queries.iter().zip(distances.chunks_exact_mut(centres.len())) {
-            Query::new(metric, query).distances(&centres, distances);
         }
     }
 
@@ -299,8 +286,7 @@ impl Lists {
         let last = self.lists.len() - 1;
         self.lists.swap_remove(list);
         if self.kind.has_centres() {
-            self.centres.copy_within(last * self.dims.., list * self.dims);
-            self.centres.truncate(last * self.dims);
+            self.centres.swap_remove(list);
         }
         if list < last {
             for &row in &self.lists[list].rows {
@@ -313,7 +299,7 @@ impl Lists {
         let of_list =
             |list: &List| size_of::<List>() + list.rows.capacity() * size_of::<RowId>() + list.codes.memory_bytes();
         self.lists.iter().map(of_list).sum::<usize>()
-            + self.centres.capacity() * size_of::<f32>()
+            + self.centres.memory_bytes()
             + self.list_of.capacity() * size_of::<u32>()
             + self.live.memory_bytes()
             + self.quantisers.iter().flatten().map(Quantiser::memory_bytes).sum::<usize>()

@@ -75,6 +75,21 @@ struct QueryScratch {
     probes: Vec<(f32, usize)>,
 }
 
+impl QueryScratch {
+    /// Takes in a query.
+    fn prepare(&mut self, query: &[f32], lists: &Lists, vectors: &Vectors) {
+        self.vector.clear();
+        self.vector.extend_from_slice(query);
+        vectors.prepare(&mut self.vector);
+        // The one before is needed while lists are encoded again.
+        for number in lists.newest().saturating_sub(1)..=lists.newest() {
+            if let Some(quantiser) = lists.quantiser(number) {
+                quantiser.tables(vectors.metric(), &self.vector, &mut self.tables[number as usize % 2]);
+            }
+        }
+    }
+}
+
 /// Finds the rows for a group of queries, and hands each its own to `answer`, nearest first.
 pub(crate) fn search(
     lists: &Lists,
@@ -92,13 +107,11 @@ pub(crate) fn search(
     let is_scan = !lists.are_encoded() || eligible.count.saturating_mul(PASSED_PER_SCORED) <= passed;
     if !is_scan {
         for (query, own) in queries.iter().zip(&mut scratch.queries) {
-            own.vector.clear();
-            own.vector.extend_from_slice(query);
-            vectors.prepare(&mut own.vector);
+            own.prepare(query, lists, vectors);
         }
         choose_lists(lists, probed, &mut scratch.queries[..queries.len()], &mut scratch.bounds);
         if lists.kind.is_quantised() {
-            find_candidates(lists, queries.len(), wanted, eligible, vectors, scratch);
+            find_candidates(lists, queries.len(), wanted, eligible, scratch);
         }
     }
     let mut found = Vec::new();
@@ -154,9 +167,8 @@ fn choose_lists(lists: &Lists, probed: usize, queries: &mut [QueryScratch], dist
         }
         return;
     }
-    let vectors: Vec<&[f32]> = queries.iter().map(|own| own.vector.as_slice()).collect();
-    lists.distances_to_queries(&vectors, distances);
-    for (own, distances) in queries.iter_mut().zip(distances.chunks_exact(count)) {
+    for own in queries {
+        lists.centres().distances(&own.vector, distances);
         own.probes.clear();
         own.probes.extend(distances.iter().copied().zip(0..));
         keep_nearest(probed, &mut own.probes);
@@ -176,25 +188,10 @@ fn keep_nearest(probed: usize, probes: &mut Vec<(f32, usize)>) {
 }
 
 /// Fills the pools of the first `count` queries with the rows that their codes say are nearest.
-fn find_candidates(
-    lists: &Lists,
-    count: usize,
-    wanted: Wanted,
-    eligible: &Eligible<'_>,
-    vectors: &Vectors,
-    scratch: &mut Scratch,
-) {
+fn find_candidates(lists: &Lists, count: usize, wanted: Wanted, eligible: &Eligible<'_>, scratch: &mut Scratch) {
     let Scratch { queries, visitors, .. } = scratch;
-    let newest = lists.newest();
-    // The one before is needed while lists are encoded again.
-    let numbers = newest.saturating_sub(1)..=newest;
     for own in &mut queries[..count] {
         own.pool.reset(wanted.k.max(MIN_WANTED) * wanted.options.refine);
-        for number in numbers.clone() {
-            if let Some(quantiser) = lists.quantiser(number) {
-                quantiser.tables(vectors.metric(), &own.vector, &mut own.tables[number as usize % 2]);
-            }
-        }
     }
     visitors.resize_with(lists.lists().len(), Vec::new);
     visitors.iter_mut().for_each(Vec::clear);
@@ -207,11 +204,7 @@ fn find_candidates(
         near.iter().for_each(|&(_, list)| pass_over(&lists.lists()[list], &[query], &tables, eligible, &mut pools));
         far.iter().for_each(|&(_, list)| visitors[list].push(query));
     }
-    let mut visited = lists.lists().iter().zip(visitors).filter(|(_, visitors)| !visitors.is_empty()).peekable();
-    while let Some((list, visitors)) = visited.next() {
-        if let Some((following, _)) = visited.peek() {
-            following.codes.prefetch();
-        }
+    for (list, visitors) in lists.lists().iter().zip(visitors) {
         let (tiles, rest) = visitors.as_chunks::<TILE>();
         tiles.iter().for_each(|tile| pass_over(list, tile, &tables, eligible, &mut pools));
         rest.iter().for_each(|&query| pass_over(list, &[query], &tables, eligible, &mut pools));

@@ -82,7 +82,7 @@ pub(crate) fn plan(lists: &Lists, vectors: &Vectors, list: usize) -> Result<Cut,
 /// The lists nearest to one.
 pub(crate) fn neighbours(lists: &Lists, list: usize) -> Vec<usize> {
     let centre = lists.centre(list);
-    let others = lists.centres().enumerate().filter(|&(other, _)| other != list);
+    let others = lists.centres().iter().enumerate().filter(|&(other, _)| other != list);
     let mut others: Vec<(f32, usize)> =
         others.map(|(other, other_centre)| (lists.distance_to_centre(centre, other_centre), other)).collect();
     if others.len() > NEIGHBOURS {
@@ -165,7 +165,7 @@ pub(crate) fn dissolution(lists: &Lists, vectors: &Vectors) -> Result<Option<Dis
     let mut vector = vec![0.0; vectors.dims()];
     for &row in rows {
         vectors.load(row, &mut vector)?;
-        let others = lists.centres().enumerate().filter(|&(other, _)| other != list);
+        let others = lists.centres().iter().enumerate().filter(|&(other, _)| other != list);
         let distances = others.map(|(other, centre)| (lists.distance_to_centre(&vector, centre), other));
         let nearest = distances.min_by(|a, b| a.0.total_cmp(&b.0));
         moves.push((row, nearest.map_or(next, |(_, other)| other)));
