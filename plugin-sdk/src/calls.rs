@@ -31,10 +31,8 @@ impl From<LaneError> for PluginError {
 
 /// What a plugin says of its own failures: only what it can know.
 fn failure(status: u8, message: &[u8]) -> PluginError {
-    let cause = match Cause::from_number(status - 1) {
-        known @ (Cause::Argument | Cause::NonExistence | Cause::Limit | Cause::Indeterminate | Cause::Damaged) => known,
-        _ => Cause::Plugin,
-    };
+    let said = Cause::from_number(status - 1);
+    let cause = if said.is_answer() || said == Cause::Limit { said } else { Cause::Plugin };
     PluginError::runtime(cause, quote(&String::from_utf8_lossy(message)))
 }
 
@@ -333,9 +331,10 @@ mod tests {
     #[test]
     fn a_plugin_can_only_blame_itself_or_the_arguments() {
         assert_eq!(failure(1, b"x").cause(), Cause::Argument);
-        // Or what it has stored.
+        // Or what it has stored, or who has that open.
         assert_eq!(failure(11, b"x").cause(), Cause::Damaged);
-        for status in [4, 5, 6, 8, 9, 12, 200, 255] {
+        assert_eq!(failure(12, b"x").cause(), Cause::Busy);
+        for status in [4, 5, 6, 8, 9, 13, 200, 255] {
             assert_eq!(failure(status, b"x").cause(), Cause::Plugin, "{status}");
         }
     }

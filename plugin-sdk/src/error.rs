@@ -61,6 +61,8 @@ pub enum Cause {
     Indeterminate = 9,
     /// What a storage engine has stored is damaged.
     Damaged = 10,
+    /// Somebody else has what is needed, for instance a process that is about to end: the same may work soon.
+    Busy = 11,
 }
 
 impl Cause {
@@ -78,6 +80,7 @@ impl Cause {
             8 => Self::Unavailable,
             9 => Self::Indeterminate,
             10 => Self::Damaged,
+            11 => Self::Busy,
             _ => Self::Protocol,
         }
     }
@@ -85,7 +88,8 @@ impl Cause {
     /// Whether a plugin may say this of a call: then it answered, and works.
     #[must_use]
     pub fn is_answer(self) -> bool {
-        matches!(self, Self::Argument | Self::NonExistence | Self::Plugin | Self::Indeterminate | Self::Damaged)
+        use Cause::{Argument, Busy, Damaged, Indeterminate, NonExistence, Plugin};
+        matches!(self, Argument | NonExistence | Plugin | Indeterminate | Damaged | Busy)
     }
 
     /// Whether a pure call may succeed when it is tried once more on a new instance.

@@ -4,10 +4,9 @@
 //! its calls fail as calls of an engine that is closed, and the store opens it anew, in the process that follows. A plugin
 //! that is linked in is called directly.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,10 +28,9 @@ use crate::storage::{EngineDefinition, EngineSource, OpenEngine, StorageEngines,
 
 /// Memory for the cache of one table's engine; options of an engine may say something else.
 const CACHE_BYTES: u64 = 16 << 20;
-/// How long an engine that was open in another process is waited for to be let go of there.
+/// How long an engine that another process has open is waited for to be let go of there: a process of the same plugin that
+/// is being replaced, or one that a killed server left behind.
 const HANDOVER: Duration = Duration::from_secs(10);
-/// How long after the start of this server plugins of one that was killed may still be about to end.
-const LEFT_BEHIND: Duration = Duration::from_secs(3);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,17 +44,13 @@ pub struct EngineManager {
     data: PathBuf,
     /// The engine of tables that name none, where it is not the embedded one.
     of_unnamed: Option<String>,
-    /// When it was made, with the server.
-    since: Instant,
-    /// The process that a table's engine was opened in last.
-    last: Mutex<HashMap<Uuid, Weak<Instance>>>,
 }
 
 impl EngineManager {
     /// Engines whose kinds come from the plugins of `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, data: PathBuf) -> Self {
-        Self { registry, data, of_unnamed: None, since: Instant::now(), last: Mutex::default() }
+        Self { registry, data, of_unnamed: None }
     }
 
     /// The same, with another engine for tables that name none.
@@ -81,33 +75,20 @@ impl EngineManager {
     }
 
     fn open_in_process(
-        &self,
         plugin: &Arc<Plugin>,
         definition: &EngineDefinition,
         table: Uuid,
     ) -> Result<Arc<dyn OpenEngine>, PluginError> {
-        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).get(&table).and_then(Weak::upgrade);
         let (deadline, mut is_second) = (Instant::now() + HANDOVER, false);
         let EngineDefinition { kind, options, .. } = definition;
         loop {
             let connection = Self::connect(plugin)?;
-            let instance = Arc::clone(&connection.instance);
             let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
             let error = match RemoteEngine::open(connection, number, kind, &table.to_string(), CACHE_BYTES, options) {
-                Ok(engine) => {
-                    let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                    last.insert(table, Arc::downgrade(&instance));
-                    return Ok(Arc::new(RemoteTable(engine)));
-                }
+                Ok(engine) => return Ok(Arc::new(RemoteTable(engine))),
                 Err(error) => error,
             };
-            let is_held = |before: &Arc<Instance>| before.number() != instance.number() && !before.has_ended();
-            let may_be_held = match &before {
-                Some(before) => is_held(before) && Instant::now() < deadline,
-                None => self.since.elapsed() < LEFT_BEHIND,
-            };
-            if error.cause() == Cause::Plugin && may_be_held {
-                // Its files are locked until the process that has them open ends.
+            if error.cause() == Cause::Busy && Instant::now() < deadline {
                 thread::sleep(PAUSE);
             } else if error.cause().is_retryable() && !is_second {
                 // The process ended, perhaps for another reason.
@@ -145,7 +126,7 @@ impl StorageEngines for EngineManager {
             )
         })?;
         let opened = match code {
-            None => self.open_in_process(&plugin, definition, table),
+            None => Self::open_in_process(&plugin, definition, table),
             Some(code) => {
                 let config = StorageConfig {
                     directory: self.directory(&plugin, table),
@@ -163,7 +144,6 @@ impl StorageEngines for EngineManager {
 
     fn remove(&self, kind: &str, table: Uuid) -> Result<(), String> {
         let Provider { plugin, code } = self.provider(kind)?;
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(&table);
         if code.is_none() {
             let connection = Self::connect(&plugin).map_err(|error| error.to_string())?;
             return engine::remove(&connection, &table.to_string()).map_err(|error| error.to_string());

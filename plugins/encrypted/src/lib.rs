@@ -20,12 +20,13 @@ mod engine;
 mod keys;
 mod seal;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use photondb_plugin_redb::RedbEngine;
+use photondb_plugin_sdk::Cause;
 use photondb_plugin_sdk::kinds::storage::{whole_option, wrong_option};
 use photondb_plugin_sdk::prelude::*;
 use redb::backends::FileBackend;
@@ -138,10 +139,13 @@ impl Options {
 fn lock(path: &Path) -> Result<File, PluginError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|error| failed("opening", path, &error))?;
-    file.try_lock().map_err(|error| {
-        PluginError::init(format!("locking {}: {error}; another process has the table open", path.display()))
-    })?;
-    Ok(file)
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(PluginError::runtime(Cause::Busy, format!("another process has {} locked", path.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(failed("locking", path, &error)),
+    }
 }
 
 /// Makes a new table: all of its first state is on the disk before its key is.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use photondb_plugin_encrypted::Encrypted;
+use photondb_plugin_sdk::Cause;
 use photondb_plugin_sdk::kinds::storage::Entry;
 use photondb_plugin_sdk::prelude::*;
 use photondb_plugin_sdk::services::{Services, StateDirectory};
@@ -61,7 +62,7 @@ fn read(engine: &dyn StorageEngine) -> Result<Vec<Entry>, StorageError> {
 }
 
 fn is_damage(error: &PluginError) -> bool {
-    error.cause() == photondb_plugin_sdk::Cause::Damaged
+    error.cause() == Cause::Damaged
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn two_processes_do_not_open_a_table() {
     let directory = tempfile::tempdir().expect("a directory");
     let engine = open(directory.path()).expect("opens");
     let error = open(directory.path()).map(drop).expect_err("it is locked");
-    assert!(error.message().contains("another process has the table open"), "{error}");
+    assert!(error.cause() == Cause::Busy && error.message().contains("another process has"), "{error}");
     drop(engine);
     open(directory.path()).expect("opens");
 }

@@ -10,6 +10,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use photondb_plugin_sdk::Cause;
 use photondb_plugin_sdk::kinds::storage::{Entry, whole_option};
 use photondb_plugin_sdk::prelude::*;
 use redb::{
@@ -58,7 +59,14 @@ impl StorageEnginePlugin for Redb {
         let opened = create(&builder, &path).and_then(|()| builder.open(&path));
         let db = opened.map_err(|error| {
             let path = path.display();
-            PluginError::init(format!("opening {path}: {error}; if it is damaged, restore a backup of it"))
+            match error {
+                DatabaseError::DatabaseAlreadyOpen => {
+                    PluginError::runtime(Cause::Busy, format!("another process has {path} open"))
+                }
+                error => {
+                    PluginError::init(format!("opening {path}: {error}; if it is damaged, restore a backup of it"))
+                }
+            }
         })?;
         Ok(Box::new(RedbEngine::over(db, path)))
     }
@@ -274,6 +282,17 @@ mod tests {
             let error = Redb.validate(&options).expect_err(hint);
             assert!(error.message().contains(hint), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_open_elsewhere_is_said_to_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = StorageConfig { directory: folder.path().into(), cache_bytes: 1 << 20, options: Datum::Null };
+        let open = Redb.open(&config).expect("opens");
+        let error = Redb.open(&config).map(drop).expect_err("it is open");
+        assert_eq!(error.cause(), Cause::Busy, "{error}");
+        drop(open);
+        Redb.open(&config).expect("opens");
     }
 
     #[test]
