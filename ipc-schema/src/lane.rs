@@ -56,6 +56,8 @@ pub struct Lane {
     peer: Arc<UntrustedRegion>,
     state: Mutex<State>,
     dead: AtomicBool,
+    /// Slots that are not known to be free.
+    taken: AtomicU64,
     spin: Spin,
     habit: Habit,
     nonces: RandomState,
@@ -127,6 +129,7 @@ impl Lane {
                     peer: Arc::clone(&peer),
                     state: Mutex::new(State { next: 1, slots, waiting: Queue::default(), died_of: None }),
                     dead: AtomicBool::new(false),
+                    taken: AtomicU64::new(0),
                     spin,
                     habit: Habit::of_callers(spin),
                     nonces,
@@ -165,6 +168,12 @@ impl Lane {
             SlotState::Abandoned(_, call) => self.peer.load_u64(self.sequence(*slot)) != *call,
         };
         state.slots.iter().enumerate().filter(taken).count()
+    }
+
+    /// Whether no slot is taken, as far as that is known without a lock.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) == 0
     }
 
     /// How many calls have begun so far.
@@ -237,7 +246,10 @@ impl Lane {
         let number = state.next;
         let at = self.slot_of(number);
         let slot = match std::mem::replace(&mut state.slots[at], SlotState::Busy) {
-            SlotState::Free(slot) => slot,
+            SlotState::Free(slot) => {
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                slot
+            }
             SlotState::Abandoned(slot, call) if self.peer.load_u64(self.sequence(at)) == call => slot,
             taken => {
                 state.slots[at] = taken;
@@ -386,6 +398,9 @@ impl Lane {
     fn free(&self, number: u64, slot: Slot, answered: bool) {
         let at = self.slot_of(number);
         let mut state = lock(&self.state);
+        if answered {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+        }
         state.slots[at] = if answered { SlotState::Free(slot) } else { SlotState::Abandoned(slot, number) };
         state.waiting.wake_first();
     }
@@ -404,6 +419,8 @@ struct Claim {
 enum Stage {
     Unsent,
     Sent,
+    /// Sent, and to be done although nobody waits for it.
+    Left,
     Answered,
 }
 
@@ -417,7 +434,7 @@ impl Drop for Claim {
                 self.lane.publish(self.number, &mut slot, &nop);
             }
             Stage::Sent => self.lane.cancel(self.number),
-            Stage::Answered => {}
+            Stage::Left | Stage::Answered => {}
         }
         self.lane.free(self.number, slot, self.stage == Stage::Answered);
     }
@@ -475,6 +492,11 @@ impl Pending {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.claim.number
+    }
+
+    /// Has the call done without waiting for the answer, which nobody gets.
+    pub fn leave(mut self) {
+        self.claim.stage = Stage::Left;
     }
 
     /// Waits for the completion until `deadline`, and copies its payload to `reply`.

@@ -2,7 +2,7 @@
 //! engine beside both.
 //!
 //!     make bench BENCHES=storage
-//!     cargo bench -p photondb-server --bench storage -- [--json FILE] [--rounds N]
+//!     cargo bench -p photondb-server --bench storage -- [memory redb columnar] [--json FILE] [--rounds N]
 //!
 //! `PHOTONDB_BENCH_DOCUMENTS`: how many documents, 50,000 if unset. What is measured is a table as queries use it: with key
 //! locks, the writer thread and the encoding of documents.
@@ -48,7 +48,7 @@ const CONFINED: &str = "confined process";
 const DEFAULT: &str = "the default engine (fjall, linked in)";
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse_for(&[]);
+    let options = Options::parse_for(&["memory", "redb", "columnar"]);
     let documents = match std::env::var("PHOTONDB_BENCH_DOCUMENTS") {
         Ok(count) => count.parse().context("PHOTONDB_BENCH_DOCUMENTS is not a number")?,
         Err(_) => 50_000,
@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     let linked_in_store = open(folders[0].path(), &linked_in)?;
     let confined_store = open(folders[1].path(), &confined.manager)?;
     let default = table(&linked_in_store, "default", documents)?;
-    for engine in ["memory", "redb"] {
+    for engine in ["memory", "redb"].into_iter().filter(|engine| options.wants(engine)) {
         let tables = [
             table(&linked_in_store, engine, documents)?,
             table(&confined_store, engine, documents)?,
@@ -76,12 +76,11 @@ fn main() -> anyhow::Result<()> {
         let call = || Ok(nops(instance.least_busy_lane(), GETS, 100, Duration::ZERO)?.quantile(0.5) * 1e6);
         measure(&mut report, options.rounds, engine, documents, &tables, &call)?;
     }
-    let columns = [
-        table(&linked_in_store, "columnar", documents)?,
-        table(&confined_store, "columnar", documents)?,
-        Arc::clone(&default),
-    ];
-    measure_columns(&mut report, options.rounds, documents, &columns)?;
+    if options.wants("columnar") {
+        let columns =
+            [table(&linked_in_store, "columnar", documents)?, table(&confined_store, "columnar", documents)?, default];
+        measure_columns(&mut report, options.rounds, documents, &columns)?;
+    }
     confined_store.close();
     report.end(options.json.as_deref())
 }

@@ -112,6 +112,23 @@ fn a_full_lane_refuses_at_the_deadline() {
     assert!(lane.try_begin().expect("alive").is_none());
 }
 
+#[test]
+fn a_call_that_is_left_is_done_and_its_slot_comes_free() {
+    let (lane, mut worker, _) = pair(1);
+    assert!(lane.is_idle());
+    send(&lane, 7).leave();
+    assert!(!lane.is_idle() && lane.try_begin().expect("alive").is_none());
+    worker.serve_next(|call| {
+        assert_eq!((call.request.argument, call.cancellation.is_cancelled()), (7, false));
+        echo(call)
+    });
+    assert_eq!(lane.in_flight(), 0);
+    let next = send(&lane, 8);
+    worker.serve_next(echo);
+    assert_eq!(next.wait(soon(), &mut PrivateCopy::default()).expect("answer").value, 8);
+    assert!(lane.is_idle());
+}
+
 /// Waits until so many callers wait for a slot.
 fn until_waiting(lane: &Lane, callers: usize) {
     while lock(&lane.state).waiting.len() != callers {

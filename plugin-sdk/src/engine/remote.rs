@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use photondb_ipc_schema::lane::{Completion, Lane, Operation, Pending};
 use photondb_ipc_schema::region::PrivateCopy;
 
-use super::message::{Reader, encode_batch, put_long, put_short, read_groups};
+use super::message::{Reader, Writer, encode_batch, put_long, put_short, read_groups};
 use super::scan::{RemoteScan, RemoteValues};
 use super::{ABSENT, ALL, AND_MORE, DAMAGED, HARD, PRESENT, TOO_LARGE, UNWANTED};
 use crate::calls::{answer, protocol};
@@ -142,7 +142,8 @@ impl<C: Connection> Core<C> {
         patience: Duration,
         reply: &mut PrivateCopy,
     ) -> Result<Completion, CallError> {
-        call(&self.connection, lane, (operation, self.number, argument), payload, patience, reply)
+        let fill = |request: &mut Writer<'_>| request.put(&[payload]);
+        call(&self.connection, lane, (operation, self.number, argument), fill, patience, reply)
     }
 
     /// Sends the request for a page without waiting for anything; `None` where a slot is not to be had at once.
@@ -162,6 +163,13 @@ impl<C: Connection> Core<C> {
         };
         let payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         let (lane, mut reply) = (self.connection.read_lane(), PrivateCopy::default());
+        if let Ok(Some(mut draft)) = lane.try_begin()
+            && let Some(buffer) = draft.buffer().get_mut(..payload.len())
+        {
+            buffer.copy_from_slice(&payload);
+            draft.send(Operation::EngineRelease, self.number, payload.len(), 0).leave();
+            return;
+        }
         if let Err(CallError::Late(_)) = self.call(lane, Operation::EngineRelease, 0, &payload, RELEASE, &mut reply) {
             self.unreleased.lock().unwrap_or_else(PoisonError::into_inner).extend(numbers);
         }
@@ -171,6 +179,42 @@ impl<C: Connection> Core<C> {
         let lane = self.connection.write_lane();
         let called = self.call(lane, operation, argument, payload, WRITE, &mut PrivateCopy::default());
         called.map(drop).map_err(CallError::of_write)
+    }
+
+    fn get(
+        self: &Arc<Self>,
+        snapshot: u64,
+        keyspace: Keyspace<'_>,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut reply = PrivateCopy::default();
+        let fill = |request: &mut Writer<'_>| put_get(request, keyspace, key);
+        let (lane, request) = (self.connection.read_lane(), (Operation::EngineGet, self.number, snapshot));
+        let completion = call(&self.connection, lane, request, fill, READ, &mut reply).map_err(CallError::of_read)?;
+        if completion.value != 1 {
+            return Err(self.violated(protocol(ANOTHER_NUMBER)));
+        }
+        self.value(snapshot, keyspace, key, &mut Reader(reply.bytes()))
+    }
+
+    pub(super) fn violated(&self, error: PluginError) -> StorageError {
+        StorageError::Closed(self.connection.judge(error).to_string())
+    }
+
+    /// The next value of a reply.
+    fn value(
+        self: &Arc<Self>,
+        snapshot: u64,
+        keyspace: Keyspace<'_>,
+        key: &[u8],
+        reply: &mut Reader<'_>,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        match reply.u8().map_err(|error| self.violated(error))? {
+            ABSENT => Ok(None),
+            PRESENT => Ok(Some(reply.long().map_err(|error| self.violated(error))?.to_vec())),
+            TOO_LARGE => self.get_large(snapshot, keyspace, key),
+            _ => Err(self.violated(protocol("a value that is neither there nor not there"))),
+        }
     }
 
     fn get_many(
@@ -186,20 +230,13 @@ impl<C: Connection> Core<C> {
             let completion = self
                 .call(lane, Operation::EngineGet, snapshot, &payload, READ, &mut reply)
                 .map_err(CallError::of_read)?;
-            let judge = |error| StorageError::Closed(self.connection.judge(error).to_string());
             let answered = usize::try_from(completion.value).unwrap_or(usize::MAX);
             if answered == 0 || answered > sent {
-                return Err(judge(protocol("an answer to another number of keys than was asked for")));
+                return Err(self.violated(protocol(ANOTHER_NUMBER)));
             }
             let mut reader = Reader(reply.bytes());
             for _ in 0..answered {
-                let value = match reader.u8().map_err(judge)? {
-                    ABSENT => None,
-                    PRESENT => Some(reader.long().map_err(judge)?.to_vec()),
-                    TOO_LARGE => self.get_large(snapshot, keyspace, keys[values.len()])?,
-                    _ => return Err(judge(protocol("a value that is neither there nor not there"))),
-                };
-                values.push(value);
+                values.push(self.value(snapshot, keyspace, keys[values.len()], &mut reader)?);
             }
         }
         Ok(values)
@@ -221,6 +258,16 @@ impl<C: Connection> Core<C> {
     }
 }
 
+const ANOTHER_NUMBER: &str = "an answer to another number of keys than was asked for";
+
+/// Writes the request for one key; whether it fits.
+fn put_get(request: &mut Writer<'_>, keyspace: Keyspace<'_>, key: &[u8]) -> bool {
+    let lengths = u16::try_from(keyspace.len()).and_then(|keyspace| Ok((keyspace, u16::try_from(key.len())?)));
+    let Ok((keyspace_bytes, key_bytes)) = lengths else { return false };
+    let (keyspace, count) = (keyspace.as_bytes(), 1_u32.to_le_bytes());
+    request.put(&[&keyspace_bytes.to_le_bytes(), keyspace, &count, &key_bytes.to_le_bytes(), key])
+}
+
 /// As many of the keys as fit into a request, from the first on: the request, and how many.
 fn get_request(keyspace: Keyspace<'_>, keys: &[&[u8]], capacity: usize) -> (Vec<u8>, usize) {
     let mut payload = Vec::with_capacity(64 + keys.len() * 32);
@@ -239,11 +286,12 @@ fn get_request(keyspace: Keyspace<'_>, keys: &[&[u8]], capacity: usize) -> (Vec<
     (payload, count as usize)
 }
 
+/// Makes a call whose request is what `fill` writes; it says whether that fitted.
 fn call<C: Connection>(
     connection: &C,
     lane: &Arc<Lane>,
     (operation, engine, argument): (Operation, u32, u64),
-    payload: &[u8],
+    fill: impl FnOnce(&mut Writer<'_>) -> bool,
     patience: Duration,
     reply: &mut PrivateCopy,
 ) -> Result<Completion, CallError> {
@@ -251,13 +299,13 @@ fn call<C: Connection>(
     let deadline = started + patience;
     let (_caller, turn_by) = connection.caller(deadline);
     let sent = lane.begin(turn_by).map_err(PluginError::from).and_then(|mut draft| {
-        let capacity = draft.buffer().len();
-        let buffer = draft.buffer().get_mut(..payload.len()).ok_or_else(|| {
-            let message = format!("{} bytes do not fit into a message of {capacity}", payload.len());
-            PluginError::runtime(Cause::Limit, message)
-        })?;
-        buffer.copy_from_slice(payload);
-        Ok(draft.send(operation, engine, payload.len(), argument))
+        let mut request = Writer::new(draft.buffer());
+        if !fill(&mut request) {
+            let message = format!("the request does not fit into a message of {} bytes", lane.buffer_bytes());
+            return Err(PluginError::runtime(Cause::Limit, message));
+        }
+        let payload = request.len();
+        Ok(draft.send(operation, engine, payload, argument))
     });
     let outcome = match sent {
         // Nothing was sent, so nothing happened: only a process that is gone is worth another try.
@@ -289,7 +337,7 @@ pub fn validate(connection: &impl Connection, kind: &str, options: &Datum) -> Re
     put_short(&mut payload, kind.as_bytes());
     put_long(&mut payload, &options.encoded());
     let (lane, mut reply) = (connection.read_lane(), PrivateCopy::default());
-    call(connection, lane, (Operation::EngineValidate, 0, 0), &payload, READ, &mut reply)
+    call(connection, lane, (Operation::EngineValidate, 0, 0), |request| request.put(&[&payload]), READ, &mut reply)
         .map(drop)
         .map_err(CallError::into_inner)
 }
@@ -302,7 +350,7 @@ pub fn remove(connection: &impl Connection, directory: &str) -> Result<(), Plugi
     let mut payload = Vec::new();
     put_short(&mut payload, directory.as_bytes());
     let (lane, mut reply) = (connection.write_lane(), PrivateCopy::default());
-    call(connection, lane, (Operation::EngineRemove, 0, 0), &payload, WRITE, &mut reply)
+    call(connection, lane, (Operation::EngineRemove, 0, 0), |request| request.put(&[&payload]), WRITE, &mut reply)
         .map(drop)
         .map_err(CallError::into_inner)
 }
@@ -326,7 +374,8 @@ impl<C: Connection> RemoteEngine<C> {
         payload.extend_from_slice(&cache_bytes.to_le_bytes());
         put_long(&mut payload, &options.encoded());
         let (lane, mut reply) = (connection.write_lane(), PrivateCopy::default());
-        call(&connection, lane, (Operation::EngineOpen, number, 0), &payload, OPEN, &mut reply)
+        let fill = |request: &mut Writer<'_>| request.put(&[&payload]);
+        call(&connection, lane, (Operation::EngineOpen, number, 0), fill, OPEN, &mut reply)
             .map_err(CallError::into_inner)?;
         let core = Core {
             connection,
@@ -362,7 +411,7 @@ impl<C: Connection> RemoteEngine<C> {
 
 impl<C: Connection> StorageEngine for RemoteEngine<C> {
     fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.core.get_many(0, keyspace, &[key])?.pop().flatten())
+        self.core.get(0, keyspace, key)
     }
 
     fn get_many(&self, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
@@ -475,7 +524,7 @@ impl<C: Connection> SharedSnapshot<C> {
 
 impl<C: Connection> StorageSnapshot for SharedSnapshot<C> {
     fn get(&self, keyspace: Keyspace<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.0.core.get_many(self.0.number, keyspace, &[key])?.pop().flatten())
+        self.0.core.get(self.0.number, keyspace, key)
     }
 
     fn get_many(&self, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {

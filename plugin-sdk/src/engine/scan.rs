@@ -24,8 +24,8 @@ const LARGEST_PAGE: u32 = 256 << 10;
 /// Entries of a scan, checked: in the range, each behind the one before.
 pub(super) struct RemoteScan<C: Connection> {
     core: Arc<Core<C>>,
-    /// Kept as long as the scan, which reads it.
-    _snapshot: Option<Arc<RemoteSnapshot<C>>>,
+    /// Kept as long as the process reads it for this scan.
+    snapshot: Option<Arc<RemoteSnapshot<C>>>,
     number: u64,
     range: KeyRange,
     direction: Direction,
@@ -52,7 +52,7 @@ impl<C: Connection> RemoteScan<C> {
     ) -> Result<Self, StorageError> {
         let mut scan = Self {
             core: Arc::clone(core),
-            _snapshot: snapshot,
+            snapshot,
             number: core.next_number(),
             range: range.clone(),
             direction,
@@ -84,7 +84,7 @@ impl<C: Connection> RemoteScan<C> {
         let lane = core.connection.read_lane();
         let begun = core.call(lane, Operation::EngineScan, scan.number, &payload, READ, &mut scan.page);
         let completion = begun.map_err(CallError::of_read)?;
-        scan.arrived(completion).map_err(|error| scan.violated(error))?;
+        scan.arrived(completion).map_err(|error| core.violated(error))?;
         Ok(scan)
     }
 
@@ -93,7 +93,7 @@ impl<C: Connection> RemoteScan<C> {
         self.at = 0;
         let is_empty = self.page.bytes().is_empty();
         match completion.value {
-            END => self.is_over = true,
+            END => (self.is_over, self.snapshot) = (true, None),
             MORE if is_empty => return Err(protocol("an empty page of a scan that goes on")),
             MORE => {}
             PART => return self.put_together(),
@@ -157,7 +157,7 @@ impl<C: Connection> RemoteScan<C> {
         };
         let arrived = completion.map_err(CallError::of_read).and_then(|completion| {
             let value = completion.value;
-            self.arrived(completion).map_err(|error| self.violated(error)).map(|()| value)
+            self.arrived(completion).map_err(|error| self.core.violated(error)).map(|()| value)
         });
         let value = arrived.inspect_err(|_| self.is_over = true)?;
         self.page_bytes = (self.page_bytes * 2).min(LARGEST_PAGE);
@@ -181,10 +181,6 @@ impl<C: Connection> RemoteScan<C> {
                 self.core.ahead.fetch_sub(1, Ordering::Relaxed);
             }
         }
-    }
-
-    fn violated(&self, error: PluginError) -> StorageError {
-        StorageError::Closed(self.core.connection.judge(error).to_string())
     }
 
     /// Where in the page the value of its next entry is; the key is the last one then.
@@ -232,7 +228,7 @@ impl<C: Connection> RemoteScan<C> {
                     }
                 }
                 Err(error) => {
-                    let error = self.violated(error);
+                    let error = self.core.violated(error);
                     (self.is_over, self.page, self.at) = (true, PrivateCopy::default(), 0);
                     return Some(Err(error));
                 }

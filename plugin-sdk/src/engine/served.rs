@@ -204,9 +204,18 @@ impl OpenEngine {
     fn get(&self, snapshot: u64, mut reader: Reader<'_>, reply: &mut [u8]) -> Result<(usize, u64), PluginError> {
         let keyspace = reader.text()?;
         let count = reader.u32()?;
-        let keys: Vec<&[u8]> = (0..count).map(|_| reader.short()).collect::<Result<_, _>>()?;
         let snapshot = (snapshot != 0).then(|| self.snapshot(snapshot)).transpose()?;
         let mut writer = Writer::new(reply);
+        if count == 1 {
+            let key = reader.short()?;
+            let value = match &snapshot {
+                Some(snapshot) => snapshot.get(keyspace, key)?,
+                None => self.engine.get(keyspace, key)?,
+            };
+            put_value(&mut writer, value.as_deref());
+            return Ok((writer.len(), 1));
+        }
+        let keys: Vec<&[u8]> = (0..count).map(|_| reader.short()).collect::<Result<_, _>>()?;
         let mut answered = 0;
         // In parts: those that no longer fit would have been read for nothing.
         for part in keys.chunks(32) {
@@ -215,12 +224,7 @@ impl OpenEngine {
                 None => self.engine.get_many(keyspace, part)?,
             };
             for value in values {
-                let fitted = match &value {
-                    None => writer.put(&[&[ABSENT]]),
-                    Some(value) if value.len() > writer.left() + writer.len() - 5 => writer.put(&[&[TOO_LARGE]]),
-                    Some(value) => writer.put(&[&[PRESENT], &(value.len() as u32).to_le_bytes(), value]),
-                };
-                if !fitted {
+                if !put_value(&mut writer, value.as_deref()) {
                     return Ok((writer.len(), answered));
                 }
                 answered += 1;
@@ -303,6 +307,15 @@ impl OpenEngine {
     fn release_all(&self) {
         lock(&self.scans).clear();
         lock(&self.snapshots).clear();
+    }
+}
+
+/// Writes a value of a reply; whether it fitted. One that fits into no reply is said to be such.
+fn put_value(writer: &mut Writer<'_>, value: Option<&[u8]>) -> bool {
+    match value {
+        None => writer.put(&[&[ABSENT]]),
+        Some(value) if value.len() > writer.left() + writer.len() - 5 => writer.put(&[&[TOO_LARGE]]),
+        Some(value) => writer.put(&[&[PRESENT], &(value.len() as u32).to_le_bytes(), value]),
     }
 }
 

@@ -252,7 +252,10 @@ impl Instance {
     pub fn least_busy_lane(&self) -> &Arc<Lane> {
         match self.lanes.as_slice() {
             [only] => only,
-            lanes => lanes.iter().min_by_key(|lane| lane.in_flight()).unwrap_or(&self.lanes[0]),
+            lanes => {
+                let idle = lanes.iter().find(|lane| lane.is_idle());
+                idle.or_else(|| lanes.iter().min_by_key(|lane| lane.in_flight())).unwrap_or(&self.lanes[0])
+            }
         }
     }
 
