@@ -1,25 +1,41 @@
 //! `engine_faults ENGINE [POINTS]`: ends a process that writes to a storage engine at its system calls, one after the
 //! other or POINTS of them, or lets them fail, and checks each time what the next process finds.
 //!
+//! `engine_faults ENGINE --power [POINTS [SEED]]`: records what such a process does to its files, and checks what the next
+//! one finds when the power fails, after each thing that was done or POINTS of them. Chance decides what is lost: another
+//! seed, other losses.
+//!
 //! A program of its own, since it waits for all of its children.
 
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, Write};
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail, ensure};
 use nix::errno::Errno;
 use photondb_plugin_sdk::Datum;
-use photondb_plugin_sdk::kinds::storage::{StorageConfig, StorageEngine, StorageEnginePlugin};
+use photondb_plugin_sdk::kinds::storage::{Durability, StorageConfig, StorageEngine, StorageEnginePlugin, WriteBatch};
 use photondb_plugin_sdk::registry::{Plugin, PluginRegistry};
 use photondb_plugin_sdk::testing::engine::crash::{self, Told};
+use photondb_plugin_sdk::testing::vector::data::Numbers;
 use photondb_server::storage::FjallEngine;
+use photondb_tests::faults::power::{Cut, Loss};
+use photondb_tests::faults::record::Op;
 use photondb_tests::faults::{self, Fault};
 
 /// What the process is told that writes.
 const WRITE: &str = "--write";
+/// That the power fails.
+const POWER: &str = "--power";
+/// The engine's, in a place of its own.
+const DIRECTORY: &str = "engine";
+/// Of what is chosen by chance.
+const SEED: u64 = 0x9e37_79b9;
+/// So many failures are told in full.
+const TOLD: usize = 5;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,8 +43,15 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         [WRITE, engine, directory] => write(engine, Path::new(directory)),
         [engine] => check_all(engine, usize::MAX),
-        [engine, points] => points.parse().context("POINTS is a number").and_then(|points| check_all(engine, points)),
-        _ => Err(anyhow::anyhow!("usage: engine_faults ENGINE [POINTS]")),
+        [engine, POWER] => check_power(engine, usize::MAX, SEED),
+        [engine, POWER, points] => number(points).and_then(|points| check_power(engine, points, SEED)),
+        [engine, POWER, points, seed] => number(points)
+            .and_then(|points| Ok((points, number(seed)?)))
+            .and_then(|(points, seed)| check_power(engine, points, SEED ^ seed as u64)),
+        [engine, points] => number(points).and_then(|points| check_all(engine, points)),
+        _ => Err(anyhow::anyhow!(
+            "usage: engine_faults ENGINE [POINTS], or engine_faults ENGINE --power [POINTS [SEED]]"
+        )),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,6 +64,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn number(text: &str) -> anyhow::Result<usize> {
+    text.parse().context("POINTS and SEED are numbers")
 }
 
 fn open(engine: &str, directory: &Path) -> anyhow::Result<Box<dyn StorageEngine>> {
@@ -99,7 +126,7 @@ fn read(printed: &str) -> anyhow::Result<Vec<(u32, Told)>> {
 /// One process, with a fault; then what the next one finds. Says how many calls there were.
 fn check_one(engine: &str, fault: Option<(usize, Fault)>) -> anyhow::Result<usize> {
     let place = tempfile::tempdir()?;
-    let directory: PathBuf = place.path().join("engine");
+    let directory: PathBuf = place.path().join(DIRECTORY);
     std::fs::create_dir(&directory)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args([WRITE, engine]).arg(&directory);
@@ -126,4 +153,79 @@ fn check_all(engine: &str, points: usize) -> anyhow::Result<()> {
     }
     println!("{engine}: {calls} calls that change files; ended or failed at every {step}. of them");
     Ok(())
+}
+
+/// Checks an engine after power cuts.
+fn check_power(engine: &str, points: usize, seed: u64) -> anyhow::Result<()> {
+    let place = tempfile::tempdir()?;
+    let root = place.path().canonicalize()?;
+    let directory = root.join(DIRECTORY);
+    std::fs::create_dir(&directory)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([WRITE, engine]).arg(&directory);
+    let ops = faults::record(&mut command, &root)?;
+    ensure!(ops.len() > 100, "only {} things were done", ops.len());
+    // A process that panics has failed like any other, and is told below.
+    panic::set_hook(Box::new(|_| {}));
+    let (mut cuts, mut failed) = (0, Vec::new());
+    for moment in moments(ops.len(), points, seed) {
+        for loss in Loss::ALL {
+            cuts += 1;
+            if let Err(error) = check_cut(engine, &ops, moment, Cut::new(&ops, moment, loss, seed), &root) {
+                failed.push((moment, loss, error));
+            }
+        }
+    }
+    println!("{engine}: {} things done, {cuts} power cuts, {} of them failed", ops.len(), failed.len());
+    for (moment, loss, error) in failed.iter().take(TOLD) {
+        println!("power cut before {moment}, {loss:?} lost: {error:#}");
+        for (at, op) in ops.iter().enumerate().take(*moment).skip(moment.saturating_sub(20)) {
+            println!("    {at} {}", op.shown());
+        }
+    }
+    ensure!(failed.is_empty(), "{} power cuts of {cuts} lost something", failed.len());
+    Ok(())
+}
+
+/// Every one up to `most`, or so many that are spread over all.
+fn moments(most: usize, points: usize, seed: u64) -> Vec<usize> {
+    if points > most {
+        return (0..=most).collect();
+    }
+    let mut numbers = Numbers(seed);
+    let draw = |point: usize| {
+        let (from, to) = (point * most / points, (point + 1) * most / points);
+        from + numbers.draw() as usize % (to - from) + 1
+    };
+    (0..points).map(draw).collect()
+}
+
+/// Opens what one power cut leaves: it is whole, can be written to, and stays so.
+fn check_cut(engine: &str, ops: &[Op], moment: usize, cut: Cut<'_>, root: &Path) -> anyhow::Result<()> {
+    let place = tempfile::tempdir()?;
+    let directory = place.path().join(DIRECTORY);
+    std::fs::create_dir(&directory)?;
+    cut.leave(root, place.path())?;
+    let printed = ops[..moment].iter().filter_map(|op| match op {
+        Op::Print(text) => Some(&text[..]),
+        _ => None,
+    });
+    let told = read(&String::from_utf8(printed.collect::<Vec<_>>().concat())?)?;
+    let possible = crash::possible(&told);
+    let check = || {
+        let opened = open(engine, &directory).context("opening it")?;
+        crash::check(&*opened, possible.clone()).map_err(anyhow::Error::msg)?;
+        let mut batch = WriteBatch::default();
+        batch.put("after", *b"k", *b"v");
+        opened.commit(&batch, Durability::Hard).context("writing to it")?;
+        drop(opened);
+        let opened = open(engine, &directory).context("opening it again")?;
+        ensure!(opened.get("after", b"k")?.as_deref() == Some(b"v"), "what was written then is lost");
+        crash::check(&*opened, possible.clone()).map_err(anyhow::Error::msg)
+    };
+    let checked = panic::catch_unwind(panic::AssertUnwindSafe(check));
+    checked.unwrap_or_else(|panicked| {
+        let text = panicked.downcast_ref::<String>().map(String::as_str);
+        bail!("it panicked: {}", text.or_else(|| panicked.downcast_ref::<&str>().copied()).unwrap_or("without a word"))
+    })
 }
