@@ -205,6 +205,11 @@ impl StorageEngine for FjallEngine {
     }
 
     fn drop_keyspace(&self, keyspace: Keyspace<'_>) -> Result<(), StorageError> {
+        if self.existing(keyspace).is_none() {
+            return Ok(());
+        }
+        // fjall puts this on the disk at once, and a power cut must not leave it without the soft commits before it.
+        self.flush()?;
         let removed = self.keyspaces.write().unwrap_or_else(PoisonError::into_inner).remove(keyspace);
         let Some(tree) = removed else { return Ok(()) };
         let handle = AsRef::<fjall::Keyspace>::as_ref(&tree).clone();
