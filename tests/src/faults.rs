@@ -19,7 +19,7 @@ use anyhow::Context;
 use nix::libc::c_long;
 use nix::unistd::Pid;
 
-use record::Op;
+use record::Record;
 
 /// What happens at a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,32 +64,32 @@ pub fn run(command: &mut Command, fault: Option<(usize, Fault)>) -> anyhow::Resu
 ///
 /// # Errors
 /// When it can't be traced, does not end in time or by itself, or does what is not modelled.
-pub fn record(command: &mut Command, root: &Path) -> anyhow::Result<Vec<Op>> {
-    let (ended, ops) = run_traced(command, None, Some(root))?;
+pub fn record(command: &mut Command, root: &Path) -> anyhow::Result<Record> {
+    let (ended, record) = run_traced(command, None, Some(root))?;
     anyhow::ensure!(ended.is_success, "it failed: {ended:?}");
-    Ok(ops)
+    Ok(record)
 }
 
 fn run_traced(
     command: &mut Command,
     fault: Option<(usize, Fault)>,
     root: Option<&Path>,
-) -> anyhow::Result<(Ended, Vec<Op>)> {
+) -> anyhow::Result<(Ended, Record)> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the process")?;
     let pid = Pid::from_raw(child.id().cast_signed());
     #[cfg(target_arch = "x86_64")]
     let traced =
-        tracer::trace(&mut child, pid, fault, root).map(|seen| (seen.calls, seen.at, seen.is_success, seen.ops));
+        tracer::trace(&mut child, pid, fault, root).map(|seen| (seen.calls, seen.at, seen.is_success, seen.record));
     #[cfg(not(target_arch = "x86_64"))]
-    let traced: anyhow::Result<(usize, Option<c_long>, bool, Vec<Op>)> = {
+    let traced: anyhow::Result<(usize, Option<c_long>, bool, Record)> = {
         let _ = (pid, fault, root);
         Err(nix::errno::Errno::ENOSYS.into())
     };
     if traced.is_err() {
         let _ = child.kill();
     }
-    let (calls, at, is_success, ops) = traced?;
+    let (calls, at, is_success, record) = traced?;
     let mut printed = String::new();
     child.stdout.take().context("its output")?.read_to_string(&mut printed)?;
-    Ok((Ended { calls, printed, is_success, at }, ops))
+    Ok((Ended { calls, printed, is_success, at }, record))
 }

@@ -58,6 +58,15 @@ pub enum Op {
     Print(Vec<u8>),
 }
 
+/// What was done, in order.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// All of it.
+    pub ops: Vec<Op>,
+    /// So many of them stand for what was there before.
+    pub found: usize,
+}
+
 impl Op {
     /// Whether it changes names or lengths, which the file system keeps in its journal.
     #[must_use]

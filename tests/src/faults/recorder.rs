@@ -35,12 +35,41 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Of a process that is traced.
+    /// Of a process that is traced. What is there already counts as done, and as put on the disk.
     pub(super) fn new(pid: Pid, root: &Path) -> anyhow::Result<Self> {
         let memory = File::open(format!("/proc/{pid}/mem")).context("reading its memory")?;
-        let root = root.to_owned();
         let (files, pending) = (HashMap::new(), HashMap::new());
-        Ok(Self { pid, root, memory, files, made: 0, pending, ops: Vec::new() })
+        let mut recorder = Self { pid, root: root.to_owned(), memory, files, made: 0, pending, ops: Vec::new() };
+        recorder.find(root)?;
+        Ok(recorder)
+    }
+
+    fn find(&mut self, directory: &Path) -> anyhow::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let (path, found) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            if found.is_dir() {
+                self.ops.push(Op::CreateDirectory(path.clone()));
+                self.find(&path)?;
+                continue;
+            }
+            self.done(Pending::Create(path.clone()), found.ino())?;
+            let file = self.made - 1;
+            self.ops.push(Op::Length(file, found.len()));
+            let content = File::open(&path)?;
+            let mut block = [0; 4096];
+            for offset in (0..found.len()).step_by(block.len()) {
+                let read = (found.len() - offset).min(block.len() as u64) as usize;
+                content.read_exact_at(&mut block[..read], offset)?;
+                // A journal that was allocated ahead is zeros, mostly.
+                if block[..read].iter().any(|byte| *byte != 0) {
+                    self.ops.push(Op::Write { file, offset, data: block[..read].to_vec(), is_longer: false });
+                }
+            }
+            self.ops.push(Op::Sync { target: Target::File(file), before: self.ops.len(), is_data: false });
+        }
+        let target = Target::Directory(directory.to_owned());
+        self.ops.push(Op::Sync { target, before: self.ops.len(), is_data: false });
+        Ok(())
     }
 
     /// A thread enters a call, or leaves it.
@@ -52,7 +81,13 @@ impl Recorder {
             return Ok(());
         }
         match self.pending.remove(&thread) {
-            Some(pending) if registers.rax.cast_signed() >= 0 => self.done(pending, registers.rax),
+            Some(pending) if registers.rax.cast_signed() >= 0 => {
+                let result = match pending {
+                    Pending::Create(_) => fs::metadata(format!("/proc/{}/fd/{}", self.pid, registers.rax))?.ino(),
+                    _ => registers.rax,
+                };
+                self.done(pending, result)
+            }
             _ => Ok(()),
         }
     }
@@ -131,11 +166,11 @@ impl Recorder {
         })
     }
 
+    /// The result of a file that was made is its inode, and that of a write how much was written.
     fn done(&mut self, pending: Pending, result: u64) -> anyhow::Result<()> {
         let op = match pending {
             Pending::Create(path) => {
-                let inode = fs::metadata(format!("/proc/{}/fd/{result}", self.pid))?.ino();
-                self.files.insert(inode, self.made);
+                self.files.insert(result, self.made);
                 self.made += 1;
                 Op::Create(path, self.made - 1)
             }

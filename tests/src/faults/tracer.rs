@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::recorder::Recorder;
-use super::{Fault, Op};
+use super::{Fault, Record};
 
 /// Longer than any engine takes for its work, also traced and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub(super) struct Seen {
     pub(super) calls: usize,
     pub(super) at: Option<c_long>,
     pub(super) is_success: bool,
-    pub(super) ops: Vec<Op>,
+    pub(super) record: Record,
 }
 
 /// Records what is done below `root`, if there is one.
@@ -40,6 +40,7 @@ pub(super) fn trace(
     ptrace::seize(pid, options)?;
     ptrace::interrupt(pid).context("ptrace")?;
     let recorder = root.map(|root| Recorder::new(pid, root)).transpose()?;
+    let found = recorder.as_ref().map_or(0, |recorder| recorder.ops.len());
     let (ended, timeout) = mpsc::channel::<()>();
     let watchdog = thread::spawn(move || {
         let is_late = timeout.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
@@ -66,7 +67,7 @@ pub(super) fn trace(
     drop(ended);
     ensure!(!watchdog.join().unwrap_or_default(), "it did not end within {PATIENCE:?}");
     let ops = tracer.recorder.map(|recorder| recorder.ops).unwrap_or_default();
-    Ok(Seen { calls: tracer.calls, at: tracer.at, is_success, ops })
+    Ok(Seen { calls: tracer.calls, at: tracer.at, is_success, record: Record { ops, found } })
 }
 
 /// A thread that was killed meanwhile is gone, which is no error.
