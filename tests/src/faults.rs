@@ -1,5 +1,5 @@
 //! System calls of another process that fail, or never return: it is traced, and those calls that change files are
-//! counted.
+//! counted. Or they are [recorded](mod@record), and [`power`] says what a power cut may leave of them.
 //!
 //! On x86-64 alone, whose registers it knows; elsewhere it fails with `ENOSYS`. The tracer waits for every child of its process, so it has a
 //! process for itself.

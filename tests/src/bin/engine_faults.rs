@@ -12,7 +12,7 @@
 use std::io::{self, BufRead, Write};
 use std::ops::RangeInclusive;
 use std::panic;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail, ensure};
@@ -138,9 +138,8 @@ fn read(printed: &str) -> anyhow::Result<Vec<(u32, Told)>> {
 
 /// One process, with a fault; then what the next one finds. Says how many calls there were.
 fn check_one(engine: &str, fault: Option<(usize, Fault)>) -> anyhow::Result<usize> {
-    let place = tempfile::tempdir()?;
-    let directory: PathBuf = place.path().join(DIRECTORY);
-    std::fs::create_dir(&directory)?;
+    let place = new_place()?;
+    let directory = place.path().join(DIRECTORY);
     let mut command = Command::new(std::env::current_exe()?);
     command.args([WRITE, engine]).arg(&directory);
     let ended = faults::run(&mut command, fault)?;
@@ -213,7 +212,7 @@ fn last_of(ops: &[Op]) -> String {
 }
 
 fn new_place() -> anyhow::Result<TempDir> {
-    // In memory where that can be: a disk would take its time for each sync, and here the model says what that does.
+    // In memory where that can be: a disk would take its time for each sync, and no check here is of a disk.
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     std::fs::create_dir(place.path().join(DIRECTORY))?;
     Ok(place)
