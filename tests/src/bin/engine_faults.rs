@@ -224,7 +224,8 @@ fn record(engine: &str, what: &str, root: &Path) -> anyhow::Result<Record> {
     faults::record(command.args([what, engine]).arg(root.join(DIRECTORY)), root)
 }
 
-/// All moments of a record, or so many that are spread over it.
+/// All moments of a record, or so many that are spread over it. Every other one is just after something was printed: then
+/// a sync that is missing shows most.
 fn moments(record: &Record, points: usize, seed: u64) -> Vec<usize> {
     let done = record.ops.len() - record.found;
     if points > done {
@@ -233,7 +234,9 @@ fn moments(record: &Record, points: usize, seed: u64) -> Vec<usize> {
     let mut numbers = Numbers(seed);
     let draw = |point: usize| {
         let (from, to) = (point * done / points, (point + 1) * done / points);
-        record.found + from + numbers.draw() as usize % (to - from) + 1
+        let drawn = record.found + from + numbers.draw() as usize % (to - from) + 1;
+        let printed = record.ops[drawn..].iter().position(|op| matches!(op, Op::Print(_)));
+        printed.filter(|_| point % 2 == 1).map_or(drawn, |behind| drawn + behind + 1)
     };
     (0..points).map(draw).collect()
 }
