@@ -121,6 +121,16 @@ fn an_engine_is_whole_after_any_system_call_that_ends_it_or_fails() {
     }
 }
 
+#[test]
+fn an_engine_is_whole_after_a_power_cut() {
+    for engine in ["default", "columnar", "encrypted", "redb", "timeseries"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_engine_faults"));
+        let ended = processes::run(command.args([engine, "--power", "24"]), "");
+        assert!(ended.status.success(), "{engine}: {}{}", ended.stderr, ended.stdout);
+        print!("{}", ended.stdout);
+    }
+}
+
 /// What one client wrote: the keys that were acknowledged.
 struct Written {
     acknowledged: Vec<String>,

@@ -1,18 +1,25 @@
 //! System calls of another process that fail, or never return: it is traced, and those calls that change files are
-//! counted.
+//! counted. Or they are [recorded](mod@record), and [`power`] says what a power cut may leave of them.
 //!
 //! On x86-64 alone, whose registers it knows; elsewhere it fails with `ENOSYS`. The tracer waits for every child of its process, so it has a
 //! process for itself.
 
+pub mod power;
+pub mod record;
+#[cfg(target_arch = "x86_64")]
+mod recorder;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use nix::libc::c_long;
 use nix::unistd::Pid;
+
+use record::Record;
 
 /// What happens at a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +56,40 @@ pub struct Ended {
 /// # Errors
 /// When it can't be traced, or does not end in time.
 pub fn run(command: &mut Command, fault: Option<(usize, Fault)>) -> anyhow::Result<Ended> {
+    run_traced(command, fault, None).map(|(ended, _)| ended)
+}
+
+/// Runs such a process, and tells what it did to the files below `root`, an absolute path without links, and what it
+/// printed, in order.
+///
+/// # Errors
+/// When it can't be traced, does not end in time or by itself, or does what is not modelled.
+pub fn record(command: &mut Command, root: &Path) -> anyhow::Result<Record> {
+    let (ended, record) = run_traced(command, None, Some(root))?;
+    anyhow::ensure!(ended.is_success, "it failed: {ended:?}");
+    Ok(record)
+}
+
+fn run_traced(
+    command: &mut Command,
+    fault: Option<(usize, Fault)>,
+    root: Option<&Path>,
+) -> anyhow::Result<(Ended, Record)> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the process")?;
     let pid = Pid::from_raw(child.id().cast_signed());
     #[cfg(target_arch = "x86_64")]
-    let traced = tracer::trace(&mut child, pid, fault);
+    let traced =
+        tracer::trace(&mut child, pid, fault, root).map(|seen| (seen.calls, seen.at, seen.is_success, seen.record));
     #[cfg(not(target_arch = "x86_64"))]
-    let traced: anyhow::Result<(usize, Option<c_long>, bool)> = Err(nix::errno::Errno::ENOSYS.into());
+    let traced: anyhow::Result<(usize, Option<c_long>, bool, Record)> = {
+        let _ = (pid, fault, root);
+        Err(nix::errno::Errno::ENOSYS.into())
+    };
     if traced.is_err() {
         let _ = child.kill();
     }
-    let (calls, at, is_success) = traced?;
+    let (calls, at, is_success, record) = traced?;
     let mut printed = String::new();
     child.stdout.take().context("its output")?.read_to_string(&mut printed)?;
-    Ok(Ended { calls, printed, is_success, at })
+    Ok((Ended { calls, printed, is_success, at }, record))
 }

@@ -89,7 +89,8 @@ pub trait StorageEnginePlugin: Send + Sync {
 pub enum Durability {
     /// On the disk.
     Hard,
-    /// In memory; on the disk soon.
+    /// In memory; on the disk soon. When the power fails before that, all that was done later is lost with it, keyspaces
+    /// that were dropped included: what is left is what was there at some moment.
     Soft,
 }
 

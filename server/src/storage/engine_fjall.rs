@@ -11,8 +11,8 @@ use std::sync::{PoisonError, RwLock};
 
 use fjall::config::CompressionPolicy;
 use fjall::{
-    CompressionType, Guard, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
-    SingleWriterTxKeyspace, Slice, Snapshot,
+    CompressionType, Guard, JournalRecoveryError as RecoveryError, KeyspaceCreateOptions, PersistMode, Readable,
+    SingleWriterTxDatabase, SingleWriterTxKeyspace, Slice, Snapshot,
 };
 use photondb_plugin_sdk::Datum;
 use photondb_plugin_sdk::kinds::storage::{
@@ -21,6 +21,7 @@ use photondb_plugin_sdk::kinds::storage::{
 };
 
 use super::error::StoreError;
+use super::journal_tail;
 
 /// Sealed memtables queue behind busy cores, so a keyspace may hold several times this.
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -46,11 +47,15 @@ impl FjallEngine {
         if is_empty(&config.directory) {
             create(&config.directory).map_err(failed)?;
         }
-        let db = SingleWriterTxDatabase::builder(&config.directory)
-            .cache_size(config.cache_bytes)
-            .max_journaling_size(JOURNAL_BYTES)
-            .open()
-            .map_err(failed)?;
+        let open = || {
+            let builder = SingleWriterTxDatabase::builder(&config.directory);
+            builder.cache_size(config.cache_bytes).max_journaling_size(JOURNAL_BYTES).open()
+        };
+        let opened = match open() {
+            Err(fjall::Error::JournalRecovery(RecoveryError::ChecksumMismatch)) => open_torn(config, &open),
+            opened => opened,
+        };
+        let db = opened.map_err(failed)?;
         let mut keyspaces = HashMap::new();
         for name in db.list_keyspace_names() {
             keyspaces.insert(name.to_string(), db.keyspace(&name, keyspace_options).map_err(failed)?);
@@ -75,6 +80,21 @@ impl FjallEngine {
         let mut keyspaces = self.keyspaces.write().unwrap_or_else(PoisonError::into_inner);
         let keyspace = self.db.keyspace(name, keyspace_options).map_err(|error| storage_error(name, error))?;
         Ok(keyspaces.entry(name.to_owned()).or_insert(keyspace).clone())
+    }
+}
+
+/// Opens a database whose journal has a batch with a wrong checksum, if a power cut has left it so.
+fn open_torn(
+    config: &StorageConfig,
+    open: &dyn Fn() -> Result<SingleWriterTxDatabase, fjall::Error>,
+) -> Result<SingleWriterTxDatabase, fjall::Error> {
+    match journal_tail::cut(&config.directory)? {
+        Some(at) => {
+            let directory = config.directory.display();
+            tracing::warn!(%directory, at, "the journal ended in commits that a crash kept off the disk; they were removed");
+            open()
+        }
+        None => Err(fjall::Error::JournalRecovery(RecoveryError::ChecksumMismatch)),
     }
 }
 
@@ -205,6 +225,11 @@ impl StorageEngine for FjallEngine {
     }
 
     fn drop_keyspace(&self, keyspace: Keyspace<'_>) -> Result<(), StorageError> {
+        if self.existing(keyspace).is_none() {
+            return Ok(());
+        }
+        // fjall puts this on the disk at once, and a power cut must not leave it without the soft commits before it.
+        self.flush()?;
         let removed = self.keyspaces.write().unwrap_or_else(PoisonError::into_inner).remove(keyspace);
         let Some(tree) = removed else { return Ok(()) };
         let handle = AsRef::<fjall::Keyspace>::as_ref(&tree).clone();
@@ -295,7 +320,7 @@ mod tests {
     fn it_is_a_storage_engine() {
         let directory = tempfile::tempdir().unwrap();
         let config =
-            StorageConfig { directory: directory.path().to_owned(), cache_bytes: 8 << 20, options: Datum::Null };
+            StorageConfig { directory: directory.path().join("engine"), cache_bytes: 8 << 20, options: Datum::Null };
         check(Persistence::Durable, &mut || Box::new(FjallEngine::open(&config).unwrap()));
     }
 
@@ -303,7 +328,7 @@ mod tests {
     fn a_removal_brings_no_keyspace_back() {
         let directory = tempfile::tempdir().unwrap();
         let config =
-            StorageConfig { directory: directory.path().to_owned(), cache_bytes: 1 << 20, options: Datum::Null };
+            StorageConfig { directory: directory.path().join("engine"), cache_bytes: 1 << 20, options: Datum::Null };
         let engine = FjallEngine::open(&config).unwrap();
         let mut batch = WriteBatch::default();
         batch.put("kept", *b"k", *b"v");

@@ -10,6 +10,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `engine_fjall` | the default engine; everything else sees only the SDK's `StorageEngine` |
+//! | `journal_tail` | what a power cut leaves at the end of that engine's journal |
 //! | `engines` | the seam to the engines of plugins, which tables ask for by name |
 //! | `backend` | an open engine, opened anew where its process ended, and its writer |
 //! | `catalog` | the records of what exists |
@@ -39,6 +40,7 @@ mod engine_fjall;
 mod engines;
 mod error;
 mod indexes;
+mod journal_tail;
 mod keys;
 mod locks;
 mod scan;

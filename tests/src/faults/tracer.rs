@@ -1,6 +1,7 @@
 //! Stops a process at each of its system calls.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Child;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -14,19 +15,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::Fault;
+use super::recorder::Recorder;
+use super::{Fault, Record};
 
 /// Longer than any engine takes for its work, also traced and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a trace saw.
+pub(super) struct Seen {
+    pub(super) calls: usize,
+    pub(super) at: Option<c_long>,
+    pub(super) is_success: bool,
+    pub(super) record: Record,
+}
+
+/// Records what is done below `root`, if there is one.
 pub(super) fn trace(
     child: &mut Child,
     pid: Pid,
     fault: Option<(usize, Fault)>,
-) -> anyhow::Result<(usize, Option<c_long>, bool)> {
+    root: Option<&Path>,
+) -> anyhow::Result<Seen> {
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
     ptrace::seize(pid, options)?;
     ptrace::interrupt(pid).context("ptrace")?;
+    let recorder = root.map(|root| Recorder::new(pid, root)).transpose()?;
+    let found = recorder.as_ref().map_or(0, |recorder| recorder.ops.len());
     let (ended, timeout) = mpsc::channel::<()>();
     let watchdog = thread::spawn(move || {
         let is_late = timeout.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
@@ -36,7 +50,7 @@ pub(super) fn trace(
         is_late
     });
     child.stdin.take().context("its input")?.write_all(b"go\n")?;
-    let mut tracer = Tracer { pid, fault, calls: 0, at: None, injected: None };
+    let mut tracer = Tracer { pid, fault, calls: 0, at: None, injected: None, recorder };
     let mut is_success = false;
     loop {
         match waitpid(None, Some(WaitPidFlag::__WALL)) {
@@ -52,7 +66,8 @@ pub(super) fn trace(
     }
     drop(ended);
     ensure!(!watchdog.join().unwrap_or_default(), "it did not end within {PATIENCE:?}");
-    Ok((tracer.calls, tracer.at, is_success))
+    let ops = tracer.recorder.map(|recorder| recorder.ops).unwrap_or_default();
+    Ok(Seen { calls: tracer.calls, at: tracer.at, is_success, record: Record { ops, found } })
 }
 
 /// A thread that was killed meanwhile is gone, which is no error.
@@ -70,6 +85,7 @@ struct Tracer {
     at: Option<c_long>,
     /// The thread whose call something happens to, and what.
     injected: Option<(Pid, Fault)>,
+    recorder: Option<Recorder>,
 }
 
 impl Tracer {
@@ -84,6 +100,9 @@ impl Tracer {
         }
         // What the kernel puts there when a call is entered; no call that is counted answers so.
         let is_entered = registers.rax.cast_signed() == -i64::from(libc::ENOSYS);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.called(thread, &registers, is_entered)?;
+        }
         if is_entered && changes_files(&registers) {
             self.calls += 1;
             if let Some((number, fault)) = self.fault

@@ -43,17 +43,33 @@ fn step(number: u32) -> Step {
     }
 }
 
-/// Changes in all keyspaces: keys that come, change and go; sometimes more than a page or a block of any engine.
+/// Changes in all keyspaces: keys that come, change and go; sometimes more than a sector, a page or a block of any engine,
+/// also of one that compresses.
 fn batch(number: u32) -> WriteBatch {
     let mut batch = WriteBatch::default();
-    let bytes = if number.is_multiple_of(7) { 70_000 } else { 40 };
+    let bytes = match number % 7 {
+        0 => 70_000,
+        4 => 3_000,
+        _ => 40,
+    };
+    let value = noise(number, bytes);
     for keyspace in KEYSPACES {
         batch.put(keyspace, *b"last", number.to_be_bytes());
-        batch.put(keyspace, (number % 11).to_be_bytes(), vec![number as u8; bytes]);
+        batch.put(keyspace, (number % 11).to_be_bytes(), value.clone());
         batch.put(keyspace, [b"n", &number.to_be_bytes()[..]].concat(), vec![number as u8; 200]);
         batch.delete(keyspace, (number.wrapping_mul(5) % 11).to_be_bytes());
     }
     batch
+}
+
+/// Bytes that nothing makes shorter, the same each time.
+fn noise(seed: u32, bytes: usize) -> Vec<u8> {
+    let mut state = u64::from(seed);
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
 }
 
 /// Goes through all steps of an engine that is new, and tells of each.

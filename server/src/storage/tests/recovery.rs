@@ -71,6 +71,29 @@ fn a_torn_end_of_the_journal_loses_only_the_last_commit() {
 }
 
 #[test]
+fn a_commit_that_misses_a_sector_is_lost_and_nothing_else() {
+    let (directory, store, table) = new_store();
+    put_all(&table, &documents(0..10));
+    // Long, and too short to be compressed.
+    let long = Datum::object([("id", Datum::from(10)), ("v", "x".repeat(3000).into())]);
+    put_all(&table, &[long]);
+    store.flush().unwrap();
+    let crashed = tempfile::tempdir().unwrap();
+    copy(directory.path(), crashed.path());
+    let journal = journals(crashed.path()).pop().unwrap();
+    let mut bytes = fs::read(&journal).unwrap();
+    let sector = (bytes.windows(512).position(|window| *window == [b'x'; 512]).unwrap()).next_multiple_of(512);
+    bytes[sector..sector + 512].fill(0);
+    fs::write(&journal, bytes).unwrap();
+    for _ in 0..2 {
+        let store = Store::open(crashed.path(), &options()).unwrap();
+        let table = store.table("test", "t").unwrap();
+        assert_eq!(all(table.scan(&DatumRange::all(), Direction::Forward)), documents(0..10));
+        assert_eq!(table.count_estimate(), 10);
+    }
+}
+
+#[test]
 fn a_damaged_journal_is_refused_with_what_to_do() {
     let (directory, store, table) = new_store();
     put_all(&table, &documents(0..50));
