@@ -5,7 +5,7 @@
 //! tables are rounded to 6 bits, and stay in registers while they are looked up in for 32 rows at once (André,
 //! Kermarrec, Le Scouarnec: Cache locality is not enough, 2015, section 4).
 
-use crate::kernels::{BLOCK_ROWS, Level, Line, MAX_ENTRY, PartFactors, PartQuery, block_estimates};
+use crate::kernels::{BLOCK_ROWS, Level, Line, MAX_ENTRY, OfRows, PartFactors, PartQuery, block_estimates};
 
 /// Parts of a line: 32 rows of 4 bits each.
 const PARTS_OF_LINE: usize = 4;
@@ -17,7 +17,9 @@ const BYTES_OF_PART: usize = BLOCK_ROWS / 2;
 pub struct PartRows {
     parts: usize,
     lines: Vec<Line>,
-    factors: Vec<PartFactors>,
+    scales: Vec<OfRows>,
+    /// None while all are 0, as those of a scan without them are: what a scan costs is the bytes that it reads.
+    biases: Vec<OfRows>,
     len: usize,
 }
 
@@ -72,7 +74,7 @@ impl PartRows {
     /// No rows, of `parts` codes each.
     #[must_use]
     pub fn new(parts: usize) -> Self {
-        Self { parts, lines: Vec::new(), factors: Vec::new(), len: 0 }
+        Self { parts, lines: Vec::new(), scales: Vec::new(), biases: Vec::new(), len: 0 }
     }
 
     /// How many rows there are.
@@ -87,17 +89,21 @@ impl PartRows {
         self.len == 0
     }
 
-    /// The memory that the rows take, in bytes: `parts / 2 + 8` for each.
+    /// The memory that the rows take, in bytes: `parts / 2 + 4` for each, and 4 more if one has a bias.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>() + self.factors.capacity() * size_of::<PartFactors>()
+        let factors = self.scales.capacity() + self.biases.capacity();
+        self.lines.capacity() * size_of::<Line>() + factors * size_of::<OfRows>()
     }
 
     /// Makes room for `additional` more rows.
     pub fn reserve(&mut self, additional: usize) {
         let blocks = additional.div_ceil(BLOCK_ROWS);
         self.lines.reserve_exact(blocks * self.lines_of_block());
-        self.factors.reserve_exact(blocks);
+        self.scales.reserve_exact(blocks);
+        if !self.biases.is_empty() {
+            self.biases.reserve_exact(blocks);
+        }
     }
 
     fn lines_of_block(&self) -> usize {
@@ -114,7 +120,10 @@ impl PartRows {
         let row = self.len;
         if row.is_multiple_of(BLOCK_ROWS) {
             self.lines.resize(self.lines.len() + self.lines_of_block(), Line::ZERO);
-            self.factors.push(PartFactors::ZERO);
+            self.scales.push(OfRows::ZERO);
+            if !self.biases.is_empty() {
+                self.biases.push(OfRows::ZERO);
+            }
         }
         self.len += 1;
         for (part, &code) in codes.iter().enumerate() {
@@ -137,7 +146,8 @@ impl PartRows {
         self.len = last;
         if last.is_multiple_of(BLOCK_ROWS) {
             self.lines.truncate(self.lines.len() - self.lines_of_block());
-            self.factors.pop();
+            self.scales.pop();
+            self.biases.pop();
         }
     }
 
@@ -153,14 +163,19 @@ impl PartRows {
     }
 
     fn factors(&self, row: usize) -> (f32, f32) {
-        let factors = &self.factors[row / BLOCK_ROWS];
-        (factors.scale[row % BLOCK_ROWS], factors.bias[row % BLOCK_ROWS])
+        let (block, place) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
+        (self.scales[block].0[place], self.biases.get(block).map_or(0.0, |biases| biases.0[place]))
     }
 
     fn set_factors(&mut self, row: usize, (scale, bias): (f32, f32)) {
-        let factors = &mut self.factors[row / BLOCK_ROWS];
-        factors.scale[row % BLOCK_ROWS] = scale;
-        factors.bias[row % BLOCK_ROWS] = bias;
+        let (block, place) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
+        self.scales[block].0[place] = scale;
+        if bias != 0.0 && self.biases.is_empty() {
+            self.biases = vec![OfRows::ZERO; self.scales.len()];
+        }
+        if let Some(biases) = self.biases.get_mut(block) {
+            biases.0[place] = bias;
+        }
     }
 
     /// The line and byte where a code is, and by how many bits it is shifted there.
@@ -212,8 +227,10 @@ impl PartRows {
             limit: limits[query],
         });
         let mut estimates = [[0.0; BLOCK_ROWS]; Q];
-        for (block, factors) in self.factors.iter().enumerate() {
+        for (block, scale) in self.scales.iter().enumerate() {
             let codes = &self.lines[block * lines..][..lines];
+            let bias = self.biases.get(block).unwrap_or(&OfRows::ZERO);
+            let factors = PartFactors { scale: &scale.0, bias: &bias.0 };
             let smaller = block_estimates(level, codes, factors, &queries, &mut estimates);
             let present = u32::MAX >> (BLOCK_ROWS - (self.len - block * BLOCK_ROWS).min(BLOCK_ROWS));
             for (query, smaller) in smaller.into_iter().enumerate() {
@@ -235,7 +252,8 @@ mod tests {
     type Row = (Vec<u8>, f32, f32);
 
     fn rows(parts: usize) -> impl Strategy<Value = Vec<Row>> {
-        prop::collection::vec((prop::collection::vec(0_u8..16, parts), -2.0_f32..2.0, -9.0_f32..9.0), 1..90)
+        let bias = prop_oneof![Just(0.0_f32), -9.0_f32..9.0];
+        prop::collection::vec((prop::collection::vec(0_u8..16, parts), -2.0_f32..2.0, bias), 1..90)
     }
 
     fn filled(parts: usize, rows: &[Row]) -> PartRows {

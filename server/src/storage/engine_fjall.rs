@@ -21,7 +21,7 @@ use photondb_plugin_sdk::kinds::storage::{
 };
 
 use super::error::StoreError;
-use super::journal_tail;
+use super::journal_tail::{self, Cut};
 
 /// Sealed memtables queue behind busy cores, so a keyspace may hold several times this.
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -89,9 +89,12 @@ fn open_torn(
     open: &dyn Fn() -> Result<SingleWriterTxDatabase, fjall::Error>,
 ) -> Result<SingleWriterTxDatabase, fjall::Error> {
     match journal_tail::cut(&config.directory)? {
-        Some(at) => {
-            let directory = config.directory.display();
-            tracing::warn!(%directory, at, "the journal ended in commits that a crash kept off the disk; they were removed");
+        Some(Cut { at, kept }) => {
+            let (directory, kept) = (config.directory.display(), kept.display());
+            tracing::warn!(
+                %directory, at, %kept,
+                "the journal ended in commits that a power cut kept off the disk: they were cut off, and are kept in a file"
+            );
             open()
         }
         None => Err(fjall::Error::JournalRecovery(RecoveryError::ChecksumMismatch)),

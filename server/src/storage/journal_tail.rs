@@ -7,7 +7,8 @@
 //! batch is found, and cut off together with what follows it.
 //!
 //! Only the newest journal ends so, since one that is replaced is synced before; and only a batch that misses a
-//! sector is cut off. One that was changed otherwise is damage, which is for a person to judge.
+//! sector is cut off. One that was changed otherwise is damage, which is for a person to judge. What is cut off is kept in
+//! a file beside the journal: were it a disk that lost what it had acknowledged, later commits would be in there.
 //!
 //! ```text
 //! batch    1, items 4, sequence 8; the items; 3, checksum 8 (XXH3 of all items), "FJL\x03"
@@ -16,7 +17,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -32,20 +33,35 @@ const TRAILER: [u8; 4] = *b"FJL\x03";
 /// The smallest sector that a disk writes whole or not at all.
 const SECTOR: u64 = 512;
 
-/// Cuts a torn batch off the newest journal of a database that is not open. Says where, if there is one.
+/// What was cut off.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Where in the journal it began.
+    pub(super) at: u64,
+    /// The file that it is kept in.
+    pub(super) kept: PathBuf,
+}
+
+/// Cuts a torn batch, and what follows it, off the newest journal of a database that is not open, if there is one.
 ///
 /// # Errors
-/// When the journal can't be read or cut.
-pub(super) fn cut(directory: &Path) -> io::Result<Option<u64>> {
+/// When the journal can't be read or cut, or its end can't be kept.
+pub(super) fn cut(directory: &Path) -> io::Result<Option<Cut>> {
     let Some(path) = newest(directory)? else { return Ok(None) };
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
     let Some(torn) = first_wrong(&file)? else { return Ok(None) };
     if !misses_a_sector(&file, &torn)? {
         return Ok(None);
     }
+    let kept = path.with_extension(format!("{}.torn", torn.start));
+    file.seek(SeekFrom::Start(torn.start))?;
+    let mut copy = File::create(&kept)?;
+    io::copy(&mut file, &mut copy)?;
+    copy.sync_all()?;
+    File::open(directory)?.sync_all()?;
     file.set_len(torn.start)?;
     file.sync_all()?;
-    Ok(Some(torn.start))
+    Ok(Some(Cut { at: torn.start, kept }))
 }
 
 fn newest(directory: &Path) -> io::Result<Option<PathBuf>> {
@@ -169,8 +185,11 @@ mod tests {
         fs::write(directory.path().join("9.jnl"), b"an older one").unwrap();
         let path = directory.path().join("10.jnl");
         fs::write(&path, journal).unwrap();
-        let at = cut(directory.path()).unwrap();
-        (at, fs::metadata(path).unwrap().len())
+        let cut = cut(directory.path()).unwrap();
+        if let Some(Cut { at, kept }) = &cut {
+            assert_eq!(fs::read(kept).unwrap(), journal[*at as usize..]);
+        }
+        (cut.map(|cut| cut.at), fs::metadata(path).unwrap().len())
     }
 
     #[test]

@@ -65,16 +65,20 @@ pub(crate) struct QueryFactors {
 /// The bounds of a query's scores with the rows of a block.
 pub(crate) type Bounds = [f32; BLOCK_ROWS];
 
-/// What makes distances of the sums of a block of rows of parts: for each row one of each.
+/// A number for each row of a block.
 #[derive(Clone, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct PartFactors {
-    pub(crate) scale: [f32; BLOCK_ROWS],
-    pub(crate) bias: [f32; BLOCK_ROWS],
+#[repr(align(64))]
+pub(crate) struct OfRows(pub(crate) [f32; BLOCK_ROWS]);
+
+impl OfRows {
+    pub(crate) const ZERO: Self = Self([0.0; BLOCK_ROWS]);
 }
 
-impl PartFactors {
-    pub(crate) const ZERO: Self = Self { scale: [0.0; BLOCK_ROWS], bias: [0.0; BLOCK_ROWS] };
+/// What makes sums of contributions estimates, for the rows of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartFactors<'a> {
+    pub(crate) scale: &'a [f32; BLOCK_ROWS],
+    pub(crate) bias: &'a [f32; BLOCK_ROWS],
 }
 
 /// The query's part in the estimated distances of parts.
@@ -224,7 +228,7 @@ pub(crate) fn block_bounds<const Q: usize>(
 pub(crate) fn block_estimates<const Q: usize>(
     level: Level,
     codes: &[Line],
-    rows: &PartFactors,
+    rows: PartFactors<'_>,
     queries: &[PartQuery<'_>; Q],
     estimates: &mut [Bounds; Q],
 ) -> [u32; Q] {

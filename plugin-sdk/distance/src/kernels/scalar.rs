@@ -72,7 +72,7 @@ pub(super) fn block_bounds<const Q: usize>(
 
 pub(super) fn block_estimates<const Q: usize>(
     codes: &[Line],
-    rows: &PartFactors,
+    rows: PartFactors<'_>,
     queries: &[PartQuery<'_>; Q],
     estimates: &mut [Bounds; Q],
 ) -> [u32; Q] {

@@ -18,7 +18,7 @@ const ROWS: usize = BLOCK_ROWS / 2;
 #[target_feature(enable = "avx2,fma")]
 pub(in super::super) fn block_estimates<const Q: usize>(
     codes: &[Line],
-    rows: &PartFactors,
+    rows: PartFactors<'_>,
     queries: &[PartQuery<'_>; Q],
     estimates: &mut [Bounds; Q],
 ) -> [u32; Q] {
@@ -38,7 +38,7 @@ pub(in super::super) fn block_estimates<const Q: usize>(
         for (i, total) in totals.into_iter().enumerate() {
             let of_rows = |values: &[f32; BLOCK_ROWS]| load_f32(&values.as_chunks::<LANES>().0[i]);
             let sum = _mm256_fmadd_ps(total, _mm256_set1_ps(step), _mm256_set1_ps(offset));
-            let estimate = _mm256_fmadd_ps(sum, of_rows(&rows.scale), of_rows(&rows.bias));
+            let estimate = _mm256_fmadd_ps(sum, of_rows(rows.scale), of_rows(rows.bias));
             store(estimate, &mut estimates[query].as_chunks_mut::<LANES>().0[i]);
             let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(estimate, _mm256_set1_ps(limit)));
             *smaller |= mask.cast_unsigned() << (LANES * i);

@@ -24,7 +24,7 @@ struct Sums {
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(in super::super) fn block_estimates<const Q: usize>(
     codes: &[Line],
-    rows: &PartFactors,
+    rows: PartFactors<'_>,
     queries: &[PartQuery<'_>; Q],
     estimates: &mut [Bounds; Q],
 ) -> [u32; Q] {
@@ -60,7 +60,7 @@ pub(in super::super) fn block_estimates<const Q: usize>(
         for (i, total) in totals.into_iter().enumerate() {
             let of_rows = |values: &[f32; 2 * LANES]| load_f32(&values.as_chunks::<LANES>().0[i]);
             let sum = _mm512_fmadd_ps(total, _mm512_set1_ps(step), _mm512_set1_ps(offset));
-            let estimate = _mm512_fmadd_ps(sum, of_rows(&rows.scale), of_rows(&rows.bias));
+            let estimate = _mm512_fmadd_ps(sum, of_rows(rows.scale), of_rows(rows.bias));
             store(estimate, &mut estimates[query].as_chunks_mut::<LANES>().0[i]);
             let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(estimate, _mm512_set1_ps(limit));
             smaller[query] |= u32::from(mask) << (LANES * i);
