@@ -79,7 +79,7 @@ pub trait StorageEnginePlugin: Send + Sync {
     /// Opens the engine's directory, or makes a new engine there.
     ///
     /// # Errors
-    /// When the directory can't be read or written, or holds something else. [`Cause::Busy`] where another process has it
+    /// When the directory can't be read or written, or holds something else. [`Busy`](crate::Cause::Busy) where another process has it
     /// open: one that was replaced or lost its server, and is about to end. The server then tries again for some seconds.
     fn open(&self, config: &StorageConfig) -> Result<Box<dyn StorageEngine>, PluginError>;
 }
