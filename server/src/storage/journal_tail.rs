@@ -17,7 +17,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -54,9 +54,11 @@ pub(super) fn cut(directory: &Path) -> io::Result<Option<Cut>> {
         return Ok(None);
     }
     let kept = path.with_extension(format!("{}.torn", torn.start));
+    let mut rest = Vec::new();
     file.seek(SeekFrom::Start(torn.start))?;
+    file.read_to_end(&mut rest)?;
     let mut copy = File::create(&kept)?;
-    io::copy(&mut file, &mut copy)?;
+    copy.write_all(&rest)?;
     copy.sync_all()?;
     File::open(directory)?.sync_all()?;
     file.set_len(torn.start)?;
