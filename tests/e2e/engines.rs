@@ -111,24 +111,24 @@ fn an_unmodified_driver_tells_the_same_story_of_every_engine() {
     });
 }
 
-#[test]
-fn an_engine_is_whole_after_any_system_call_that_ends_it_or_fails() {
+/// Every engine that keeps what it stores is whole after the faults that `arguments` say.
+fn engines_are_whole_after(arguments: &[&str]) {
     for engine in ["default", "columnar", "encrypted", "redb", "timeseries"] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_engine_faults"));
-        let ended = processes::run(command.args([engine, "25"]), "");
-        assert!(ended.status.success(), "{engine}: {}", ended.stderr);
+        let ended = processes::run(command.arg(engine).args(arguments), "");
+        assert!(ended.status.success(), "{engine}: {}{}", ended.stderr, ended.stdout);
         print!("{}", ended.stdout);
     }
 }
 
 #[test]
+fn an_engine_is_whole_after_any_system_call_that_ends_it_or_fails() {
+    engines_are_whole_after(&["25"]);
+}
+
+#[test]
 fn an_engine_is_whole_after_a_power_cut() {
-    for engine in ["default", "columnar", "encrypted", "redb", "timeseries"] {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_engine_faults"));
-        let ended = processes::run(command.args([engine, "--power", "24"]), "");
-        assert!(ended.status.success(), "{engine}: {}{}", ended.stderr, ended.stdout);
-        print!("{}", ended.stdout);
-    }
+    engines_are_whole_after(&["--power", "24"]);
 }
 
 /// What one client wrote: the keys that were acknowledged.

@@ -18,7 +18,7 @@ pub struct PartRows {
     parts: usize,
     lines: Vec<Line>,
     scales: Vec<OfRows>,
-    /// None while all are 0, as those of a scan without them are: what a scan costs is the bytes that it reads.
+    /// None while all are 0: what a scan costs is the bytes that it reads.
     biases: Vec<OfRows>,
     len: usize,
 }

@@ -95,6 +95,11 @@ impl<'a> Writer<'a> {
         }
         true
     }
+
+    /// Writes bytes behind their length, or nothing; whether they fitted.
+    pub(super) fn put_short(&mut self, bytes: &[u8]) -> bool {
+        u16::try_from(bytes.len()).is_ok_and(|length| self.put(&[&length.to_le_bytes(), bytes]))
+    }
 }
 
 /// Adds bytes behind their length. Keys and names are shorter than that says: longer ones are cut, and then refused.

@@ -146,12 +146,12 @@ impl<C: Connection> Core<C> {
         call(&self.connection, lane, (operation, self.number, argument), fill, patience, reply)
     }
 
-    /// Sends the request for a page without waiting for anything; `None` where a slot is not to be had at once.
-    pub(super) fn ask_ahead(&self, scan: u64, payload: &[u8]) -> Option<Pending> {
+    /// Sends a request without waiting for anything; `None` where a slot is not to be had at once.
+    pub(super) fn try_send(&self, operation: Operation, argument: u64, payload: &[u8]) -> Option<Pending> {
         let lane = self.connection.read_lane();
         let mut draft = lane.try_begin().ok()??;
         draft.buffer().get_mut(..payload.len())?.copy_from_slice(payload);
-        Some(draft.send(Operation::EnginePage, self.number, payload.len(), scan))
+        Some(draft.send(operation, self.number, payload.len(), argument))
     }
 
     /// Tells the process what nobody needs any more. What can't be told now is told with the next.
@@ -162,14 +162,10 @@ impl<C: Connection> Core<C> {
             std::mem::take(&mut *unreleased)
         };
         let payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let (lane, mut reply) = (self.connection.read_lane(), PrivateCopy::default());
-        if let Ok(Some(mut draft)) = lane.try_begin()
-            && let Some(buffer) = draft.buffer().get_mut(..payload.len())
-        {
-            buffer.copy_from_slice(&payload);
-            draft.send(Operation::EngineRelease, self.number, payload.len(), 0).leave();
-            return;
+        if let Some(pending) = self.try_send(Operation::EngineRelease, 0, &payload) {
+            return pending.leave();
         }
+        let (lane, mut reply) = (self.connection.read_lane(), PrivateCopy::default());
         if let Err(CallError::Late(_)) = self.call(lane, Operation::EngineRelease, 0, &payload, RELEASE, &mut reply) {
             self.unreleased.lock().unwrap_or_else(PoisonError::into_inner).extend(numbers);
         }
@@ -188,13 +184,29 @@ impl<C: Connection> Core<C> {
         key: &[u8],
     ) -> Result<Option<Vec<u8>>, StorageError> {
         let mut reply = PrivateCopy::default();
-        let fill = |request: &mut Writer<'_>| put_get(request, keyspace, key);
-        let (lane, request) = (self.connection.read_lane(), (Operation::EngineGet, self.number, snapshot));
-        let completion = call(&self.connection, lane, request, fill, READ, &mut reply).map_err(CallError::of_read)?;
-        if completion.value != 1 {
-            return Err(self.violated(protocol(ANOTHER_NUMBER)));
-        }
+        self.ask_for(snapshot, keyspace, &[key], &mut reply)?;
         self.value(snapshot, keyspace, key, &mut Reader(reply.bytes()))
+    }
+
+    /// Asks for the values of as many of the keys as fit into a request, from the first on. Returns how many are answered:
+    /// at least one.
+    fn ask_for(
+        &self,
+        snapshot: u64,
+        keyspace: Keyspace<'_>,
+        keys: &[&[u8]],
+        reply: &mut PrivateCopy,
+    ) -> Result<usize, StorageError> {
+        let lane = self.connection.read_lane();
+        let sent = keys_that_fit(keyspace, keys, lane.buffer_bytes());
+        let fill = |request: &mut Writer<'_>| put_keys(request, keyspace, &keys[..sent]);
+        let request = (Operation::EngineGet, self.number, snapshot);
+        let completion = call(&self.connection, lane, request, fill, READ, reply).map_err(CallError::of_read)?;
+        let answered = usize::try_from(completion.value).unwrap_or(usize::MAX);
+        if answered == 0 || answered > sent {
+            return Err(self.violated(protocol("an answer to another number of keys than was asked for")));
+        }
+        Ok(answered)
     }
 
     pub(super) fn violated(&self, error: PluginError) -> StorageError {
@@ -225,15 +237,7 @@ impl<C: Connection> Core<C> {
     ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
         let (mut values, mut reply) = (Vec::with_capacity(keys.len()), PrivateCopy::default());
         while values.len() < keys.len() {
-            let lane = self.connection.read_lane();
-            let (payload, sent) = get_request(keyspace, &keys[values.len()..], lane.buffer_bytes());
-            let completion = self
-                .call(lane, Operation::EngineGet, snapshot, &payload, READ, &mut reply)
-                .map_err(CallError::of_read)?;
-            let answered = usize::try_from(completion.value).unwrap_or(usize::MAX);
-            if answered == 0 || answered > sent {
-                return Err(self.violated(protocol(ANOTHER_NUMBER)));
-            }
+            let answered = self.ask_for(snapshot, keyspace, &keys[values.len()..], &mut reply)?;
             let mut reader = Reader(reply.bytes());
             for _ in 0..answered {
                 values.push(self.value(snapshot, keyspace, keys[values.len()], &mut reader)?);
@@ -258,32 +262,23 @@ impl<C: Connection> Core<C> {
     }
 }
 
-const ANOTHER_NUMBER: &str = "an answer to another number of keys than was asked for";
-
-/// Writes the request for one key; whether it fits.
-fn put_get(request: &mut Writer<'_>, keyspace: Keyspace<'_>, key: &[u8]) -> bool {
-    let lengths = u16::try_from(keyspace.len()).and_then(|keyspace| Ok((keyspace, u16::try_from(key.len())?)));
-    let Ok((keyspace_bytes, key_bytes)) = lengths else { return false };
-    let (keyspace, count) = (keyspace.as_bytes(), 1_u32.to_le_bytes());
-    request.put(&[&keyspace_bytes.to_le_bytes(), keyspace, &count, &key_bytes.to_le_bytes(), key])
+/// How many of the keys fit into a request, from the first on. At least one: a request that it does not fit into fails.
+fn keys_that_fit(keyspace: Keyspace<'_>, keys: &[&[u8]], capacity: usize) -> usize {
+    let mut left = capacity.saturating_sub(2 + keyspace.len() + 4);
+    let fits = |key: &&&[u8]| match left.checked_sub(2 + key.len()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    keys.iter().take_while(fits).count().max(1)
 }
 
-/// As many of the keys as fit into a request, from the first on: the request, and how many.
-fn get_request(keyspace: Keyspace<'_>, keys: &[&[u8]], capacity: usize) -> (Vec<u8>, usize) {
-    let mut payload = Vec::with_capacity(64 + keys.len() * 32);
-    put_short(&mut payload, keyspace.as_bytes());
-    let count_at = payload.len();
-    payload.extend_from_slice(&[0; 4]);
-    let mut count = 0;
-    for key in keys {
-        if payload.len() + 2 + key.len() > capacity {
-            break;
-        }
-        put_short(&mut payload, key);
-        count += 1_u32;
-    }
-    payload[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
-    (payload, count as usize)
+/// Writes the request for the values of keys; whether it fits.
+fn put_keys(request: &mut Writer<'_>, keyspace: Keyspace<'_>, keys: &[&[u8]]) -> bool {
+    let count = (keys.len() as u32).to_le_bytes();
+    request.put_short(keyspace.as_bytes()) && request.put(&[&count]) && keys.iter().all(|key| request.put_short(key))
 }
 
 /// Makes a call whose request is what `fill` writes; it says whether that fitted.

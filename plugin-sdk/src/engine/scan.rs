@@ -176,7 +176,7 @@ impl<C: Connection> RemoteScan<C> {
             .ahead
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |ahead| (ahead < most).then_some(ahead + 1));
         if taken.is_ok() {
-            self.ahead = self.core.ask_ahead(self.number, &self.page_bytes.to_le_bytes());
+            self.ahead = self.core.try_send(Operation::EnginePage, self.number, &self.page_bytes.to_le_bytes());
             if self.ahead.is_none() {
                 self.core.ahead.fetch_sub(1, Ordering::Relaxed);
             }

@@ -109,6 +109,11 @@ pub struct Instance {
     private_bytes: AtomicU64,
 }
 
+/// The lane with the fewest calls: mostly one has none, which is known without a lock.
+fn least_busy<'a>(lanes: impl Iterator<Item = &'a Arc<Lane>> + Clone) -> Option<&'a Arc<Lane>> {
+    lanes.clone().find(|lane| lane.is_idle()).or_else(|| lanes.min_by_key(|lane| lane.in_flight()))
+}
+
 impl Instance {
     /// A process that has shaken hands.
     #[must_use]
@@ -208,11 +213,7 @@ impl Instance {
     /// Where all of them do.
     pub fn lane(&self, origin: &Origin<'_>) -> Result<&Arc<Lane>, PluginError> {
         let waits = |lane: &Lane| origin.within.is_some_and(|within| within.blocks(self.number, lane.place()));
-        let free = match self.lanes.as_slice() {
-            [only] => Some(only).filter(|lane| !waits(lane)),
-            lanes => lanes.iter().filter(|lane| !waits(lane)).min_by_key(|lane| lane.in_flight()),
-        };
-        free.ok_or_else(|| {
+        least_busy(self.lanes.iter().filter(|lane| !waits(lane))).ok_or_else(|| {
             let (name, threads) = (&self.plugin, self.lanes.len());
             let message = format!(
                 "it calls itself through its own query, and each of its threads ({threads}) waits for that; grant it more \
@@ -250,13 +251,7 @@ impl Instance {
     /// The lane with the fewest calls, for calls that no query of the plugin's can wait for.
     #[must_use]
     pub fn least_busy_lane(&self) -> &Arc<Lane> {
-        match self.lanes.as_slice() {
-            [only] => only,
-            lanes => {
-                let idle = lanes.iter().find(|lane| lane.is_idle());
-                idle.or_else(|| lanes.iter().min_by_key(|lane| lane.in_flight())).unwrap_or(&self.lanes[0])
-            }
-        }
+        least_busy(self.lanes.iter()).unwrap_or(&self.lanes[0])
     }
 
     /// How many calls can be in flight before others wait.

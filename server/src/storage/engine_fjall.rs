@@ -52,7 +52,11 @@ impl FjallEngine {
             builder.cache_size(config.cache_bytes).max_journaling_size(JOURNAL_BYTES).open()
         };
         let opened = match open() {
-            Err(fjall::Error::JournalRecovery(RecoveryError::ChecksumMismatch)) => open_torn(config, &open),
+            Err(fjall::Error::JournalRecovery(RecoveryError::ChecksumMismatch))
+                if cut_torn_end(&config.directory).map_err(failed)? =>
+            {
+                open()
+            }
             opened => opened,
         };
         let db = opened.map_err(failed)?;
@@ -83,22 +87,15 @@ impl FjallEngine {
     }
 }
 
-/// Opens a database whose journal has a batch with a wrong checksum, if a power cut has left it so.
-fn open_torn(
-    config: &StorageConfig,
-    open: &dyn Fn() -> Result<SingleWriterTxDatabase, fjall::Error>,
-) -> Result<SingleWriterTxDatabase, fjall::Error> {
-    match journal_tail::cut(&config.directory)? {
-        Some(Cut { at, kept }) => {
-            let (directory, kept) = (config.directory.display(), kept.display());
-            tracing::warn!(
-                %directory, at, %kept,
-                "the journal ended in commits that a power cut kept off the disk: they were cut off, and are kept in a file"
-            );
-            open()
-        }
-        None => Err(fjall::Error::JournalRecovery(RecoveryError::ChecksumMismatch)),
-    }
+/// Mends a journal that has a batch with a wrong checksum, if a power cut has left it so; whether it has.
+fn cut_torn_end(directory: &Path) -> Result<bool, fjall::Error> {
+    let Some(Cut { at, kept }) = journal_tail::cut(directory)? else { return Ok(false) };
+    let (directory, kept) = (directory.display(), kept.display());
+    tracing::warn!(
+        %directory, at, %kept,
+        "the journal ended in commits that a power cut kept off the disk: they were cut off, and are kept in a file"
+    );
+    Ok(true)
 }
 
 /// Whether there is nothing in a directory yet, or no directory.
