@@ -288,9 +288,7 @@ impl Sketches {
         let step = greatest / 127.0;
         let inverse = 1.0 / step;
         codes.clear();
-        // The nearest whole number is in the lowest bits of this sum: a function of the C library for each number takes
-        // longer than a scan of some hundred sketches.
-        codes.extend(query.iter().map(|&value| (value * inverse + 12_582_912.0).to_bits() as i8));
+        codes.extend(query.iter().map(|&value| crate::rounded(value * inverse) as i8));
         let step = f64::from(step);
         let squares: i32 = codes.iter().map(|&code| i32::from(code) * i32::from(code)).sum();
         let lengths = [

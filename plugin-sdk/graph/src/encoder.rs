@@ -19,7 +19,7 @@
 //! average (Gao, Long: RaBitQ, 2024, section 3.2).
 
 use photondb_plugin_sdk::column::VectorRef;
-use photondb_plugin_sdk::distance::norm_squared;
+use photondb_plugin_sdk::distance::{norm_squared, rounded};
 use photondb_plugin_sdk::kinds::vector::Metric;
 
 use crate::codes::{Target, are_halved};
@@ -230,12 +230,6 @@ fn halved_codes(vector: &[f32], codes: &mut Vec<u8>) -> (f32, f32) {
 
 fn is_usable(scale: f32) -> bool {
     scale > f32::MIN_POSITIVE && scale < MAX_SCALE
-}
-
-/// The nearest whole number, of values up to 2^22, with instructions that every processor has for vectors.
-fn rounded(value: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    (value + ROUND) - ROUND
 }
 
 #[cfg(test)]
