@@ -50,6 +50,14 @@ pub struct Ended {
     pub at: Option<c_long>,
 }
 
+/// What a trace saw.
+struct Seen {
+    calls: usize,
+    at: Option<c_long>,
+    is_success: bool,
+    record: Record,
+}
+
 /// Runs a process that waits for a line on its standard input before it does anything, and lets `fault` happen at the
 /// call of that number, from 1.
 ///
@@ -78,17 +86,16 @@ fn run_traced(
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the process")?;
     let pid = Pid::from_raw(child.id().cast_signed());
     #[cfg(target_arch = "x86_64")]
-    let traced =
-        tracer::trace(&mut child, pid, fault, root).map(|seen| (seen.calls, seen.at, seen.is_success, seen.record));
+    let traced = tracer::trace(&mut child, pid, fault, root);
     #[cfg(not(target_arch = "x86_64"))]
-    let traced: anyhow::Result<(usize, Option<c_long>, bool, Record)> = {
+    let traced: anyhow::Result<Seen> = {
         let _ = (pid, fault, root);
         Err(nix::errno::Errno::ENOSYS.into())
     };
     if traced.is_err() {
         let _ = child.kill();
     }
-    let (calls, at, is_success, record) = traced?;
+    let Seen { calls, at, is_success, record } = traced?;
     let mut printed = String::new();
     child.stdout.take().context("its output")?.read_to_string(&mut printed)?;
     Ok((Ended { calls, printed, is_success, at }, record))

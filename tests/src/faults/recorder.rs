@@ -102,30 +102,18 @@ impl Recorder {
                 self.ops.push(Op::Print(text));
                 None
             }
-            libc::SYS_write | libc::SYS_writev => match self.file(rdi)? {
-                None => None,
-                Some((file, found)) => {
-                    let data = if registers.orig_rax.cast_signed() == libc::SYS_write {
-                        self.bytes(rsi, rdx)?
-                    } else {
-                        self.gathered(rsi, rdx)?
-                    };
-                    let offset = self.position(rdi, &found)?;
-                    Some(Pending::Write { file, offset, data, length: found.len() })
-                }
-            },
-            libc::SYS_pwrite64 | libc::SYS_pwritev => match self.file(rdi)? {
-                None => None,
-                Some((file, found)) => {
-                    let is_one = registers.orig_rax.cast_signed() == libc::SYS_pwrite64;
-                    let data = if is_one { self.bytes(rsi, rdx)? } else { self.gathered(rsi, rdx)? };
-                    Some(Pending::Write { file, offset: r10, data, length: found.len() })
-                }
-            },
+            call @ (libc::SYS_write | libc::SYS_writev | libc::SYS_pwrite64 | libc::SYS_pwritev) => {
+                let Some((file, found)) = self.file(rdi)? else { return Ok(None) };
+                let is_one = matches!(call, libc::SYS_write | libc::SYS_pwrite64);
+                let data = if is_one { self.bytes(rsi, rdx)? } else { self.gathered(rsi, rdx)? };
+                let is_placed = matches!(call, libc::SYS_pwrite64 | libc::SYS_pwritev);
+                let offset = if is_placed { r10 } else { self.position(rdi, &found)? };
+                Some(Pending::Write { file, offset, data, length: found.len() })
+            }
             libc::SYS_openat => self.opened(rdi, rsi, rdx)?,
             libc::SYS_ftruncate => self.file(rdi)?.map(|(file, _)| Pending::Whole(Op::Length(file, rsi))),
-            libc::SYS_fsync | libc::SYS_fdatasync => self.target(rdi)?.map(|target| {
-                let is_data = registers.orig_rax.cast_signed() == libc::SYS_fdatasync;
+            call @ (libc::SYS_fsync | libc::SYS_fdatasync) => self.target(rdi)?.map(|(target, _)| {
+                let is_data = call == libc::SYS_fdatasync;
                 Pending::Whole(Op::Sync { target, before: self.ops.len(), is_data })
             }),
             libc::SYS_rename => self.renamed((at_cwd, rdi), (at_cwd, rsi))?,
@@ -220,22 +208,25 @@ impl Recorder {
     }
 
     /// What a descriptor stands for, where it lies below the root.
-    fn target(&self, descriptor: u64) -> anyhow::Result<Option<Target>> {
+    fn target(&self, descriptor: u64) -> anyhow::Result<Option<(Target, Metadata)>> {
         let link = PathBuf::from(format!("/proc/{}/fd/{}", self.pid, descriptor as i32));
         let Ok(path) = fs::read_link(&link) else { return Ok(None) };
         if !path.starts_with(&self.root) {
             return Ok(None);
         }
         let found = fs::metadata(&link)?;
-        Ok(Some(match found.is_dir() {
+        let target = match found.is_dir() {
             true => Target::Directory(path),
             false => Target::File(self.known(&found, &path)?),
-        }))
+        };
+        Ok(Some((target, found)))
     }
 
     fn file(&self, descriptor: u64) -> anyhow::Result<Option<(FileId, Metadata)>> {
-        let Some(Target::File(file)) = self.target(descriptor)? else { return Ok(None) };
-        Ok(Some((file, fs::metadata(format!("/proc/{}/fd/{descriptor}", self.pid))?)))
+        Ok(match self.target(descriptor)? {
+            Some((Target::File(file), found)) => Some((file, found)),
+            _ => None,
+        })
     }
 
     /// Where the next write of a descriptor goes.

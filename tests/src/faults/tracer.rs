@@ -16,18 +16,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::recorder::Recorder;
-use super::{Fault, Record};
+use super::{Fault, Record, Seen};
 
 /// Longer than any engine takes for its work, also traced and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What a trace saw.
-pub(super) struct Seen {
-    pub(super) calls: usize,
-    pub(super) at: Option<c_long>,
-    pub(super) is_success: bool,
-    pub(super) record: Record,
-}
 
 /// Records what is done below `root`, if there is one.
 pub(super) fn trace(
